@@ -1,0 +1,103 @@
+"""What each part of the modern learner is worth: validation figures, everything else the same, same seeds.
+
+    python benchmarks/ablation.py FILE [--hidden 64] [--epochs 16] [--seeds 0,1,2] [--only NAME,NAME] [--threads 2]
+
+Prints a table for docs/ablation.md. Test items are not looked at. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from learner.evaluation import choose_mixture
+from learner.offline import FitConfig, Trainer, count_items, each_epoch
+from learner.presets import MODERN
+from learner.sequences import Sequences, read_sequences
+
+PARTS: dict[str, dict[str, Any]] = {
+    "all parts": {},
+    "next item only, no later ones": {"model": {"future": 0.0}},
+    "no intents": {"model": {"intents": {"clustering": "none"}}},
+    "intents: encoder not moved by them": {"model": {"intents": {"stop_gradient": True}}},
+    "intents: the paper's clustering": {"model": {"intents": {"clustering": "paper"}}},
+    "intents: the paper's contrasts too": {"model": {"sequence_contrast": 0.1, "intent_contrast": 0.1}},
+    "no average of weights": {"average": 0.0},
+    "learned positions": {"model": {"encoder": {"positions": "learned"}}},
+    "causal frequency branch, half": {"model": {"encoder": {"frequency": 0.5}}},
+    "two layers": {"model": {"encoder": {"layers": 2}}},
+    "cosine score": {"model": {"score": "cosine"}},
+    "sampled softmax, 4096 negatives": {"model": {"full_softmax_items": 1}},
+    "hidden 128": {"model": {"encoder": {"hidden": 128}}},
+    "hidden 256": {"model": {"encoder": {"hidden": 256}}},
+    "batches of 256 positions, rate 5e-4": {"batch_positions": 256, "learning_rate": 5e-4},
+}
+
+
+def overlay(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in given.items():
+        merged[key] = overlay(merged[key], value) if isinstance(value, dict) else value
+    return merged
+
+
+def measure(config: FitConfig, data: Sequences) -> dict[str, float]:
+    """Best validation figures of one training, network alone and with counts."""
+    trainer = Trainer(config, data)
+    log = list(each_epoch(trainer))
+    best = max((entry.validation for entry in log if entry.validation), key=lambda figures: figures["ndcg@20"])
+    counts = count_items(config, data)
+    assert counts is not None
+    mixed = max(choose_mixture(trainer.best_model(), data, counts)[1].values())
+    return {
+        "ndcg@20": best["ndcg@20"],
+        "ndcg@5": best["ndcg@5"],
+        "with counts, ndcg@20": mixed,
+        "effective intents": best["intents.effective"],
+        "epoch seconds": statistics.median(entry.seconds for entry in log),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    data = read_sequences(given.file)
+    names = given.only.split(",") if given.only else list(PARTS)
+    base = overlay(
+        msgspec.to_builtins(MODERN),
+        {"epochs": given.epochs, "evaluate_every": 2, "model": {"encoder": {"hidden": given.hidden}}},
+    )
+    found: dict[str, Any] = {}
+    columns = ("ndcg@20", "ndcg@5", "with counts, ndcg@20", "effective intents", "epoch seconds")
+    print("| | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for name in names:
+        runs = []
+        for seed in (int(seed) for seed in given.seeds.split(",")):
+            config = msgspec.convert(overlay(overlay(base, PARTS[name]), {"seed": seed}), FitConfig)
+            runs.append(measure(config, data))
+        found[name] = {
+            column: [statistics.mean(run[column] for run in runs), statistics.pstdev(run[column] for run in runs)]
+            for column in columns
+        }
+        cells = [f"{mean:.4f} ± {spread:.4f}" if mean < 1 else f"{mean:.1f}" for mean, spread in found[name].values()]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    settings = {"file": given.file.name, "hidden": given.hidden, "epochs": given.epochs, "seeds": given.seeds}
+    print(json.dumps({**settings, "validation": found}))
+
+
+if __name__ == "__main__":
+    main()

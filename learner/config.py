@@ -1,0 +1,95 @@
+"""Configuration of the online learner. Every default was chosen by `benchmarks/online.py`; see docs/online.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from learner.encoder import EncoderConfig
+from learner.identity import IdentityConfig
+from learner.intents import IntentConfig
+from learner.memory import MemoryConfig
+from learner.ranking import MixConfig
+
+_MAX_CAPACITY = (1 << 24) - 1  # a ring entry of the memories has 24 bits for the row
+
+
+class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The online learner: sizes, learning rates, what is replayed, when a step is refused."""
+
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1, description="of every random generator of the learner; number")] = 0
+    threads: Annotated[
+        int,
+        Meta(ge=0, le=1024, description="torch threads of the process, 0 one per core; a replay needs the same count"),
+    ] = 0
+    max_len: Annotated[int, Meta(ge=1, le=1000, description="longest history L that is kept and encoded; items")] = 50
+    capacity: Annotated[
+        int, Meta(ge=1, le=_MAX_CAPACITY, description="most items held; one more recycles the longest-unseen; count")
+    ] = 1_000_000
+    batch: Annotated[int, Meta(ge=1, le=65_536, description="most fresh pairs in one learning step; examples")] = 256
+    replay: Annotated[int, Meta(ge=0, le=65_536, description="replayed pairs in one learning step; examples")] = 256
+    replay_recent: Annotated[
+        float, Meta(ge=0, le=1, description="share of the replayed pairs drawn from the newest; fraction")
+    ] = 0.75
+    recent_pairs: Annotated[int, Meta(ge=1, le=10_000_000, description="newest pairs kept for replay; pairs")] = 10_000
+    uniform_pairs: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="pairs kept as a uniform sample of the whole stream; pairs")
+    ] = 20_000
+    updates: Annotated[
+        int, Meta(ge=1, le=64, description="optimizer steps that the pairs of one learning step are split into; count")
+    ] = 2
+    warm_start: Annotated[
+        float, Meta(ge=0, le=1, description="how far a new item's vector starts towards the items before it; fraction")
+    ] = 0.3
+    learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the encoder and the centres; Adam")] = 3e-3
+    item_learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the item vectors; row-wise Adam")] = 0.03
+    full_softmax_below: Annotated[
+        int,
+        Meta(ge=0, le=10_000_000, description="items up to which the loss is over all of them, sampled above; count"),
+    ] = 2000
+    negatives: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="sampled loss: items drawn per learning step, shared; count")
+    ] = 1024
+    max_loss: Annotated[float, Meta(gt=0, description="a learning step with a higher loss is refused; nats")] = 100.0
+    max_gradient: Annotated[
+        float, Meta(gt=0, description="a learning step with a longer gradient is refused; L2 norm")
+    ] = 1000.0
+    clip_gradient: Annotated[
+        float, Meta(gt=0, description="longer gradients of the encoder are shortened to this; L2 norm")
+    ] = 5.0
+    keep_refused: Annotated[
+        int, Meta(ge=0, le=1000, description="newest refused mini-batches kept for inspection; count")
+    ] = 4
+    encoder: EncoderConfig = EncoderConfig(dropout=0.2, attention_dropout=0.2)
+    intents: IntentConfig = IntentConfig(count=64, queue=1024, stop_gradient=True)
+    identity: IdentityConfig = IdentityConfig()
+    memory: MemoryConfig = MemoryConfig()
+    mix: MixConfig = MixConfig()
+
+    def shape(self) -> dict[str, Any]:
+        """The settings that a saved learner must share with the one that loads it."""
+        return {
+            "max_len": self.max_len,
+            "capacity": self.capacity,
+            "recent_pairs": self.recent_pairs,
+            "uniform_pairs": self.uniform_pairs,
+            "encoder.hidden": self.encoder.hidden,
+            "encoder.layers": self.encoder.layers,
+            "encoder.heads": self.encoder.heads,
+            "encoder.expansion": self.encoder.expansion,
+            "encoder.norm": self.encoder.norm,
+            "encoder.positions": self.encoder.positions,
+            "encoder.frequency": self.encoder.frequency,
+            "intents.count": self.intents.count,
+            "intents.queue": self.intents.queue,
+            "identity.pool": self.identity.pool,
+            "memory.popularity": list(self.memory.popularity),
+            "memory.neighbours": list(self.memory.neighbours),
+            "mix.hidden": self.mix.hidden,
+            "memory.ring": self.memory.ring,
+        }
+
+
+__all__ = ["LearnerConfig"]

@@ -1,0 +1,463 @@
+"""Signals of drift: what a step of the stream shows, and one class for each number that is watched.
+
+A step is added to every signal; whenever about `bin_events` events have come together, each signal gives one number,
+which `episodes.DriftMonitor` cleans of its rhythm and slow movement and gives to the signal's detector.
+
+A new signal is one subclass of `Signal` and its place in `SIGNALS`; see CONTRIBUTING.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from learner.detectors import DetectorName
+
+Kind = Literal[
+    "shares", "new_intent", "lost_intent", "popularity", "meaning", "learner", "traffic", "quality", "unknown"
+]
+Action = Literal["more_steps", "higher_rate", "faster_decay", "reseed", "rollback"]
+KINDS: Final[tuple[str, ...]] = (
+    "shares",
+    "new_intent",
+    "lost_intent",
+    "popularity",
+    "meaning",
+    "learner",
+    "traffic",
+    "quality",
+    "unknown",
+)
+_NAN: Final = float("nan")
+
+
+class Observed(NamedTuple):
+    """What one step of the stream showed. Counts and sums, so that steps of any size can be put together."""
+
+    events: int
+    """good events"""
+    records: int
+    """all records, bad ones included"""
+    dead_letters: int
+    """bad records"""
+    ts: int
+    """newest event time so far, epoch milliseconds"""
+    served: int
+    """events whose user had a published list"""
+    hits: int
+    """of those, on an item of the list"""
+    loss: float
+    """mean loss of the ranking on the step's fresh pairs, nats; not a number where there were none"""
+    distance: float
+    """mean squared distance of the users to their nearest centre; not a number where nobody had a history"""
+    intents: NDArray[np.integer[Any]]
+    """(m,) place of the nearest centre, per user touched"""
+    items: NDArray[np.integer[Any]]
+    """(n,) item handle of each event"""
+    new_items: int
+    """events on an item never seen before"""
+    movement: float
+    """mean distance that the centres moved since the last step"""
+    refused: int
+    """learning steps that the guard refused since the last step"""
+
+
+class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Detectors, episodes and actions. Defaults measured by `benchmarks/drift.py`; see docs/drift.md."""
+
+    signals: Annotated[
+        dict[str, DetectorName],
+        Meta(description="detector of each signal watched; a signal left out is not watched"),
+    ] = msgspec.field(
+        default_factory=lambda: {
+            "served_hits": "adwin",
+            "loss": "page_hinkley",
+            "distance": "kswin",
+            "intent_shares": "page_hinkley",
+            "popularity": "page_hinkley",
+            "centre_speed": "page_hinkley",
+            "new_items": "page_hinkley",
+            "arrival_rate": "page_hinkley",
+            "dead_letters": "page_hinkley",
+            "refusals": "page_hinkley",
+        }
+    )
+    bin_events: Annotated[int, Meta(ge=16, le=100_000, description="events from one look to the next; events")] = 256
+    warm_up: Annotated[int, Meta(ge=5, le=100_000, description="looks before the first judgement; looks")] = 40
+    half_life: Annotated[
+        float, Meta(ge=2, le=1e6, description="of the level with which a signal is compared; looks")
+    ] = 32.0
+    reference: Annotated[
+        float, Meta(ge=2, le=1e6, description="half-life of the shares with which shares are compared; looks")
+    ] = 16.0
+    adwin_delta: Annotated[
+        float, Meta(gt=0, lt=1, description="ADWIN: chance of a false cut per check; lower is later; probability")
+    ] = 1e-6
+    allowance: Annotated[
+        float, Meta(ge=0, le=10, description="Page-Hinkley: what is not suspicious yet; usual deviations")
+    ] = 1.0
+    threshold: Annotated[
+        float, Meta(gt=0, le=1000, description="Page-Hinkley: suspicion that is an alarm; usual deviations, summed")
+    ] = 12.0
+    kswin_alpha: Annotated[
+        float, Meta(gt=0, lt=0.01, description="KSWIN: chance of a false alarm per look; probability")
+    ] = 1e-7
+    kswin_window: Annotated[int, Meta(ge=20, le=10_000, description="KSWIN: looks kept; looks")] = 80
+    kswin_recent: Annotated[int, Meta(ge=5, le=5000, description="KSWIN: newest looks that are compared; looks")] = 20
+    quiet_events: Annotated[
+        int, Meta(ge=1, le=10**9, description="an episode closes after so many events without an alarm; events")
+    ] = 4000
+    longest_events: Annotated[
+        int, Meta(ge=1, le=10**9, description="an episode closes after so many events in any case; events")
+    ] = 50_000
+    cooldown_events: Annotated[
+        int, Meta(ge=0, le=10**9, description="after it closed, alarms open no other for so long; events")
+    ] = 2000
+    action_events: Annotated[
+        int, Meta(ge=1, le=10**9, description="how long an action lasts from the opening on; events")
+    ] = 6000
+    more_steps: Annotated[
+        float, Meta(ge=1, le=100, description="action more_steps: learning steps are multiplied by it; factor")
+    ] = 3.0
+    higher_rate: Annotated[
+        float, Meta(gt=0, le=100, description="action higher_rate: learning rates are multiplied by it; factor")
+    ] = 2.0
+    faster_decay: Annotated[
+        float,
+        Meta(gt=0, le=1, description="action faster_decay: half-lives of the memories are multiplied by it; factor"),
+    ] = 0.25
+    actions: Annotated[
+        dict[str, list[Action]],
+        Meta(
+            description="what is done in an episode, by kind of drift or by the signal that opened it, which goes first"
+        ),
+    ] = msgspec.field(
+        default_factory=lambda: {
+            "shares": ["more_steps"],
+            "new_intent": ["more_steps"],
+            "lost_intent": ["more_steps"],
+            "popularity": ["more_steps"],
+            "meaning": ["more_steps"],
+            "unknown": ["more_steps"],
+            "learner": ["rollback"],
+            "traffic": [],
+            "quality": [],
+        }
+    )
+
+    def __post_init__(self) -> None:
+        for name in self.signals:
+            if name not in SIGNALS:
+                raise ValueError(f"signals.{name}: there is no such signal; there are {', '.join(sorted(SIGNALS))}")
+        for name in self.actions:
+            if name not in KINDS and name not in SIGNALS:
+                raise ValueError(
+                    f"actions.{name}: neither a kind of drift ({', '.join(KINDS)}) "
+                    f"nor a signal ({', '.join(sorted(SIGNALS))})"
+                )
+            if name in SIGNALS and name not in KINDS and name not in self.signals:
+                raise ValueError(f"actions.{name}: the signal is not watched, it would never act; add it to signals")
+        if self.kswin_recent * 2 > self.kswin_window:
+            raise ValueError(
+                f"kswin_recent = {self.kswin_recent}: must be at most half of kswin_window = {self.kswin_window}"
+            )
+        if self.longest_events < self.quiet_events:
+            raise ValueError(
+                f"longest_events = {self.longest_events}: must not be below quiet_events = {self.quiet_events}"
+            )
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+class Signal:
+    """One number per bin. A subclass says what it adds up, what the bin's value is, and how it is cleaned.
+
+    Class attributes: `mode`, which direction is a drift; `rhythm`, whether hours of the day are compared; `floor`, the
+    smallest usual deviation in the signal's own units, below which a change would not matter to anybody; `kind`, what
+    kind of drift it is if nothing else alarms.
+    """
+
+    name: ClassVar[str]
+    mode: ClassVar[Literal["up", "down", "both"]] = "up"
+    rhythm: ClassVar[bool] = False
+    floor: ClassVar[float] = 1e-6
+    kind: ClassVar[str] = "unknown"
+
+    def __init__(self, config: DriftConfig) -> None:
+        self.config = config
+        self._sum = 0.0
+        self._weight = 0.0
+
+    def add(self, seen: Observed) -> None:
+        """Add a step to the bin."""
+        raise NotImplementedError
+
+    def value(self) -> tuple[float, float]:
+        """Value and weight (1 for a usual bin) of the bin; an empty bin has weight 0. The next bin begins empty."""
+        mean = self._sum / self._weight if self._weight else _NAN
+        weight = self._weight / self.config.bin_events
+        self._sum = self._weight = 0.0
+        return mean, weight
+
+    def settle(self) -> None:
+        """Take the present for normal: called when a change was found."""
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything kept between steps, JSON-able, exact."""
+        return {"sum": self._sum, "weight": self._weight}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `to_state` gave."""
+        self._sum, self._weight = float(state["sum"]), float(state["weight"])
+
+    def _mean(self, value: float, weight: float) -> None:
+        if weight and math.isfinite(value):
+            self._sum += value * weight
+            self._weight += weight
+
+
+class ServedHits(Signal):
+    """Share of the events on an item of the list published for their user. A fall is a drift."""
+
+    name = "served_hits"
+    mode = "down"
+    floor = 0.005
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        self._sum += seen.hits
+        self._weight += seen.served
+
+
+class Loss(Signal):
+    """Loss of the ranking on pairs not learned yet. A rise is a drift."""
+
+    name = "loss"
+    floor = 0.01
+    kind = "meaning"
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        self._mean(seen.loss, seen.events)
+
+
+class Distance(Signal):
+    """How far users are from their nearest centre. A rise: they want what no intent stands for."""
+
+    name = "distance"
+    floor = 0.002
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        self._mean(seen.distance, len(seen.intents))
+
+
+class CentreSpeed(Signal):
+    """How far the centres moved per 1,000 events; logarithm, as the speed falls by powers while a model learns."""
+
+    name = "centre_speed"
+    floor = 0.05
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        if math.isfinite(seen.movement):
+            self._sum += seen.movement
+            self._weight += seen.events
+
+    def value(self) -> tuple[float, float]:
+        """See `Signal`."""
+        mean, weight = super().value()
+        return (math.log(1000 * mean), weight) if weight and mean > 0 else (_NAN, 0.0)
+
+
+class NewItems(Signal):
+    """Events on items never seen before; the root of the count, whose deviation does not grow with it."""
+
+    name = "new_items"
+    floor = 0.5
+    kind = "new_intent"
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        self._sum += seen.new_items
+        self._weight += seen.events
+
+    def value(self) -> tuple[float, float]:
+        """See `Signal`."""
+        return _root_count(*super().value(), self.config.bin_events)
+
+
+class DeadLetters(Signal):
+    """Records that are no valid events; the root of the count."""
+
+    name = "dead_letters"
+    floor = 0.5
+    kind = "quality"
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        self._sum += seen.dead_letters
+        self._weight += seen.records
+
+    def value(self) -> tuple[float, float]:
+        """See `Signal`."""
+        return _root_count(*super().value(), self.config.bin_events)
+
+
+class Refusals(Signal):
+    """Learning steps that the guard refused; the root of the count."""
+
+    name = "refusals"
+    floor = 0.25
+    kind = "learner"
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        self._sum += seen.refused
+        self._weight += seen.events
+
+    def value(self) -> tuple[float, float]:
+        """See `Signal`."""
+        return _root_count(*super().value(), self.config.bin_events)
+
+
+class ArrivalRate(Signal):
+    """Events per second of event time; logarithm, compared with the same hour of earlier days."""
+
+    name = "arrival_rate"
+    mode = "both"
+    rhythm = True
+    floor = 0.1
+    kind = "traffic"
+
+    def __init__(self, config: DriftConfig) -> None:
+        super().__init__(config)
+        self._began = 0
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        if self._began == 0:
+            self._began = seen.ts
+            return
+        self._sum = float(seen.ts - self._began)
+        self._weight += seen.records
+
+    def value(self) -> tuple[float, float]:
+        """See `Signal`."""
+        took, count = self._sum, self._weight
+        self._began += int(took)
+        self._sum = self._weight = 0.0
+        return (math.log(count / took), 1.0) if took > 0 and count else (_NAN, 0.0)
+
+    def to_state(self) -> dict[str, Any]:
+        """See `Signal`."""
+        return super().to_state() | {"began": self._began}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Signal`."""
+        super().load_state(state)
+        self._began = int(state["began"])
+
+
+class Shares(Signal):
+    """How unlike the bin's shares are to the shares of the bins before: chi-squared over its degrees, logarithm.
+
+    A daily rhythm moves shares slowly, and the reference follows it; what stands out is a change within a few bins.
+    """
+
+    floor = 0.05
+    cells: ClassVar[int]
+
+    def __init__(self, config: DriftConfig) -> None:
+        super().__init__(config)
+        self._counts = np.zeros(self.cells)
+        self._reference = np.zeros(self.cells)  # decayed counts of earlier bins
+        self._decay = 0.5 ** (1.0 / config.reference)
+        self.lost = self.gained = 0.0
+
+    def value(self) -> tuple[float, float]:
+        """See `Signal`."""
+        counts, n, known = self._counts, self._counts.sum(), self._reference.sum()
+        result = (_NAN, 0.0)
+        if n and known:
+            smooth = self._reference + 0.5
+            expected = smooth * (n / smooth.sum())
+            chi = float((((counts - expected) ** 2) / expected).sum()) / self.cells
+            result = (math.log(chi + 0.1), 1.0)
+        self._reference = self._reference * self._decay + counts
+        self._counts = np.zeros(self.cells)
+        return result
+
+    def to_state(self) -> dict[str, Any]:
+        """See `Signal`."""
+        return {"counts": self._counts.tolist(), "reference": self._reference.tolist()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Signal`."""
+        counts, reference = (np.array(state[name], dtype=np.float64) for name in ("counts", "reference"))
+        if counts.shape != (self.cells,) or reference.shape != (self.cells,):
+            raise ValueError(f"shares over {counts.shape} and {reference.shape}, expected {(self.cells,)}")
+        self._counts, self._reference = counts, reference
+
+
+class IntentShares(Shares):
+    """Shares of the intents among the users touched. Places beyond 256 share cells."""
+
+    name = "intent_shares"
+    kind = "shares"
+    cells = 256
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        known = seen.intents[seen.intents >= 0]
+        self._counts += np.bincount(known % self.cells, minlength=self.cells)
+
+
+class Popularity(Shares):
+    """Shares of the items among the events, items hashed into cells."""
+
+    name = "popularity"
+    kind = "popularity"
+    cells = 256
+
+    def add(self, seen: Observed) -> None:
+        """See `Signal`."""
+        self._counts += np.bincount(_cell(seen.items, self.cells), minlength=self.cells)
+
+
+def _cell(handles: NDArray[np.integer[Any]], cells: int) -> NDArray[np.int64]:
+    """A cell for each handle, by Fibonacci hashing: the same on every machine."""
+    spread = np.asarray(handles).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray((spread >> np.uint64(40)) % np.uint64(cells)).astype(np.int64)
+
+
+def _root_count(mean: float, weight: float, usual: int) -> tuple[float, float]:
+    """Root of the count that a usual bin would have."""
+    return (math.sqrt(mean * usual), weight) if weight else (_NAN, 0.0)
+
+
+SIGNALS: Final[dict[str, type[Signal]]] = {
+    kind.name: kind
+    for kind in (
+        ServedHits,
+        Loss,
+        Distance,
+        IntentShares,
+        Popularity,
+        CentreSpeed,
+        NewItems,
+        ArrivalRate,
+        DeadLetters,
+        Refusals,
+    )
+}
+
+
+__all__ = ["KINDS", "SIGNALS", "Action", "DriftConfig", "Kind", "Observed", "Signal"]

@@ -1,0 +1,347 @@
+"""Detectors on all signals, alarms grouped into episodes, and what is done about one.
+
+All is a function of the steps seen and of the configuration; the state is plain data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from learner.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, PageHinkley, restored
+from learner.drift import SIGNALS, DriftConfig, Observed, Signal
+from learner.errors import LearnerStateError
+
+FORMAT: Final = 1
+_NAN: Final = float("nan")
+
+
+class Effects(NamedTuple):
+    """What the open episode's actions ask of the step that comes; the neutral ones when there is none."""
+
+    steps: float = 1.0
+    """factor on the learning steps"""
+    rate: float = 1.0
+    """factor on the learning rates"""
+    half_lives: float = 1.0
+    """factor on the half-lives of the memories"""
+    reseed: bool = False
+    """once: dead and crowded centres are to be placed anew"""
+    rollback: bool = False
+    """once: back to the last good weights"""
+
+
+class Change(NamedTuple):
+    """An episode opened or closed."""
+
+    episode: int
+    """number, from 1"""
+    state: Literal["opened", "closed"]
+    kind: str
+    signals: tuple[str, ...]
+    """first alarm first"""
+    detector: str
+    """of the first"""
+    before: float
+    after: float
+    """level of the first signal"""
+    since_event: int
+    since_ts: int
+    """where the change is put"""
+    at_event: int
+    ts: int
+    """where this was found"""
+    actions: tuple[str, ...]
+    """what is done, or was"""
+
+
+class Hash(Protocol):
+    """What `hashlib` objects can do."""
+
+    def update(self, data: Any, /) -> None:
+        """Add bytes."""
+
+
+class _Watch:
+    """A signal, its cleaner and its detector."""
+
+    def __init__(self, signal: Signal, detector: DetectorName, config: DriftConfig, seed: int) -> None:
+        self.signal = signal
+        self.cleaner = Cleaner(config.half_life, config.warm_up, signal.floor, signal.rhythm)
+        self.detector = _make_detector(detector, signal, config, seed)
+        self.recent: deque[float] = deque(maxlen=4)  # newest values: the level after a change
+        self.score = 0.0  # of the newest bin
+        self.last = _NAN
+
+    def look(self, ts: int) -> bool:
+        """End the bin; true where the signal has changed the way that matters."""
+        value, weight = self.signal.value()
+        if not (weight > 0 and math.isfinite(value)):
+            return False
+        self.recent.append(value)
+        score = self.cleaner.clean(value, ts, weight)
+        self.score = 0.0 if score is None else score
+        if score is None:
+            return False
+        found = self.detector.update(score)
+        return found and self._matters()
+
+    def _matters(self) -> bool:
+        """Two-sided detectors find changes either way; only the signal's own direction is an alarm."""
+        rise = self.after - self.before
+        return self.signal.mode == "both" or (rise > 0) == (self.signal.mode == "up")
+
+    @property
+    def before(self) -> float:
+        """Level that was expected."""
+        return self.cleaner.level
+
+    @property
+    def after(self) -> float:
+        """Level of the newest bins."""
+        return sum(self.recent) / len(self.recent) if self.recent else _NAN
+
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "signal": self.signal.to_state(),
+            "cleaner": self.cleaner.to_state(),
+            "detector": self.detector.to_state(),
+            "recent": list(self.recent),
+            "score": self.score,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.signal.load_state(state["signal"])
+        self.cleaner.load_state(state["cleaner"])
+        self.detector.load_state(state["detector"])
+        self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
+        self.score = state["score"]
+
+
+def _make_detector(name: DetectorName, signal: Signal, config: DriftConfig, seed: int) -> Detector:
+    makers: dict[str, Callable[[], Detector]] = {
+        "adwin": lambda: Adwin(config.adwin_delta),
+        "page_hinkley": lambda: PageHinkley(config.allowance, config.threshold, signal.mode),
+        "kswin": lambda: Kswin(config.kswin_alpha, config.kswin_window, config.kswin_recent, seed),
+    }
+    return makers[name]()
+
+
+class _Episode(msgspec.Struct):
+    """The episode that is open."""
+
+    number: int
+    kind: str
+    signals: list[str]
+    detector: str
+    before: float
+    since_event: int
+    since_ts: int
+    opened_at: int
+    last_alarm: int
+    actions: list[str]
+
+
+class DriftMonitor:
+    """All signals of a stream, their detectors, and the episode that may be open.
+
+    Parameters
+    ----------
+    config
+        What is watched, when it alarms, what is done.
+    seed
+        Of KSWIN's samples.
+
+    Examples
+    --------
+    >>> monitor = DriftMonitor(DriftConfig())
+    >>> monitor.effects().steps
+    1.0
+    """
+
+    def __init__(self, config: DriftConfig, seed: int = 0) -> None:
+        self.config = config
+        self._watches = {
+            name: _Watch(SIGNALS[name](config), detector, config, seed + place)
+            for place, (name, detector) in enumerate(sorted(config.signals.items()))
+        }
+        self._filled = 0  # events in the bin
+        self._ends: deque[tuple[int, int]] = deque(maxlen=512)  # event number and time at the end of the newest bins
+        self._episode: _Episode | None = None
+        self._episodes = 0
+        self._closed_at = -(10**18)
+        self._once: list[str] = []  # actions that happen once and have not happened yet
+        self._event = 0
+
+    @property
+    def episodes(self) -> int:
+        """Episodes opened so far."""
+        return self._episodes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an episode is open."""
+        return self._episode is not None
+
+    def step(self, seen: Observed, event_number: int) -> list[Change]:
+        """Add a step that ends before event `event_number`; return the episodes that opened or closed."""
+        self._event = event_number
+        for watch in self._watches.values():
+            watch.signal.add(seen)
+        self._filled += max(seen.events, 1 if seen.records else 0)
+        if self._filled < self.config.bin_events:
+            return []
+        self._filled = 0
+        self._ends.append((event_number, seen.ts))
+        alarms = [name for name, watch in self._watches.items() if watch.look(seen.ts)]
+        changes = []
+        if self._episode is not None:
+            changes += self._go_on(self._episode, alarms, event_number, seen.ts)
+        elif alarms and event_number - self._closed_at >= self.config.cooldown_events:
+            changes.append(self._open(alarms, event_number, seen.ts))
+        for name in alarms:
+            watch = self._watches[name]
+            watch.cleaner.settle(watch.after)
+        return changes
+
+    def _open(self, alarms: list[str], event_number: int, ts: int) -> Change:
+        first = max(alarms, key=lambda name: abs(self._watches[name].score))
+        alarms = [first, *(name for name in alarms if name != first)]
+        watch = self._watches[first]
+        back = min(watch.detector.since, len(self._ends) - 1)
+        since_event, since_ts = self._ends[-1 - back]
+        self._episodes += 1
+        kind = self._kind(alarms)
+        actions: list[str] = [*self.config.actions.get(first, self.config.actions.get(kind, []))]
+        self._episode = _Episode(
+            self._episodes,
+            kind,
+            alarms,
+            watch.detector.name,
+            watch.before,
+            since_event,
+            since_ts,
+            event_number,
+            event_number,
+            actions,
+        )
+        self._once = [action for action in actions if action in ("reseed", "rollback")]
+        return self._change("opened", self._episode, event_number, ts)
+
+    def _go_on(self, episode: _Episode, alarms: list[str], event_number: int, ts: int) -> list[Change]:
+        if alarms:
+            episode.last_alarm = event_number
+            episode.signals += [name for name in alarms if name not in episode.signals]
+            episode.kind = self._kind(episode.signals)
+        quiet = event_number - episode.last_alarm >= self.config.quiet_events
+        acting = bool(episode.actions) and event_number - episode.opened_at < self.config.action_events
+        too_long = event_number - episode.opened_at >= self.config.longest_events
+        if not (too_long or (quiet and not acting)):
+            return []
+        self._episode, self._once = None, []
+        self._closed_at = event_number
+        return [self._change("closed", episode, event_number, ts)]
+
+    def _change(self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int) -> Change:
+        return Change(
+            episode.number,
+            state,
+            episode.kind,
+            tuple(episode.signals),
+            episode.detector,
+            episode.before,
+            self._watches[episode.signals[0]].after,
+            episode.since_event,
+            episode.since_ts,
+            event_number,
+            ts,
+            tuple(episode.actions) or ("none",),
+        )
+
+    def _kind(self, alarms: Sequence[str]) -> str:
+        """What kind of drift the alarms tell of, where they tell."""
+        found = set(alarms)
+        if "refusals" in found:
+            return "learner"
+        if "new_items" in found:
+            return "new_intent"
+        if "intent_shares" in found and "popularity" in found:
+            return "shares"
+        if "popularity" in found:
+            return "popularity"
+        if "intent_shares" in found:
+            return "shares"
+        if found & {"loss", "served_hits"}:
+            return "meaning"
+        return SIGNALS[alarms[0]].kind
+
+    def effects(self) -> Effects:
+        """What the open episode's actions ask for now; asking changes nothing, `acted` ends the single ones."""
+        episode, config = self._episode, self.config
+        if episode is None or self._event - episode.opened_at >= config.action_events:
+            return Effects()
+        asked = episode.actions
+        return Effects(
+            steps=config.more_steps if "more_steps" in asked else 1.0,
+            rate=config.higher_rate if "higher_rate" in asked else 1.0,
+            half_lives=config.faster_decay if "faster_decay" in asked else 1.0,
+            reseed="reseed" in self._once,
+            rollback="rollback" in self._once,
+        )
+
+    def acted(self) -> None:
+        """Forget the actions that happen once: they have happened."""
+        self._once = []
+
+    def scores(self) -> dict[str, float]:
+        """Deviations of each signal in the newest bin."""
+        return {name: watch.score for name, watch in self._watches.items()}
+
+    # -- durable ----------------------------------------------------------------------------------------------------
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, JSON-able, exact."""
+        return {
+            "format": FORMAT,
+            "watches": {name: watch.to_state() for name, watch in self._watches.items()},
+            "detectors": {name: watch.detector.name for name, watch in self._watches.items()},
+            "filled": self._filled,
+            "ends": [list(end) for end in self._ends],
+            "episode": None if self._episode is None else msgspec.to_builtins(self._episode),
+            "episodes": self._episodes,
+            "closed_at": self._closed_at,
+            "once": self._once,
+            "event": self._event,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `to_state` gave; a signal added or given another detector since then begins anew.
+
+        Raises
+        ------
+        LearnerStateError
+            Another format, or numbers that do not fit.
+        """
+        if state.get("format") != FORMAT:
+            raise LearnerStateError(f"drift: state of format {state.get('format')!r}, expected {FORMAT}")
+        for name, watch in self._watches.items():
+            if state["detectors"].get(name) == watch.detector.name:
+                restored(watch.load_state, state["watches"][name], f"drift signal {name}")
+        self._filled = state["filled"]
+        self._ends = deque(((event, ts) for event, ts in state["ends"]), maxlen=self._ends.maxlen)
+        episode = state["episode"]
+        self._episode = None if episode is None else msgspec.convert(episode, _Episode)
+        self._episodes, self._closed_at = state["episodes"], state["closed_at"]
+        self._once, self._event = list(state["once"]), state["event"]
+
+    def update_digest(self, digest: Hash) -> None:
+        """Add the state to a hash."""
+        digest.update(json.dumps(self.to_state(), sort_keys=True).encode())
+
+
+__all__ = ["Change", "DriftMonitor", "Effects"]

@@ -1,0 +1,188 @@
+"""The paper's protocol: rank every item for every user, the user's own history excluded; HR and NDCG at 5, 10, 20."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from learner.counts import ItemCounts, mix
+from learner.errors import LearnerError
+from learner.intents import effective_number
+from learner.metrics import UNRANKED, RankMetrics
+from learner.model import ELCRec
+from learner.sequences import Sequences, Split
+
+Ints = npt.NDArray[np.int64]
+CHUNK = 512  # users scored at once: 512 x 12,101 scores are 25 MB
+
+GRID = tuple((weight, floor) for weight in (0.2, 0.3, 0.5, 0.7, 1.0, 1.4) for floor in (1e-3, 3e-3, 1e-2, 2e-2, 4e-2))
+
+
+class Mixture(NamedTuple):
+    """Counts beside the network: `weight * log p_network + log(p_counts + floor)`."""
+
+    counts: ItemCounts
+    weight: float
+    floor: float
+
+
+class Outcome(NamedTuple):
+    """What an evaluation found."""
+
+    ranks: Ints
+    """(users,) place of the answer from 0; `UNRANKED` where the answer is in the user's own history"""
+    intents: Ints
+    """(users,) nearest intent of each user"""
+    intent_count: int
+
+    def figures(self) -> dict[str, float]:
+        """`hr@K`, `ndcg@K`, `users`, `intents.active`, `intents.effective`."""
+        metrics = RankMetrics()
+        metrics.add(self.ranks)
+        figures = metrics.result()
+        figures["users"] = figures.pop("n")
+        counts = torch.from_numpy(np.bincount(self.intents, minlength=self.intent_count))
+        figures["intents.active"] = int((counts > 0).sum())
+        figures["intents.effective"] = effective_number(counts)
+        return figures
+
+
+class _Part(NamedTuple):
+    """A chunk of users of equal length, so nothing is padding."""
+
+    users: Ints
+    history: Ints
+    """(n, T) the newest T items"""
+    answer: Tensor
+    """(n, 1) column of the answer"""
+    seen: tuple[Tensor, Tensor]
+    """rows and columns of the users' own histories"""
+
+
+def _parts(sequences: Sequences, split: Split, max_len: int) -> Iterator[_Part]:
+    for length, group in sequences.by_length(split, max_len):
+        for start in range(0, len(group), CHUNK):
+            users = group[start : start + CHUNK]
+            answer = torch.from_numpy(sequences.answers(split, users))[:, None] - 1
+            row, item = sequences.seen(split, users)
+            history = sequences.histories(split, users, length)
+            yield _Part(users, history, answer, (torch.from_numpy(row), torch.from_numpy(item) - 1))
+
+
+def ranks_of(scores: Tensor, answer: Tensor, seen: tuple[Tensor, Tensor]) -> Ints:
+    """Place from 0 of each answer (n, 1) among scores (n, N), `seen` excluded; ties count against it. Overwrites.
+
+    The authors write 0 over the user's own items, which then outrank anything below 0; here they leave the list.
+    """
+    scores[seen] = -torch.inf
+    own = scores.gather(1, answer)  # (n, 1)
+    if torch.isnan(own).any():
+        raise LearnerError("the model gives scores that are not numbers; its weights are damaged or training diverged")
+    ranks = (scores >= own).sum(1) - 1
+    ranks[own[:, 0] == -torch.inf] = UNRANKED
+    result: Ints = ranks.numpy()
+    return result
+
+
+@torch.inference_mode()
+def evaluate(
+    model: ELCRec,
+    sequences: Sequences,
+    split: Split,
+    mixture: Mixture | None = None,
+    tick: Callable[[int], None] | None = None,
+    others: Sequence[ELCRec] = (),
+) -> Outcome:
+    """Rank the answer of every user.
+
+    Parameters
+    ----------
+    model
+        its mode is left as it is found; nothing of it changes
+    sequences
+        users and items
+    split
+        `validation` or `test`
+    mixture
+        counts beside the network; None: the network alone
+    tick
+        called with the number of users done since the last call
+    others
+        further members of an ensemble, in evaluation mode: log-probabilities are averaged; intents are `model`'s
+    """
+    ranks = np.zeros(len(sequences), np.int64)
+    intents = np.zeros(len(sequences), np.int64)
+    training = model.training
+    model.eval()
+    for part in _parts(sequences, split, model.config.max_len):
+        user, meeting = _encode(model, part.history)
+        scores = model.scores(user)  # (n, N)
+        if mixture is not None or others:
+            scores = _log_probabilities(scores, others, part.history)
+        if mixture is not None:
+            scores = mix(scores, _shares(mixture.counts, part), mixture.weight, mixture.floor)
+        ranks[part.users] = ranks_of(scores, part.answer, part.seen)
+        intents[part.users] = model.intents.nearest(meeting).intent.numpy()
+        if tick is not None:
+            tick(len(part.users))
+    model.train(training)
+    return Outcome(ranks, intents, model.config.intents.count)
+
+
+@torch.inference_mode()
+def choose_mixture(
+    model: ELCRec,
+    sequences: Sequences,
+    counts: ItemCounts,
+    grid: tuple[tuple[float, float], ...] = GRID,
+    others: Sequence[ELCRec] = (),
+) -> tuple[Mixture, dict[tuple[float, float], float]]:
+    """The weight and floor with the best validation NDCG@20, and every point's.
+
+    They belong to the validation items: on training pairs, which the network knows by heart, the choice over-trusts it.
+    """
+    metrics = {point: RankMetrics((20,)) for point in grid}
+    training = model.training
+    model.eval()
+    for part in _parts(sequences, "validation", model.config.max_len):
+        network = _log_probabilities(model.scores(_encode(model, part.history)[0]), others, part.history)  # (n, N)
+        shares = _shares(counts, part)  # (n, N)
+        for (weight, floor), metric in metrics.items():
+            metric.add(ranks_of(mix(network, shares, weight, floor), part.answer, part.seen))
+    model.train(training)
+    found = {point: metric.result()["ndcg@20"] for point, metric in metrics.items()}
+    best = max(found, key=lambda point: found[point])
+    return Mixture(counts, *best), found
+
+
+def _encode(model: ELCRec, history: Ints) -> tuple[Tensor, Tensor]:
+    """Outputs from which items are ranked, and from which the intent is read, (n, d) each."""
+    rows = torch.from_numpy(history)
+    if model.config.pool == "last":
+        user = model.user(rows)
+        return user, user
+    if model.config.compat == "authors":  # their mean runs over the padding too, so it has to be there
+        rows = F.pad(rows, (model.config.max_len - rows.shape[1], 0))
+    h = model.encode(rows)  # (n, T, d)
+    return h[:, -1], model.pool(h, rows)
+
+
+def _log_probabilities(scores: Tensor, others: Sequence[ELCRec], history: Ints) -> Tensor:
+    """Mean log-probabilities of a model that gave `scores` (n, N) and of the other members, (n, N)."""
+    total = F.log_softmax(scores, dim=-1)
+    for other in others:
+        total += F.log_softmax(other.scores(_encode(other, history)[0]), dim=-1)
+    return total / (1 + len(others))
+
+
+def _shares(counts: ItemCounts, part: _Part) -> Tensor:
+    return torch.from_numpy(counts.scores(part.history)[:, 1:])  # (n, N)
+
+
+__all__ = ["GRID", "Mixture", "Outcome", "choose_mixture", "evaluate", "ranks_of"]

@@ -1,0 +1,202 @@
+"""The gate: does the learner still beat its own recent snapshot and the simple popular list?
+
+Every `check_every` steps the events of that step, not learned yet, are ranked three times: by the learner, by its
+snapshot and by popularity. The differences, event by event, make a rolling test. A learner that loses long enough is
+taken off the air: the snapshot answers while learning goes on, until the learner has earned its place again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from learner.errors import LearnerStateError
+
+FORMAT: Final = 1
+Serving = Literal["learner", "snapshot"]
+
+
+class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When the snapshot takes over, and when the learner comes back."""
+
+    enabled: Annotated[bool, Meta(description="compare the learner with its snapshot and stand in for it; switch")] = (
+        True
+    )
+    check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps from one comparison to the next; steps")] = 8
+    sample: Annotated[int, Meta(ge=8, le=100_000, description="most events compared each time; events")] = 128
+    half_life: Annotated[float, Meta(ge=16, le=1e9, description="memory of the comparison; events compared")] = 2000.0
+    least: Annotated[int, Meta(ge=8, le=10**9, description="events compared before anything is decided; events")] = 500
+    worse: Annotated[
+        float, Meta(gt=0, le=100, description="the learner loses below minus this; standard errors of the difference")
+    ] = 3.0
+    better: Annotated[
+        float, Meta(ge=-100, le=100, description="the learner comes back above this; standard errors of the difference")
+    ] = 0.0
+    patience: Annotated[
+        int, Meta(ge=1, le=10_000, description="comparisons in a row that must agree before a change; count")
+    ] = 4
+    snapshot_every: Annotated[
+        int, Meta(ge=1, le=10**9, description="steps from one snapshot to the next, while the learner wins; steps")
+    ] = 400
+
+    def __post_init__(self) -> None:
+        if self.snapshot_every < self.check_every * self.patience:
+            raise ValueError(
+                f"snapshot_every = {self.snapshot_every}: must not be below check_every * patience = "
+                f"{self.check_every * self.patience}: a snapshot would be replaced before it was compared"
+            )
+        if self.better < -self.worse:
+            raise ValueError(f"better = {self.better}: must not be below -worse = {-self.worse}: it would never settle")
+
+
+class Verdict(NamedTuple):
+    """What one comparison led to."""
+
+    serving: Serving
+    changed: bool
+    """who serves is another than before"""
+    renew: bool
+    """the caller takes a new snapshot now"""
+    against_snapshot: float
+    """how far the learner leads its snapshot, standard errors; 0 while too little is known"""
+    against_popular: float
+    """the same against the popular list"""
+
+
+class Hash(Protocol):
+    """What `hashlib` objects can do."""
+
+    def update(self, data: Any, /) -> None:
+        """Add bytes."""
+
+
+class _Paired:
+    """Decayed mean difference and its standard error."""
+
+    def __init__(self) -> None:
+        self.numbers = [0.0, 0.0, 0.0, 0.0]  # weight, sum, sum of squares, sum of squared weights
+
+    def add(self, difference: NDArray[np.float64], half_life: float) -> None:
+        decay = 0.5 ** (len(difference) / half_life)
+        weight, total, squares, spread = self.numbers
+        self.numbers = [
+            weight * decay + len(difference),
+            total * decay + float(difference.sum()),
+            squares * decay + float((difference**2).sum()),
+            spread * decay * decay + len(difference),
+        ]
+
+    def lead(self, least: int) -> float:
+        """Mean difference in standard errors; 0 while there are too few."""
+        weight, total, squares, spread = self.numbers
+        if weight < least:
+            return 0.0
+        mean = total / weight
+        variance = max(squares / weight - mean * mean, 0.0)
+        error = math.sqrt(variance * spread) / weight
+        return mean / max(error, 1e-9)
+
+
+class Gate:
+    """Who serves: the learner or its snapshot.
+
+    Examples
+    --------
+    >>> gate = Gate(GateConfig(check_every=1, least=8, patience=2, snapshot_every=10))
+    >>> good, bad = np.full(64, 0.5) + np.arange(64) / 640, np.arange(64) / 640
+    >>> [gate.compare(step, learner=bad, snapshot=good, popular=bad).serving for step in range(1, 4)]
+    ['learner', 'snapshot', 'snapshot']
+    """
+
+    def __init__(self, config: GateConfig) -> None:
+        self.config = config
+        self.serving: Serving = "learner"
+        self._snapshot_step = 0
+        self._in_a_row = 0
+        self._snapshot, self._popular, self._fallback = _Paired(), _Paired(), _Paired()
+
+    def due(self, step: int) -> bool:
+        """Whether step `step` is one to compare in."""
+        return self.config.enabled and step % self.config.check_every == 0
+
+    def compare(
+        self,
+        step: int,
+        learner: NDArray[np.floating[Any]],
+        snapshot: NDArray[np.floating[Any]],
+        popular: NDArray[np.floating[Any]],
+    ) -> Verdict:
+        """Take one comparison.
+
+        Parameters
+        ----------
+        step
+            Number of the engine step.
+        learner, snapshot, popular
+            (n,) gain of each, from 0 to 1, on the same events, which none of them has learned.
+        """
+        config = self.config
+        gains = [np.asarray(gain, dtype=np.float64)[: config.sample] for gain in (learner, snapshot, popular)]
+        if len(gains[0]):
+            self._snapshot.add(gains[0] - gains[1], config.half_life)
+            self._popular.add(gains[0] - gains[2], config.half_life)
+            self._fallback.add(gains[1] - gains[2], config.half_life)
+        lead, simple = self._snapshot.lead(config.least), self._popular.lead(config.least)
+        was = self.serving
+        if self.serving == "learner":
+            # worse than its past, or worse than what needs no learning while its past was not
+            loses = lead < -config.worse or (simple < -config.worse and self._fallback.lead(config.least) > simple)
+        else:
+            loses = lead > config.better and self._snapshot.numbers[0] >= config.least
+        self._in_a_row = self._in_a_row + 1 if loses else 0
+        if self._in_a_row >= config.patience:
+            self.serving = "snapshot" if was == "learner" else "learner"
+            self._in_a_row = 0
+            if self.serving == "snapshot":
+                self._snapshot = _Paired()  # it comes back by what it does from now on
+        due = step - self._snapshot_step >= config.snapshot_every
+        renew = self.serving == "learner" and due and lead > -1.0 and self._in_a_row == 0
+        if renew:
+            self._snapshot_step = step
+            self._snapshot = _Paired()
+        return Verdict(self.serving, self.serving != was, renew, lead, simple)
+
+    # -- durable ----------------------------------------------------------------------------------------------------
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything that the next comparison depends on, JSON-able, exact."""
+        return {
+            "format": FORMAT,
+            "serving": self.serving,
+            "snapshot_step": self._snapshot_step,
+            "in_a_row": self._in_a_row,
+            "paired": [self._snapshot.numbers, self._popular.numbers, self._fallback.numbers],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `to_state` gave.
+
+        Raises
+        ------
+        LearnerStateError
+            Another format.
+        """
+        if state.get("format") != FORMAT:
+            raise LearnerStateError(f"gate: state of format {state.get('format')!r}, expected {FORMAT}")
+        self.serving = state["serving"]
+        self._snapshot_step, self._in_a_row = state["snapshot_step"], state["in_a_row"]
+        for paired, numbers in zip((self._snapshot, self._popular, self._fallback), state["paired"], strict=True):
+            paired.numbers = list(numbers)
+
+    def update_digest(self, digest: Hash) -> None:
+        """Add the state to a hash."""
+        digest.update(repr(self.to_state()).encode())
+
+
+__all__ = ["Gate", "GateConfig", "Serving", "Verdict"]

@@ -1,0 +1,220 @@
+"""ELCRec (arXiv 2401.05975): item table, encoder, intent centres, and the paper's losses put together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from learner import losses
+from learner.augment import Compat, random_view
+from learner.encoder import Encoder, EncoderConfig
+from learner.intents import IntentCenters, IntentConfig
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is learnt from a batch: shape of the model, losses, and how much each counts."""
+
+    max_len: Annotated[int, Meta(ge=1, le=1024, description="newest items of a history that are read; items")] = 50
+    encoder: EncoderConfig = EncoderConfig()
+    intents: IntentConfig = IntentConfig()
+    next_item: Annotated[
+        Literal["softmax", "bce"],
+        Meta(description="softmax: over all items (sampled above full_softmax_items); bce: one negative, the paper's"),
+    ] = "softmax"
+    full_softmax_items: Annotated[
+        int,
+        Meta(ge=1, description="largest catalogue that gets the full softmax; items, above it negatives are sampled"),
+    ] = 50_000
+    sampled_negatives: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="negatives shared by a batch where the softmax is sampled; items")
+    ] = 4096
+    future: Annotated[
+        float,
+        Meta(
+            ge=0, lt=1, description="softmax: weight of a later item relative to the one before it; 0 = next item only"
+        ),
+    ] = 0.5
+    horizon: Annotated[int, Meta(ge=1, le=1024, description="softmax: items ahead that count; items")] = 8
+    score: Annotated[
+        Literal["dot", "cosine"],
+        Meta(description="how an output meets an item vector; cosine is divided by temperature"),
+    ] = "dot"
+    temperature: Annotated[float, Meta(gt=0, le=10, description="of the cosine score; cosine units")] = 0.07
+    sequence_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_seq; factor, 0 = left out")] = 0.0
+    intent_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_intent; factor, 0 = left out")] = 0.0
+    fusion: Annotated[
+        Literal["shift", "concat"], Meta(description="L_seq: a position's centre is added to it, or appended")
+    ] = "shift"
+    pool: Annotated[
+        Literal["last", "mean"], Meta(description="the user that meets the centres: newest output, or the paper's mean")
+    ] = "last"
+    compat: Annotated[
+        Literal["none", "authors"],
+        Meta(description="authors: reproduce the flaws of the published code; see docs/elcrec.md"),
+    ] = "none"
+
+
+class Batch(NamedTuple):
+    """Training sequences of B users, right-aligned, 0 = empty."""
+
+    inputs: Tensor
+    """(B, T) item rows"""
+    targets: Tensor
+    """(B, T) the item taken after each input"""
+    negatives: Tensor | None = None
+    """(B, T) an item not taken, for `bce`; or (S,) shared ones, for the sampled softmax"""
+    log_q: Tensor | None = None
+    """(N,) log expected draws of items 1 to N, for the sampled softmax"""
+
+
+class Losses(NamedTuple):
+    """The terms of one batch, unweighted, and their weighted sum `total`."""
+
+    total: Tensor
+    next_item: Tensor
+    sequence: Tensor | None
+    intent: Tensor | None
+    cluster: Tensor | None
+    users: Tensor
+    """(B, d) pooled users, detached, for the queue of the balanced loss"""
+
+
+class ELCRec(nn.Module):
+    """The whole model. Ranking uses items and encoder only; the centres say what a user is after.
+
+    Parameters
+    ----------
+    config
+        shape and losses
+    items
+        number of items N; row 0 is padding and row N + 1 the mask, which no list contains
+    generator
+        draws the first weights
+
+    Examples
+    --------
+    >>> model = ELCRec(ModelConfig(max_len=4), items=9, generator=torch.Generator().manual_seed(0)).eval()
+    >>> model.scores(model.user(torch.tensor([[0, 3, 5]]))).shape
+    torch.Size([1, 9])
+    """
+
+    def __init__(self, config: ModelConfig, items: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.item_count = items
+        d = config.encoder.hidden
+        self.items = nn.Parameter(torch.empty(items + 2, d).normal_(0, 0.02, generator=generator))
+        if config.compat == "none":
+            with torch.no_grad():
+                self.items[0].zero_()
+        self.encoder = Encoder(config.encoder, config.max_len, generator)
+        self.intents = IntentCenters(config.intents, d, generator)
+
+    @property
+    def mask_row(self) -> int:
+        """Row of the mask item."""
+        return self.item_count + 1
+
+    def _valid(self, rows: Tensor) -> Tensor | None:
+        valid = rows > 0
+        return None if bool(valid.all()) else valid
+
+    def embed(self, rows: Tensor) -> Tensor:
+        """Vectors of rows (...), (..., d); the padding row never learns."""
+        return F.embedding(rows, self.items, padding_idx=0)
+
+    def encode(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Outputs at every position of rows (B, T), (B, T, d); what stands at padding means nothing."""
+        return self.encoder(self.embed(rows), self._valid(rows), generator)  # type: ignore[no-any-return]
+
+    def user(self, rows: Tensor) -> Tensor:
+        """Output at the newest position of rows (B, T), (B, d), from which items are ranked."""
+        return self.encoder.last(self.embed(rows), self._valid(rows))
+
+    def pool(self, h: Tensor, rows: Tensor) -> Tensor:
+        """The user as the intent losses see it: mean of h (B, T, d) over the history, or its newest position, (B, d).
+
+        `compat = "authors"`: the mean over all T, padding included.
+        """
+        if self.config.pool == "last":
+            return h[:, -1]
+        return losses.masked_mean(h, None if self.config.compat == "authors" else self._valid(rows))
+
+    def table(self) -> Tensor:
+        """Vectors of items 1 to N as they are scored, (N, d)."""
+        items = self.items[1 : self.item_count + 1]
+        return F.normalize(items, dim=-1) if self.config.score == "cosine" else items
+
+    def head(self, h: Tensor) -> Tensor:
+        """Outputs (…, d) as they are scored, the temperature included."""
+        return F.normalize(h, dim=-1) / self.config.temperature if self.config.score == "cosine" else h
+
+    def scores(self, user: Tensor) -> Tensor:
+        """Scores of items 1 to N for outputs (B, d), (B, N)."""
+        return self.head(user) @ self.table().T
+
+    def losses(self, batch: Batch, generator: torch.Generator | None, half: bool = False) -> Losses:
+        """All terms that have a weight.
+
+        Parameters
+        ----------
+        batch
+            sequences; every user has at least one target
+        generator
+            draws dropout and views; None = no dropout, and no term that needs views
+        half
+            full softmax in bfloat16
+        """
+        c = self.config
+        h = self.encode(batch.inputs, generator)  # (B, T, d)
+        next_item = self._next_item(h, batch, half)
+        total = next_item
+        pooled = self.pool(h, batch.inputs)  # (B, d)
+        sequence = intent = cluster = None
+        views: list[Tensor] = []
+        if c.sequence_contrast > 0 or c.intent_contrast > 0:
+            if generator is None:
+                raise ValueError("the contrastive losses draw views of the sequences and need a generator")
+            rows = [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
+            one, two = (self.encode(row, generator) for row in rows)  # (B, T, d) each
+            views = [self.pool(one, rows[0]), self.pool(two, rows[1])]  # (B, d) each
+            centers = self.intents.unit()
+            if c.sequence_contrast > 0:
+                counted = (None, None) if c.compat == "authors" else (rows[0] > 0, rows[1] > 0)
+                sequence = losses.sequence_contrast(one, two, counted[0], counted[1], centers, c.fusion)
+                total = total + c.sequence_contrast * sequence
+            if c.intent_contrast > 0:
+                intent = losses.intent_contrast(views[0], views[1], centers, self.intents.nearest(pooled).intent)
+                total = total + c.intent_contrast * intent
+        if c.intents.clustering == "paper":
+            unit = F.normalize(pooled, dim=-1)
+            cluster = losses.cluster_loss(unit, self.intents.unit(), include_self=c.compat == "authors")
+        elif c.intents.clustering == "balanced":
+            cluster = self.intents.balanced_loss(pooled, *views)
+        if cluster is not None:
+            total = total + c.intents.weight * cluster
+        return Losses(total, next_item, sequence, intent, cluster, pooled.detach())
+
+    def _next_item(self, h: Tensor, batch: Batch, half: bool) -> Tensor:
+        c = self.config
+        wanted = batch.targets > 0  # (B, T)
+        out = h[wanted]  # (P, d)
+        if c.next_item == "bce":
+            if batch.negatives is None:
+                raise ValueError("next_item = 'bce' needs batch.negatives, one per target")
+            return losses.next_item_bce(out, self.embed(batch.targets[wanted]), self.embed(batch.negatives[wanted]))
+        target, weight = losses.future_targets(batch.targets, c.future, c.horizon)  # (P, J) each
+        target = (target - 1).clamp(min=0)
+        if batch.log_q is not None and batch.negatives is not None:
+            return losses.sampled_softmax(
+                self.head(out), self.table(), target, weight, batch.negatives - 1, batch.log_q
+            )
+        return losses.full_softmax(self.head(out), self.table(), target, weight, half=half)
+
+
+__all__ = ["Batch", "Compat", "ELCRec", "Losses", "ModelConfig"]

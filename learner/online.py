@@ -1,0 +1,510 @@
+"""The learner that the engine drives: arrays of handles in, ranks, lists and intents out, weights that move in between.
+
+One step of the stream is `admit`, `take` (test, then train), `recommend`, `intents`, and after publishing `learn`. Only
+`admit`, `take`, `learn` and `forget` change anything. The whole state is a function of the calls made, bit for bit, on
+one type of machine with one thread count; `save` and `load` lose none of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.config import LearnerConfig
+from learner.errors import LearnerStateError
+from learner.intents import effective_number
+from learner.memory import Memories
+from learner.metrics import NOT_EVALUATED
+from learner.model import ELCRec
+from learner.network import Network
+from learner.ranking import Asked, Ranker
+from learner.replay import Pairs, Replay, concatenate
+from learner.tracker import IntentTracker, IntentView
+from learner.vocabulary import Vocabulary
+
+FORMAT: Final = 1
+SOURCE_MODEL: Final = 0
+SOURCE_INTENT: Final = 1
+SOURCE_POPULAR: Final = 2
+_RANKED_AT_ONCE: Final = 256  # users; bounds the memory of a matrix of users by items
+_SOON: Final = 30.0  # seconds after a user's newest event at which a list is used, if nothing else is said
+_BECAUSE: Final = 3  # recent items named as reasons
+
+
+class Hash(Protocol):
+    """What `hashlib` objects can do."""
+
+    def update(self, data: Any, /) -> None:
+        """Add bytes."""
+
+
+class StepBatch(NamedTuple):
+    """The accepted events of one step, in arrival order; n events, L items of history."""
+
+    users: NDArray[np.uint64]
+    """(n,) stable key of the user"""
+    contexts: NDArray[np.int64]
+    """(n, L) handles of the user's history just before the event, right-aligned, 0 = empty"""
+    context_actions: NDArray[np.uint8]
+    """(n, L) action codes"""
+    context_ts: NDArray[np.int64]
+    """(n, L) epoch milliseconds"""
+    items: NDArray[np.int64]
+    """(n,) handle of the item taken"""
+    weights: NDArray[np.float32]
+    """(n,) weight of the action, negative = dislike"""
+    ts: NDArray[np.int64]
+    """(n,) epoch milliseconds"""
+
+
+class Taken(NamedTuple):
+    """What `take` saw."""
+
+    ranks: NDArray[np.int64]
+    """(n,) rank from 0 of the item taken; NOT_EVALUATED without history, UNRANKED where it could not be ranked: new,
+    already taken, or no candidate (those rank behind all candidates)"""
+    loss: float
+    """mean loss of the whole ranking on the step's fresh pairs, nats; not a number where there were none"""
+    new_items: int
+    """events on an item never seen before"""
+    distance: float
+    """mean squared distance of the users to their nearest centre; not a number where nobody had a history"""
+    intents: NDArray[np.int64]
+    """(m,) place of the nearest centre, for each event of a user with a history"""
+
+
+class Ranking(NamedTuple):
+    """Top-k lists; B users."""
+
+    items: NDArray[np.int64]
+    """(B, k) handles, best first, 0 where there were too few items"""
+    scores: NDArray[np.float32]
+    """(B, k) falling, 0 where there is no item"""
+    source: NDArray[np.uint8]
+    """(B,) SOURCE_MODEL, SOURCE_INTENT or SOURCE_POPULAR"""
+    because: NDArray[np.int64]
+    """(B, 3) handles of the recent items that drove the list, strongest first, 0 = none"""
+
+
+class LearnReport(NamedTuple):
+    """What `learn` did."""
+
+    steps: int
+    """optimizer steps made"""
+    loss: float
+    """mean next-item loss of the network over those steps, nats; not a number where there was none"""
+    refused: int
+    """steps refused by the guard"""
+    examples: int
+    """pairs learned from"""
+
+
+class IntentInfo(NamedTuple):
+    """One intent for the catalogue."""
+
+    intent: int
+    """id, never used for another"""
+    share: float
+    """of the users looked at lately"""
+    separation: float
+    """distance to the nearest other centre, 0 to 2"""
+    speed: float
+    """distance moved per 1,000 events"""
+    position: tuple[float, float]
+    """on the map, -1 to 1 each"""
+    born_at: int
+    """event number"""
+    items: list[str]
+    """nearest items, best first"""
+
+
+class Learner:
+    """An ELCRec network, memories and the mix of both, learning on a stream.
+
+    Parameters
+    ----------
+    config
+        Everything that shapes it, the seed included.
+    action_weights
+        Weight by action code; a negative one is a dislike. Codes beyond the list count as 1.
+    """
+
+    def __init__(self, config: LearnerConfig, action_weights: Sequence[float] = ()) -> None:
+        self.config = config
+        self._disliked = np.zeros(256, dtype=bool)
+        self._disliked[: len(action_weights)] = np.array(action_weights, dtype=np.float64) < 0
+        self._vocabulary = Vocabulary(config.capacity)
+        self._network = Network(config)
+        self._memories = Memories(config.memory, self._network.rows)
+        mixing = torch.Generator().manual_seed((config.seed * 1000 + 100) % 2**63)
+        self.mix = Ranker(config.mix, config.memory, mixing)
+        self._replay = Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed)
+        self.tracker = IntentTracker(config.identity, self._network)
+
+    # -- items ------------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Items held."""
+        return self._vocabulary.size
+
+    @property
+    def model_step(self) -> int:
+        """Optimizer steps behind the weights."""
+        return self._network.steps
+
+    def lookup(self, items: Sequence[str]) -> NDArray[np.int64]:
+        """Handles of the items, (n,), 0 where unknown."""
+        return self._vocabulary.lookup(items)
+
+    def item_ids(self, handles: NDArray[np.int64]) -> list[str]:
+        """Item ids of handles (n,); the empty string where there is none any more."""
+        return self._vocabulary.ids(handles)
+
+    def admit(self, items: Sequence[str], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Handles of the items, (n,); unknown ones are taken in, and where the table is full the longest-unseen leave.
+
+        Parameters
+        ----------
+        items
+            Item id of each event, in order.
+        numbers
+            (n,) number of each event in the stream.
+        """
+        admission = self._vocabulary.admit(items, numbers)
+        if len(admission.new_rows):
+            while self._network.rows <= self.size:
+                self._network.grow(2 * self._network.rows)
+                self._memories.grow(self._network.rows)
+            self._memories.clear(admission.new_rows)
+            self._network.start_items(admission.new_rows)
+        return admission.handles
+
+    def start_from(self, items: Sequence[str], model: ELCRec) -> None:
+        """Begin with a fitted model of the same shape, whose row i + 1 is items[i]; see `learner.start`."""
+        if self.size:
+            raise LearnerStateError(f"the learner holds {self.size} items; a fitted model can only be its start")
+        handles = self.admit(items, np.zeros(len(items), dtype=np.int64))
+        self._network.start_from(self._vocabulary.rows(handles), model)
+
+    # -- the stream -------------------------------------------------------------------------------------------------
+
+    def take(self, batch: StepBatch, evaluate: bool = True) -> Taken:
+        """Test on the events, then let memories, mix and replay have them; the network's weights stay.
+
+        Memories and mixing weights move every `mix.chunk` events, each chunk being ranked before it is learned.
+        """
+        n = len(batch.items)
+        generations = self._vocabulary.generations
+        excluded = self._vocabulary.rows(batch.contexts)
+        liked = np.where(self._disliked[batch.context_actions], 0, excluded)
+        rows = self._vocabulary.rows(batch.items)
+        h = self._network.encode(liked)
+        gap = np.maximum(batch.ts - batch.context_ts[:, -1], 0) / 1000.0
+        anchors = self._anchors(liked)
+        popular = self._memories.popular(self.size + 1, self.config.mix.popular)
+        ranks = np.full(n, NOT_EVALUATED, dtype=np.int64)
+        losses, learned, new_items = 0.0, 0, 0
+        has_history = np.asarray((liked > 0).any(axis=1))
+        wanted = has_history & (batch.weights > 0)
+        for start in range(0, n, self.config.mix.chunk):
+            chunk = slice(start, start + self.config.mix.chunk)
+            new = self._first_events(rows[chunk])
+            new_items += int(new.sum())
+            places = start + np.flatnonzero(wanted[chunk])
+            if len(places):
+                asked = self._asked(liked[places], excluded[places], gap[places], h[torch.from_numpy(places)])
+                candidates = self.mix.candidates(self._memories, generations, asked, popular)
+                seen = self._memories.seen[rows[places]] > 0
+                ranks[places], loss = self.mix.learn(candidates, rows[places], seen | ~new[places - start])
+                if np.isfinite(loss):
+                    losses, learned = losses + loss * len(places), learned + len(places)
+            self._memories.update(anchors[chunk], rows[chunk], generations, batch.weights[chunk] > 0)
+            self._warm_start(rows[chunk], liked[chunk], new)
+        looked_at = self.tracker.observe(h[torch.from_numpy(has_history)])
+        self._replay.add(batch.users, Pairs(np.where(liked > 0, batch.contexts, 0), batch.items, batch.weights))
+        if not evaluate:
+            ranks[:] = NOT_EVALUATED
+        loss = losses / learned if learned else float("nan")
+        return Taken(ranks, loss, new_items, looked_at.distance, looked_at.places)
+
+    def _asked(
+        self, liked: NDArray[np.int64], excluded: NDArray[np.int64], gap: NDArray[np.float64], h: Tensor
+    ) -> Asked:
+        """What the ranking needs to know of users with histories (B, L) of rows, dislikes left out of `liked`."""
+        network = None
+        if self.config.mix.parts != "memories":
+            network = self._network.log_probabilities(h, self.size + 1)
+        return Asked(self._anchors(liked), excluded, (liked > 0).sum(axis=1), gap, network)
+
+    def _anchors(self, liked: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The newest items of histories (B, L), newest first, (B, A)."""
+        depth = max(self.config.memory.read, self.config.memory.written)
+        return np.ascontiguousarray(liked[:, ::-1][:, :depth])
+
+    def _first_events(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which events (n,) are the first of their item ever."""
+        first = np.zeros(len(rows), dtype=bool)
+        first[np.unique(rows, return_index=True)[1]] = True
+        return np.asarray(first & (self._memories.seen[rows] == 0) & (rows > 0))
+
+    def _warm_start(self, rows: NDArray[np.int64], contexts: NDArray[np.int64], new: NDArray[np.bool_]) -> None:
+        place = np.flatnonzero(new)
+        if len(place):
+            self._network.warm_start(rows[place], contexts[place])
+
+    def learn(self, steps: int = 1, rate: float = 1.0) -> LearnReport:
+        """Make `steps` learning steps from the last step's pairs, spread over them, and replayed ones.
+
+        Parameters
+        ----------
+        steps
+            Learning steps, each of `config.updates` optimizer steps.
+        rate
+            Multiplies the learning rates, for example for a while after a drift.
+        """
+        config = self.config
+        per_step = min(-(-self._replay.last // max(steps, 1)), config.batch)
+        share, replayed = -(-per_step // config.updates), config.replay // config.updates
+        recent = round(replayed * config.replay_recent)
+        losses, made, refused, examples = 0.0, 0, 0, 0
+        for step in range(steps * config.updates):
+            start = step // config.updates * per_step + step % config.updates * share
+            stop = min(start + share, (step // config.updates + 1) * per_step)
+            pairs = concatenate([self._replay.fresh(start, stop), self._replay.sample(recent, replayed - recent)])
+            outcome = self._network.learn(
+                self._vocabulary.rows(pairs.contexts),
+                self._vocabulary.rows(pairs.items),
+                pairs.weights,
+                self.size + 1,
+                rate,
+            )
+            if not outcome.accepted:
+                refused += 1
+            elif outcome.examples:
+                made, losses, examples = made + 1, losses + outcome.loss, examples + outcome.examples
+        return LearnReport(made, losses / made if made else float("nan"), refused, examples)
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        histories: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        ts: NDArray[np.int64],
+        k: int,
+        now: NDArray[np.int64] | None = None,
+    ) -> Ranking:
+        """Top-k of all items but those in the histories; changes nothing.
+
+        Parameters
+        ----------
+        histories
+            (B, L) handles, right-aligned, newest last, 0 = empty.
+        actions, ts
+            (B, L) action codes and epoch milliseconds of the same events.
+        k
+            Length of the lists.
+        now
+            (B,) when the lists are to be used, epoch milliseconds; None = right after the newest event.
+        """
+        parts = [
+            self._recommend(histories[part], actions[part], ts[part], k, None if now is None else now[part])
+            for start in range(0, max(len(histories), 1), _RANKED_AT_ONCE)
+            for part in [slice(start, start + _RANKED_AT_ONCE)]
+        ]
+        return Ranking(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def _recommend(
+        self,
+        histories: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        ts: NDArray[np.int64],
+        k: int,
+        now: NDArray[np.int64] | None,
+    ) -> Ranking:
+        B = len(histories)
+        items, scores = np.zeros((B, k), dtype=np.int64), np.zeros((B, k), dtype=np.float32)
+        excluded = self._vocabulary.rows(histories)
+        liked = np.where(self._disliked[actions], 0, excluded)
+        cold = np.asarray(~(liked > 0).any(axis=1))
+        source = np.where(cold, SOURCE_POPULAR, SOURCE_MODEL).astype(np.uint8)
+        because = self._newest(liked, _BECAUSE)
+        if B and self.size:
+            gap = np.full(B, _SOON) if now is None else np.maximum(now - ts[:, -1], 0) / 1000.0
+            asked = self._asked(liked, excluded, gap, self._network.encode(liked))
+            # so many that k remain when the whole history is taken out
+            most = 2 * (k + int((excluded > 0).sum(axis=1).max()))
+            popular = self._memories.popular(self.size + 1, max(self.config.mix.popular, most))
+            candidates = self.mix.candidates(self._memories, self._vocabulary.generations, asked, popular)
+            best, scores = self.mix.best(candidates, cold, k)  # (B, k) places, -1 = none
+            found = best >= 0
+            if found.any():
+                items = np.where(found, self._vocabulary.handles(candidates.rows[best]), 0)
+            reasons = self.mix.reasons(candidates, best, asked.anchors, _BECAUSE)
+            because = np.where((reasons > 0).any(axis=1, keepdims=True), reasons, because)
+        return Ranking(items, scores, source, self._vocabulary.handles(because))
+
+    def _newest(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """The newest `count` items of each history (B, L), holes left out, newest first, (B, count)."""
+        reverse = rows[:, ::-1]
+        order = np.argsort(reverse == 0, axis=1, kind="stable")[:, :count]
+        newest = np.take_along_axis(reverse, order, axis=1)
+        return np.pad(newest, ((0, 0), (0, count - newest.shape[1])))
+
+    def intents(
+        self,
+        histories: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        held: NDArray[np.integer[Any]] | None = None,
+    ) -> IntentView:
+        """Where users with histories (B, L) stand among the intents, against the ids `held` (B,); changes nothing."""
+        liked = self._liked(histories, actions)
+        return self.tracker.view(self._network.encode(liked), np.asarray(~(liked > 0).any(axis=1)), held)
+
+    def pull(
+        self,
+        histories: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        origin: NDArray[np.integer[Any]],
+        to: NDArray[np.integer[Any]],
+    ) -> NDArray[np.float32]:
+        """How much each item of histories (m, w) draws towards intent `to` (m,) and away from `origin` (m,), (m, w)."""
+        return self.tracker.pull(self._liked(histories, actions), origin, to)
+
+    def _liked(self, histories: NDArray[np.int64], actions: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Rows of histories (B, L), 0 where disliked or gone."""
+        return np.where(self._disliked[actions], 0, self._vocabulary.rows(histories))
+
+    def intent_health(self) -> dict[str, float]:
+        """`active`: intents with at least 0.1% of recent events; `effective`: exp(entropy) of the shares."""
+        shares = self.tracker.identity.shares
+        active = int((shares > 0.001).sum())
+        return {"active": active, "effective": effective_number(torch.from_numpy(shares))}
+
+    def catalog(self, items: int = 10, turn_map: bool = False) -> list[IntentInfo]:
+        """All intents with their figures and their nearest items; only `turn_map` changes anything, the map."""
+        entries = self.tracker.entries(turn_map)
+        tops: list[list[str]] = [[] for _ in entries]
+        if self.size:
+            with torch.no_grad():
+                vectors = torch.nn.functional.normalize(self._network.table[1 : self.size + 1], dim=1)
+                best = (self._network.centers.unit() @ vectors.T).topk(min(items, self.size), dim=1).indices + 1
+            tops = [self.item_ids(self._vocabulary.handles(row)) for row in best.numpy()]
+        return [
+            IntentInfo(one.intent, one.share, one.separation, one.speed, one.position, one.born_at, tops[one.place])
+            for one in entries
+        ]
+
+    def forget(self, user_key: int) -> None:
+        """Erase every pair of the user with this key from what may be replayed."""
+        self._replay.forget(user_key)
+
+    @property
+    def refused_batches(self) -> list[Any]:
+        """The newest mini-batches that the guard refused."""
+        return list(self._network.refused)
+
+    # -- durable ----------------------------------------------------------------------------------------------------
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, part in (
+            ("vocabulary", self._vocabulary.to_arrays()),
+            ("memory", self._memories.to_arrays(self.size + 1)),
+            ("mix", self.mix.to_arrays()),
+            ("replay", self._replay.to_arrays()),
+            ("identity", self.tracker.identity.to_arrays()),
+        ):
+            arrays |= {f"{name}.{key}": value for key, value in part.items()}
+        return arrays
+
+    def save(self, folder: Path) -> None:
+        """Write everything into a new folder: tensors in network.pt, arrays.npz, learner.json. Nothing is pickled."""
+        folder.mkdir(parents=True)
+        torch.save(self._network.to_tensors(self.size + 1), folder / "network.pt")
+        np.savez(folder / "arrays.npz", allow_pickle=False, **self._arrays())
+        small = {"format": FORMAT, "shape": self.config.shape(), "replay_random": self._replay.random_state()}
+        (folder / "learner.json").write_text(json.dumps(small))
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote; going on is then bit for bit what going on without saving is.
+
+        Raises
+        ------
+        LearnerStateError
+            Another format, other shapes, or files that do not belong together.
+        """
+        try:
+            small = json.loads((folder / "learner.json").read_text())
+            if small["format"] != FORMAT:
+                raise LearnerStateError(
+                    f"{folder}: learner format {small['format']!r}, this version reads {FORMAT}: "
+                    "use the version that wrote it, or start from an empty state"
+                )
+            self._refuse_other_shape(folder, small["shape"])
+            tensors = torch.load(folder / "network.pt", weights_only=True)
+            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            self._restore(tensors, arrays, small["replay_random"])
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older cut") from error
+
+    def _refuse_other_shape(self, folder: Path, stored: dict[str, Any]) -> None:
+        shape = self.config.shape()
+        for key in sorted(shape):
+            if stored.get(key) != shape[key]:
+                raise LearnerStateError(
+                    f"{folder}: saved with learner.{key} = {stored.get(key)!r}, the configuration says {shape[key]!r}: "
+                    "set it back, or start from an empty state"
+                )
+
+    def _restore(self, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]], random: dict[str, Any]) -> None:
+        def under(name: str) -> dict[str, NDArray[Any]]:
+            return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
+
+        fresh = Learner(self.config)
+        self._vocabulary = Vocabulary.from_arrays(self.config.capacity, under("vocabulary."))
+        self._network, self._memories, self.mix = fresh._network, fresh._memories, fresh.mix
+        self._replay = fresh._replay
+        while self._network.rows <= self.size:
+            self._network.grow(2 * self._network.rows)
+            self._memories.grow(self._network.rows)
+        self._network.load_tensors(tensors)
+        self._memories.load_arrays(under("memory."))
+        self.mix.load_arrays(under("mix."))
+        self._replay.load_arrays(under("replay."))
+        self._replay.load_random_state(random)
+        self.tracker = fresh.tracker
+        self.tracker.identity.load_arrays(under("identity."))
+
+    def update_digest(self, digest: Hash) -> None:
+        """Add all state to a hash: equal digests go on equally."""
+        for name, array in self._arrays().items():
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for name, tensor in self._network.to_tensors(self.size + 1).items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
+        digest.update(json.dumps(self._replay.random_state(), sort_keys=True).encode())
+
+
+__all__ = [
+    "SOURCE_INTENT",
+    "SOURCE_MODEL",
+    "SOURCE_POPULAR",
+    "IntentInfo",
+    "IntentView",
+    "LearnReport",
+    "Learner",
+    "Ranking",
+    "StepBatch",
+    "Taken",
+]

@@ -1,0 +1,347 @@
+"""One score from the memories and the network, learned while the events arrive.
+
+**Candidates** of a user are the neighbours of their newest items, what is popular at some half-life, and the
+network's own best. Each candidate is described by what memories and network say about it, and scored by a linear
+part, which starts where it is sensible, plus a small two-layer network, which starts at zero. Both learn by the
+softmax loss over a user's candidates on **fresh** pairs only, before the memories and the network have seen them: on
+pairs they hold already, the ranking would learn to over-trust them. Items that are no candidate rank behind all
+candidates.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import Meta
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from learner.memory import DIRECTIONS, Memories, MemoryConfig, Neighbours
+from learner.metrics import UNRANKED
+from learner.optim import DenseAdam
+
+_GROUP_OF: Final = np.array([0, 1, 1, 2])  # anchors are told apart as: the newest, the two before it, the others
+_GROUPS: Final = 3
+_LENGTHS: Final = np.array([1, 2, 3, 5, 9, 20])  # history lengths at which a user counts as another kind
+_LINE_BITS: Final = 24  # lines of a batch before those about the same candidate are put together
+_STANDARDISE: Final = 200  # updates over which the scale of the inputs is measured, then it stays
+
+
+class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How memories and network become one score."""
+
+    parts: Annotated[
+        Literal["both", "memories", "network"],
+        Meta(description="what the score is made of; one of them alone is for comparison"),
+    ] = "both"
+    learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the two-layer part; Adam, 0 = stays at zero")] = (
+        3e-3
+    )
+    linear_learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the linear part; Adam")] = 0.01
+    hidden: Annotated[int, Meta(ge=1, le=1024, description="size of the two-layer part; numbers")] = 32
+    chunk: Annotated[
+        int, Meta(ge=1, le=65_536, description="events between two updates of memories and mixing weights; count")
+    ] = 64
+    popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 100
+    network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 50
+    smoothing: Annotated[
+        float, Meta(gt=0, le=1e6, description="neighbours are filled up with popularity as if this many; neighbours")
+    ] = 10.0
+    trust_events: Annotated[
+        float, Meta(gt=0, le=1e6, description="events of an item at which the network counts half; events")
+    ] = 20.0
+    network_start: Annotated[float, Meta(ge=0, le=10, description="first linear weight of the network; factor")] = 0.1
+
+
+class Asked(NamedTuple):
+    """Users to rank for; B of them."""
+
+    anchors: NDArray[np.int64]
+    """(B, A) rows of their newest items, newest first, 0 = none"""
+    excluded: NDArray[np.int64]
+    """(B, L) rows that may not be recommended, 0 = none"""
+    lengths: NDArray[np.int64]
+    """(B,) items in the history"""
+    gap: NDArray[np.float64]
+    """(B,) seconds since the newest item"""
+    network: Tensor | None
+    """(B, N) log-probabilities of the network, None = it has no say"""
+
+
+class Candidates(NamedTuple):
+    """Candidates of B users, Z in all, by user and row."""
+
+    users: NDArray[np.int64]
+    """(Z,) rising"""
+    rows: NDArray[np.int64]
+    """(Z,) rising within a user"""
+    features: Tensor
+    """(Z, f + u) of the candidate, then of its user"""
+    neighbours: Neighbours
+    lines: NDArray[np.int64]
+    """(T,) which candidate each line of `neighbours` is about, -1 = none"""
+
+
+class Ranker:
+    """Candidates, their scores, and how the weights learn.
+
+    Parameters
+    ----------
+    config
+        Rates and sizes.
+    memory
+        Half-lives, which decide the number of inputs.
+    generator
+        Draws the first weights of the two-layer part.
+    """
+
+    def __init__(self, config: MixConfig, memory: MemoryConfig, generator: torch.Generator) -> None:
+        self.config = config
+        self._H = len(memory.popularity)
+        self._reference = max(0, self._H - 2)  # popularity that neighbours are filled up with
+        self._channels = 2 * DIRECTIONS * _GROUPS  # half-life x direction x group of anchors
+        self._candidate_inputs = self._H + 3 + 2 * self._channels + 3
+        inputs = self._candidate_inputs + len(_LENGTHS) + 3
+        start = torch.zeros(self._candidate_inputs)
+        start[: self._H] = 0.1
+        gains = self._H + 3  # followers of the newest item count most
+        start[gains], start[gains + 1], start[gains + 2] = 0.3, 0.15, 0.1
+        start[-3] = config.network_start
+        self._linear = start.requires_grad_()
+        first = torch.empty(inputs, config.hidden).normal_(0, inputs**-0.5, generator=generator)
+        self._deep = [first, torch.zeros(config.hidden), torch.zeros(config.hidden)]
+        for weight in self._deep:
+            weight.requires_grad_()
+        self._mean, self._variance = torch.zeros(inputs), torch.ones(inputs)
+        self._measured = 0
+        self._adams = (DenseAdam([self._linear]), DenseAdam(self._deep))
+
+    # -- candidates -------------------------------------------------------------------------------------------------
+
+    def candidates(
+        self, memories: Memories, generations: NDArray[np.int64], asked: Asked, popular: NDArray[np.int64]
+    ) -> Candidates:
+        """The candidates of users, described; `popular` are the rows that everybody gets."""
+        B, rows = len(asked.lengths), memories.rows
+        anchors = asked.anchors if self.config.parts != "network" else np.zeros_like(asked.anchors)
+        near = memories.neighbours(anchors, generations)
+        keys = [near.users * rows + near.rows, (np.arange(B)[:, None] * rows + popular).ravel()]
+        if asked.network is not None and self.config.network and self.config.parts != "memories":
+            best = asked.network.topk(min(self.config.network, asked.network.shape[1]), dim=1).indices.numpy()
+            best = np.where(memories.seen[best] > 0, best, 0)
+            keys.append((np.arange(B)[:, None] * rows + best).ravel())
+        key = np.concatenate(keys)
+        line = np.sort(key << _LINE_BITS | np.arange(len(key)))  # sorting numbers is far cheaper than sorting places
+        key, line = line >> _LINE_BITS, line & (1 << _LINE_BITS) - 1
+        first = np.concatenate([[True], key[1:] != key[:-1]])[: len(key)]
+        which = np.cumsum(first) - 1
+        distinct = key[first]
+        allowed = distinct % rows > 0
+        taken = (np.arange(B)[:, None] * rows + asked.excluded).ravel()
+        place = np.minimum(np.searchsorted(distinct, taken), max(len(distinct) - 1, 0))
+        if len(distinct):
+            allowed[place[distinct[place] == taken]] = False
+        number = np.where(allowed, np.cumsum(allowed) - 1, -1)  # of the candidates that remain
+        about = np.empty(len(line), dtype=np.int64)
+        about[line] = number[which]
+        distinct = distinct[allowed]
+        users, found = distinct // rows, distinct % rows
+        lines = about[: len(near.users)]
+        features = self._describe(memories, asked, near, lines, users, found)
+        return Candidates(users, found, features, near, lines)
+
+    def _describe(
+        self,
+        memories: Memories,
+        asked: Asked,
+        near: Neighbours,
+        lines: NDArray[np.int64],
+        users: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> Tensor:
+        Z, C = len(rows), self._channels // 2
+        popularity = memories.log_popularity(rows)  # (H, Z)
+        group = _GROUP_OF[np.minimum(near.anchors, len(_GROUP_OF) - 1)]
+        channel = near.directions * _GROUPS + group
+        of = lines >= 0
+        place = lines[of] * C + channel[of]
+        share = 1.0 / (1 + near.anchors[of])
+        counts = np.empty((Z, 2 * C), dtype=np.float32)  # short half-life, then long
+        for half, count in enumerate(near.counts):
+            counts[:, half * C : half * C + C] = np.bincount(place, share * count[of], minlength=Z * C).reshape(Z, C)
+        fill = (self.config.smoothing * np.exp(popularity[self._reference])).astype(np.float32)
+        seen = memories.seen[rows]
+        out = np.empty((Z, self._candidate_inputs + len(_LENGTHS) + 3), dtype=np.float32)
+        H, f = self._H, self._candidate_inputs
+        out[:, :H] = popularity.T + 8
+        out[:, H] = np.log1p(seen)
+        out[:, H + 1 : H + 3] = np.log1p(memories.ages(rows)).T / 3
+        out[:, H + 3 : H + 3 + 2 * C] = np.log(counts / fill[:, None] + 1)[:, _ORDER]
+        out[:, H + 3 + 2 * C : H + 3 + 4 * C] = np.log(counts + 1)
+        out[:, f - 3 : f] = 0
+        if asked.network is not None and self.config.parts != "memories":
+            said = asked.network.numpy()[users, rows]
+            trust = seen / (seen + self.config.trust_events)
+            out[:, f - 3] = trust * (said + 8)
+            out[:, f - 2] = trust * (said - popularity[self._reference])
+            out[:, f - 1] = said + 8
+        out[:, f:] = self._of_users(asked, near)[users]
+        if self.config.parts == "network":
+            out[:, : f - 3] = 0
+        return torch.from_numpy(out)
+
+    def _of_users(self, asked: Asked, near: Neighbours) -> NDArray[np.float32]:
+        """What tells users apart, (B, u): kind of length, time since, how much is known of their newest item."""
+        B = len(asked.lengths)
+        out = np.zeros((B, len(_LENGTHS) + 3), dtype=np.float32)
+        kind = np.searchsorted(_LENGTHS, asked.lengths, side="right") - 1
+        some = np.flatnonzero(kind >= 0)
+        out[some, kind[some]] = 1
+        out[:, -3] = np.log1p(asked.gap) / 5
+        newest = (near.anchors == 0) & (near.directions == 0)
+        for place, counts in enumerate(near.counts):
+            out[:, place - 2] = np.log1p(np.bincount(near.users[newest], counts[newest], minlength=B))
+        return out
+
+    # -- scores -----------------------------------------------------------------------------------------------------
+
+    def scores(self, candidates: Candidates) -> Tensor:
+        """Scores of the candidates, (Z,)."""
+        x = candidates.features
+        first, bias, second = self._deep
+        scale = self._variance.sqrt() + 0.1
+        first = first / scale[:, None]  # standardised inputs, without a pass over them
+        inner = torch.addmm(bias - self._mean @ first, x, first)  # (Z, hidden)
+        scores: Tensor = x[:, : self._candidate_inputs] @ self._linear + F.relu(inner) @ second
+        return scores
+
+    def learn(
+        self, candidates: Candidates, targets: NDArray[np.int64], known: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], float]:
+        """Rank targets (B,), then make one update from those among the candidates.
+
+        `known` (B,) says which targets were seen before. Returns the ranks, (B,), and the mean loss before it, in nats.
+        """
+        B, Z = len(targets), len(candidates.rows)
+        if Z == 0:
+            return np.full(B, UNRANKED), float("nan")
+        self._measure(candidates.features)
+        scores = self.scores(candidates)
+        place, among = _find(candidates, targets)
+        among &= known
+        users = torch.from_numpy(candidates.users)
+        plain = scores.detach()
+        chosen = torch.from_numpy(place)
+        above = torch.from_numpy(np.bincount(users[plain > plain[chosen][users]].numpy(), minlength=B))
+        ranks = np.where(among, above.numpy(), UNRANKED)
+        if not among.any():
+            return ranks, float("nan")
+        top = torch.full((B,), -torch.inf).scatter_reduce_(0, users, plain, "amax")
+        total = torch.zeros(B).index_add(0, users, torch.exp(scores - top[users]))
+        losses = top + torch.log(total) - scores[chosen]
+        loss = losses[torch.from_numpy(among)].mean()
+        gradients = torch.autograd.grad(loss, [self._linear, *self._deep])
+        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            self._adams[0].step(gradients[:1], self.config.linear_learning_rate)
+            self._adams[1].step(gradients[1:], self.config.learning_rate)
+        return ranks, float(loss.detach())
+
+    def best(
+        self, candidates: Candidates, cold: NDArray[np.bool_], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Places of each user's k best candidates, (B, k), -1 where there are too few, and their scores, 0 there.
+
+        Users marked in `cold` (B,) have no history: for them popularity alone decides.
+        """
+        B, Z = len(cold), len(candidates.rows)
+        places, values = np.full((B, k), -1), np.zeros((B, k), dtype=np.float32)
+        if Z == 0:
+            return places, values
+        with torch.no_grad():
+            scores = self.scores(candidates)
+            if cold.any():
+                popular = candidates.features[:, : self._H].mean(1)
+                scores = torch.where(torch.from_numpy(cold[candidates.users]), popular, scores)
+        counts = np.bincount(candidates.users, minlength=B)
+        start = np.cumsum(counts) - counts
+        table = torch.full((B, int(counts.max())), -torch.inf)
+        table[torch.from_numpy(candidates.users), torch.from_numpy(np.arange(Z) - np.repeat(start, counts))] = scores
+        top = table.topk(min(k, table.shape[1]), dim=1)
+        found = torch.isfinite(top.values).numpy()
+        width = found.shape[1]
+        places[:, :width] = np.where(found, top.indices.numpy() + start[:, None], -1)
+        values[:, :width] = np.where(found, top.values.numpy(), 0)
+        return places, values
+
+    def reasons(
+        self, candidates: Candidates, best: NDArray[np.int64], anchors: NDArray[np.int64], count: int
+    ) -> NDArray[np.int64]:
+        """Rows of the newest items whose neighbours filled the lists `best` (B, k), strongest first, (B, count)."""
+        near = candidates.neighbours
+        listed = np.zeros(len(candidates.rows) + 1, dtype=bool)
+        listed[best[best >= 0]] = True
+        of = listed[candidates.lines]  # the extra place at the end answers for -1
+        B, A = anchors.shape
+        weight = near.counts[:, of].sum(axis=0) / (1 + near.anchors[of])
+        given = np.bincount(near.users[of] * A + near.anchors[of], weight, minlength=B * A).reshape(B, A)
+        order = np.argsort(-given, axis=1, kind="stable")[:, :count]
+        chosen = np.where(np.take_along_axis(given, order, 1) > 0, np.take_along_axis(anchors, order, 1), 0)
+        return np.pad(chosen, ((0, 0), (0, count - chosen.shape[1])))
+
+    def _measure(self, features: Tensor) -> None:
+        if self._measured < _STANDARDISE and len(features) > 1:
+            self._measured += 1
+            self._mean += (features.mean(0) - self._mean) / self._measured
+            self._variance += (features.var(0) - self._variance) / self._measured
+
+    def describe(self) -> dict[str, float]:
+        """Some of the linear weights by name."""
+        weights = self._linear.detach()
+        gains = self._H + 3
+        return {
+            "popularity": round(float(weights[: self._H].sum()), 3),
+            "followers": round(float(weights[gains : gains + 2].sum()), 3),
+            "network": round(float(weights[-3]), 3),
+            "network_gain": round(float(weights[-2]), 3),
+        }
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {"linear": self._linear.detach(), "mean": self._mean, "variance": self._variance}
+        tensors |= {f"deep.{number}": weight.detach() for number, weight in enumerate(self._deep)}
+        for name, adam in zip(("linear", "deep"), self._adams, strict=True):
+            for number, (first, second) in enumerate(zip(adam.first, adam.second, strict=True)):
+                tensors[f"{name}.first.{number}"], tensors[f"{name}.second.{number}"] = first, second
+        return tensors
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that the next update depends on."""
+        counts = np.array([self._measured, *(adam.steps for adam in self._adams)], dtype=np.int64)
+        return {"counts": counts, **{name: tensor.numpy() for name, tensor in self._tensors().items()}}
+
+    def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Continue from what `to_arrays` gave."""
+        self._measured, self._adams[0].steps, self._adams[1].steps = (int(count) for count in arrays["counts"])
+        for name, tensor in self._tensors().items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+
+
+# linear start values stand on the first gains: followers of the newest item short and long, then of the next two
+_ORDER: Final = np.array([0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11])
+
+
+def _find(candidates: Candidates, targets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each user's target (B,) stands among the candidates, and whether it does."""
+    width = max(int(targets.max(initial=0)), int(candidates.rows.max(initial=0))) + 1
+    keys = candidates.users * width + candidates.rows
+    wanted = np.arange(len(targets)) * width + targets
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return place, keys[place] == wanted
+
+
+__all__ = ["Asked", "Candidates", "MixConfig", "Ranker"]

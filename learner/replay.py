@@ -1,0 +1,158 @@
+"""What the network may learn from again: the newest pairs, and a uniform sample of all pairs there ever were.
+
+A pair is a context (the user's items just before an event) and the item taken. Both stores are bounded and belong to
+the cut. Pairs know their user's key, so that a user can be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Pairs(NamedTuple):
+    """Examples, as handles: a stale handle reads as padding."""
+
+    contexts: NDArray[np.int64]
+    """(m, L), right-aligned, newest last, 0 = empty"""
+    items: NDArray[np.int64]
+    """(m,)"""
+    weights: NDArray[np.float32]
+    """(m,), negative = dislike"""
+
+    def at(self, places: NDArray[np.int64] | slice) -> Pairs:
+        """The pairs at `places`."""
+        return Pairs(self.contexts[places], self.items[places], self.weights[places])
+
+
+def concatenate(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of all parts, in order."""
+    return Pairs(
+        np.concatenate([part.contexts for part in parts]),
+        np.concatenate([part.items for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+    )
+
+
+class _Ring:
+    def __init__(self, size: int, max_len: int) -> None:
+        self.size = size
+        self.users = np.zeros(size, dtype=np.uint64)
+        self.contexts = np.zeros((size, max_len), dtype=np.int64)
+        self.items = np.zeros(size, dtype=np.int64)  # 0 = erased or never filled
+        self.weights = np.zeros(size, dtype=np.float32)
+
+    def put(self, places: NDArray[np.int64], users: NDArray[np.uint64], pairs: Pairs) -> None:
+        self.users[places] = users
+        self.contexts[places] = pairs.contexts
+        self.items[places] = pairs.items
+        self.weights[places] = pairs.weights
+
+    def get(self, places: NDArray[np.int64]) -> Pairs:
+        places = places[self.items[places] != 0]
+        return Pairs(self.contexts[places], self.items[places], self.weights[places])
+
+    def forget(self, user: int) -> None:
+        mine = (self.users == np.uint64(user)) & (self.items != 0)
+        self.users[mine] = 0
+        self.contexts[mine] = 0
+        self.items[mine] = 0
+        self.weights[mine] = 0
+
+
+class Replay:
+    """A ring of the newest pairs and a reservoir of all of them.
+
+    Parameters
+    ----------
+    recent
+        Pairs in the ring; where a step brings more, the oldest of them are not learned as fresh ones.
+    uniform
+        Pairs in the reservoir (Vitter, 1985); each pair ever added is in it with the same probability.
+    max_len
+        Length L of a context.
+    seed
+        Of the generator that draws both what the reservoir keeps and what is replayed.
+    """
+
+    def __init__(self, recent: int, uniform: int, max_len: int, seed: int) -> None:
+        self._recent = _Ring(recent, max_len)
+        self._uniform = _Ring(uniform, max_len)
+        self._added = 0
+        self._last = 0  # pairs that the last `add` brought
+        self._random = np.random.Generator(np.random.PCG64(seed))
+
+    def __len__(self) -> int:
+        return int((self._recent.items != 0).sum() + (self._uniform.items != 0).sum())
+
+    @property
+    def last(self) -> int:
+        """Pairs that the last `add` brought and that are still held as the newest ones."""
+        return self._last
+
+    def add(self, users: NDArray[np.uint64], pairs: Pairs) -> None:
+        """Keep pairs (n,) of the users with these keys (n,)."""
+        n = len(users)
+        numbers = self._added + np.arange(n)
+        ring = self._recent.size
+        newest = slice(max(0, n - ring), n)
+        self._recent.put(numbers[newest] % ring, users[newest], pairs.at(newest))
+        size = self._uniform.size
+        if size:
+            places = np.where(numbers < size, numbers, (self._random.random(n) * (numbers + 1)).astype(np.int64))
+            kept = np.flatnonzero(places < size)
+            self._uniform.put(places[kept], users[kept], pairs.at(kept))
+        self._added += n
+        self._last = min(n, ring)
+
+    def fresh(self, start: int, stop: int) -> Pairs:
+        """Pairs `start` to `stop` of those that the last `add` brought."""
+        first = self._added - self._last
+        return self._recent.get((first + np.arange(start, min(stop, self._last))) % self._recent.size)
+
+    def sample(self, recent: int, uniform: int) -> Pairs:
+        """Draw pairs with replacement from the ring and from the reservoir; fewer where some were erased."""
+        drawn = []
+        for ring, count in ((self._recent, recent), (self._uniform, uniform)):
+            filled = min(self._added, ring.size)
+            if count and filled:
+                drawn.append(ring.get(self._random.integers(filled, size=count)))
+        if not drawn:
+            return self._recent.get(np.zeros(0, dtype=np.int64))
+        return concatenate(drawn)
+
+    def forget(self, user: int) -> None:
+        """Erase every pair of the user with this key."""
+        self._recent.forget(user)
+        self._uniform.forget(user)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but the generator, as arrays; only the filled part."""
+        arrays: dict[str, NDArray[Any]] = {"counts": np.array([self._added, self._last], dtype=np.int64)}
+        for name, ring in (("recent", self._recent), ("uniform", self._uniform)):
+            filled = min(self._added, ring.size)
+            for field in ("users", "contexts", "items", "weights"):
+                arrays[f"{name}.{field}"] = getattr(ring, field)[:filled]
+        return arrays
+
+    def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Continue from what `to_arrays` gave."""
+        self._added, self._last = (int(count) for count in arrays["counts"])
+        for name, ring in (("recent", self._recent), ("uniform", self._uniform)):
+            for field in ("users", "contexts", "items", "weights"):
+                stored = arrays[f"{name}.{field}"]
+                getattr(ring, field)[: len(stored)] = stored
+
+    def random_state(self) -> dict[str, Any]:
+        """State of the generator, as JSON can hold it."""
+        return dict(self._random.bit_generator.state)
+
+    def load_random_state(self, state: dict[str, Any]) -> None:
+        """Continue the generator from `random_state`."""
+        self._random.bit_generator.state = state
+
+
+__all__ = ["Pairs", "Replay", "concatenate"]

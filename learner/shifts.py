@@ -1,0 +1,314 @@
+"""When a user has moved to another intent: the rule, its calibrated confidence, and whether user or model moved.
+
+Everything works on columns of users. What is remembered about a user is five numbers, kept by the caller beside the
+user's history; what is remembered about the rule itself is how often shifts of each kind held, in two small tables.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from learner.errors import LearnerStateError
+
+NO_INTENT: Final = -1
+MAX_COUNT: Final = 2**16 - 1  # of the counters that a record keeps in two bytes
+FORMAT: Final = 1
+_LEVELS: Final = 16  # levels of the margin, per way in which a shift came about
+_LEVEL_WIDTH: Final = 0.5  # log-odds
+_PRIOR_SHIFTS: Final = 4.0  # outcomes that the prior counts as, per level
+
+
+class ShiftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a user's intent counts as shifted. Defaults measured by `benchmarks/intents.py`; see docs/intents.md."""
+
+    margin: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100,
+            description="lead of a new intent over the held one below which it is not looked at; log-odds",
+        ),
+    ] = 1.0
+    sure_margin: Annotated[float, Meta(ge=0, le=100, description="lead from which on one look is enough; log-odds")] = (
+        8.0
+    )
+    persistence: Annotated[
+        int, Meta(ge=1, le=1000, description="otherwise: events in a row that the new intent must lead; events")
+    ] = 2
+    hold_events: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="a shift held if no other follows within so many of the user's events; events"),
+    ] = 5
+    half_life: Annotated[
+        float, Meta(ge=10, le=1e9, description="memory of the calibration of the confidence; shifts whose end is known")
+    ] = 5000.0
+    evidence: Annotated[int, Meta(ge=0, le=20, description="items named that moved the user; items")] = 3
+    evidence_window: Annotated[
+        int, Meta(ge=1, le=1000, description="newest items of the history among which they are looked for; items")
+    ] = 10
+    publish_model_shifts: Annotated[
+        bool, Meta(description="publish shifts that the model caused as well; they are counted in any case")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.sure_margin < self.margin:
+            raise ValueError(
+                f"sure_margin = {self.sure_margin}: must not be below margin = {self.margin}: "
+                "one look cannot need less than several"
+            )
+
+
+class Standing(NamedTuple):
+    """What is remembered about B users; every field (B,)."""
+
+    intent: NDArray[np.int32]
+    """held intent id, -1 = none yet"""
+    events: NDArray[np.int64]
+    """the user's events since the intent is held, the one that brought it included"""
+    candidate: NDArray[np.int32]
+    """intent id that leads but has not won yet, -1 = none"""
+    waited: NDArray[np.int64]
+    """events for which the candidate leads"""
+    level: NDArray[np.int64]
+    """how sure the last shift was, from 1, while it is not known whether it holds; 0 = nothing to find out"""
+
+
+class Moves(NamedTuple):
+    """What one look at B users gave."""
+
+    standing: Standing
+    first: NDArray[np.bool_]
+    """(B,) who holds an intent for the first time"""
+    shifted: NDArray[np.bool_]
+    """(B,) who left the held intent for the nearest"""
+    changed: NDArray[np.int64]
+    """(B,) events since the new intent leads, this step's included: the history before them is the old one"""
+    confidence: NDArray[np.float64]
+    """(B,) calibrated probability that the shift holds; 0 where there is none"""
+    held_for: NDArray[np.int64]
+    """(B,) events for which the intent left was held; 0 where there is no shift"""
+
+
+class Hash(Protocol):
+    """What `hashlib` objects can do."""
+
+    def update(self, data: Any, /) -> None:
+        """Add bytes."""
+
+
+class ShiftRule:
+    """Margin and persistence, and a confidence that is right as often as it says.
+
+    A user moves to the nearest intent when it leads the held one by `sure_margin`, or by `margin` over `persistence`
+    events. Whether a shift held is known `hold_events` of the user's events later; how often shifts with the same lead
+    held, lately, is the confidence of the next one (made rising with the lead by pooling adjacent violators).
+
+    Examples
+    --------
+    >>> rule = ShiftRule(ShiftConfig(margin=1.0, sure_margin=6.0, persistence=2))
+    >>> user = Standing(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
+    >>> for lead in (2.0, 2.5):
+    ...     moves = rule.look(user, nearest=np.array([7]), lead=np.array([lead]), events=np.array([1]))
+    ...     user = moves.standing
+    ...     print(bool(moves.shifted[0]), int(user.intent[0]), int(moves.changed[0]), int(moves.held_for[0]))
+    False 3 1 0
+    True 7 2 40
+    """
+
+    def __init__(self, config: ShiftConfig) -> None:
+        self.config = config
+        # decayed counts of shifts by (way: persisted or at once, level of the lead)
+        self._held = np.zeros((2, _LEVELS))
+        self._known = np.zeros((2, _LEVELS))
+        self._table = self._fit()
+
+    def look(
+        self,
+        standing: Standing,
+        nearest: NDArray[np.integer[Any]],
+        lead: NDArray[np.floating[Any]],
+        events: NDArray[np.integer[Any]],
+        retired: NDArray[np.bool_] | None = None,
+    ) -> Moves:
+        """Look at B users after a step; the caller stores what comes back.
+
+        Parameters
+        ----------
+        standing
+            What was remembered.
+        nearest
+            (B,) id of the nearest intent now, -1 for a user without history.
+        lead
+            (B,) log-odds of the nearest against the held intent; not read where there is no held one.
+        events
+            (B,) events of the user in this step, at least 1.
+        retired
+            (B,) the held intent exists no more: whatever is nearest follows at once, which says nothing about the user.
+        """
+        config = self.config
+        gone = np.zeros(len(nearest), dtype=bool) if retired is None else retired
+        nearest = np.asarray(nearest, dtype=np.int32)
+        known = nearest >= 0
+        first = known & (standing.intent < 0)
+        leads = known & (standing.intent >= 0) & (nearest != standing.intent) & ((lead >= config.margin) | gone)
+        again = leads & (standing.candidate == nearest)
+        waited = np.where(leads, np.where(again, standing.waited, 0) + events, 0)
+        at_once = leads & ((lead >= config.sure_margin) | gone)
+        # a candidate must lead in two looks, or in one when persistence is one event: a step may hold several events
+        shifted = at_once | (leads & (waited >= config.persistence) & (again | (config.persistence == 1)))
+        level = self._levels(lead, at_once)
+        held_now = standing.events + events
+        self._learn_outcomes(np.where(gone, 0, standing.level), shifted, held_now)
+        confidence = np.where(shifted, self._table.ravel()[level - 1], 0.0)
+        moved = first | shifted
+        waiting = leads & ~shifted
+        after = Standing(
+            np.where(moved, nearest, standing.intent).astype(np.int32),
+            np.where(moved, 1, held_now),
+            np.where(waiting, nearest, NO_INTENT).astype(np.int32),
+            np.where(waiting, np.minimum(waited, MAX_COUNT), 0),
+            np.where(shifted & ~gone, level, np.where(shifted | (held_now > config.hold_events), 0, standing.level)),
+        )
+        held_for = np.where(shifted, standing.events + np.where(again, -standing.waited, 0), 0)
+        return Moves(after, first, shifted, np.where(shifted | waiting, waited, 0), confidence, np.maximum(held_for, 0))
+
+    def _levels(self, lead: NDArray[np.floating[Any]], at_once: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Cell of the tables from 1, (B,)."""
+        above = np.nan_to_num(np.asarray(lead, dtype=np.float64) - self.config.margin, nan=0.0, posinf=1e6, neginf=0.0)
+        level = np.clip(above / _LEVEL_WIDTH, 0, _LEVELS - 1).astype(np.int64)
+        return np.asarray(1 + level + np.where(at_once, _LEVELS, 0))
+
+    def _learn_outcomes(self, level: NDArray[np.int64], shifted: NDArray[np.bool_], held: NDArray[np.int64]) -> None:
+        """Count shifts whose end is known by now: left again too early, or held for long enough."""
+        long_enough = held > self.config.hold_events
+        over = (level > 0) & (shifted | long_enough)
+        count = int(over.sum())
+        if not count:
+            return
+        cells = level[over] - 1
+        kept = np.bincount(cells, weights=long_enough[over], minlength=2 * _LEVELS).reshape(2, _LEVELS)
+        ended = np.bincount(cells, minlength=2 * _LEVELS).reshape(2, _LEVELS)
+        decay = 0.5 ** (count / self.config.half_life)
+        self._held = self._held * decay + kept
+        self._known = self._known * decay + ended
+        self._table = self._fit()
+
+    def _fit(self) -> NDArray[np.float64]:
+        """Probability that a shift holds, (2, levels), never falling with the lead."""
+        total = self._known.sum()
+        overall = (self._held.sum() + 1.0) / (total + 2.0)
+        raw = (self._held + _PRIOR_SHIFTS * overall) / (self._known + _PRIOR_SHIFTS)
+        return np.stack([isotonic(row, weights) for row, weights in zip(raw, self._known + _PRIOR_SHIFTS, strict=True)])
+
+    def probabilities(self) -> NDArray[np.float64]:
+        """Probability that a shift holds, (2, levels): the ones that persisted, then the ones at once, by lead."""
+        return self._table.copy()
+
+    # -- durable ----------------------------------------------------------------------------------------------------
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything that the next look depends on, JSON-able, exact."""
+        return {"format": FORMAT, "held": self._held.tolist(), "known": self._known.tolist()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `to_state` gave.
+
+        Raises
+        ------
+        LearnerStateError
+            Another format or another size.
+        """
+        if state.get("format") != FORMAT:
+            raise LearnerStateError(f"shift rule: state of format {state.get('format')!r}, expected {FORMAT}")
+        held, known = np.array(state["held"], dtype=np.float64), np.array(state["known"], dtype=np.float64)
+        if held.shape != (2, _LEVELS) or known.shape != (2, _LEVELS):
+            raise LearnerStateError(f"shift rule: tables of {held.shape} and {known.shape}, expected {(2, _LEVELS)}")
+        self._held, self._known = held, known
+        self._table = self._fit()
+
+    def update_digest(self, digest: Hash) -> None:
+        """Add the state to a hash."""
+        digest.update(self._held.tobytes())
+        digest.update(self._known.tobytes())
+
+
+def isotonic(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest sequence that never falls, weighted least squares, by pooling adjacent violators.
+
+    >>> isotonic(np.array([1.0, 3.0, 2.0]), np.ones(3)).tolist()
+    [1.0, 2.5, 2.5]
+    """
+    pools: list[tuple[float, float, int]] = []  # mean, weight, length
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        mean, total, length = value, weight, 1
+        while pools and pools[-1][0] > mean:
+            other, other_weight, other_length = pools.pop()
+            mean = (mean * total + other * other_weight) / (total + other_weight)
+            total, length = total + other_weight, length + other_length
+        pools.append((mean, total, length))
+    return np.concatenate([np.full(length, mean) for mean, _, length in pools])
+
+
+def history_before(
+    histories: NDArray[np.int64], actions: NDArray[np.uint8], events: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Histories (B, L) and action codes without the newest `events` (B,) entries, right-aligned again.
+
+    >>> history_before(np.array([[0, 5, 6, 7]]), np.zeros((1, 4), np.uint8), np.array([2]))[0].tolist()
+    [[0, 0, 0, 5]]
+    """
+    L = histories.shape[1]
+    column = np.arange(L) - np.asarray(events)[:, None]  # (B, L) where each place is read from
+    inside = column >= 0
+    column = np.where(inside, column, 0)
+    return (
+        np.where(inside, np.take_along_axis(histories, column, axis=1), 0),
+        np.where(inside, np.take_along_axis(actions, column, axis=1), 0).astype(np.uint8),
+    )
+
+
+def model_moved(old_nearest: NDArray[np.integer[Any]], to: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Whether the model caused each shift, (m,): the old history, under the new model, is in the new intent already."""
+    return np.asarray(np.asarray(old_nearest) == np.asarray(to))
+
+
+def strongest(handles: NDArray[np.int64], pull: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
+    """The items that pulled most, best first, (m, count), 0 where there are fewer; an item is named once.
+
+    Parameters
+    ----------
+    handles
+        (m, w) newest items of each user's history, newest last, 0 = empty
+    pull
+        (m, w) how much each drew the user to the new intent; only positive pulls count
+    count
+        items to name
+    """
+    m, w = handles.shape
+    if not m or not w or not count:
+        return np.zeros((m, count), dtype=np.int64)
+    # the newer occurrence of an item stands for all of them
+    same = (handles[:, :, None] == handles[:, None, :]) & (np.arange(w)[None, :, None] < np.arange(w)[None, None, :])
+    usable = (handles != 0) & (pull > 0) & ~same.any(axis=2)
+    order = np.argsort(np.where(usable, -np.asarray(pull, dtype=np.float64), np.inf), axis=1, kind="stable")[:, :count]
+    found = np.where(np.take_along_axis(usable, order, axis=1), np.take_along_axis(handles, order, axis=1), 0)
+    return np.pad(found, ((0, 0), (0, count - found.shape[1])))
+
+
+__all__ = [
+    "MAX_COUNT",
+    "NO_INTENT",
+    "Moves",
+    "ShiftConfig",
+    "ShiftRule",
+    "Standing",
+    "history_before",
+    "isotonic",
+    "model_moved",
+    "strongest",
+]

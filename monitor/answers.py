@@ -1,0 +1,150 @@
+"""The JSON answers of the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one event of a request was not appended."""
+
+    index: Annotated[int, Meta(description="place in the request, from 0")]
+    reason: str
+    field: str
+    value: Annotated[str, Meta(description="what came, shortened")]
+    rule: str
+
+
+class Appended(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the events of a request. Those that are not in `refused` are durable in the log."""
+
+    appended: int
+    refused: list[Refused] = []
+
+
+class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event of a user."""
+
+    item: str
+    ts: Annotated[int, Meta(description="event time, epoch milliseconds")]
+    action: str | None = None
+
+
+class UserView(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the topics say about a user, newest first."""
+
+    user: str
+    history: list[HistoryEvent]
+    intent: Annotated[Intent | None, Meta(description="the intent of the newest list, if the catalogue has it")]
+    shifts: list[IntentShift]
+    recommendations: Recommendations | None
+    erased: Annotated[ErasureReceipt | None, Meta(description="receipt of the last erasure, if there was one")]
+
+
+class ErasureAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The request to forget a user is durable; the worker publishes a receipt when it is done."""
+
+    user: str
+    receipt: Annotated[str, Meta(description="where the receipt will be")]
+
+
+class IntentCatalog(msgspec.Struct, frozen=True, kw_only=True):
+    """All intents, largest share first."""
+
+    intents: list[Intent]
+
+
+class IntentSample(msgspec.Struct, frozen=True, kw_only=True):
+    """An intent after one step."""
+
+    step: int
+    share: float
+    position: list[float]
+
+
+class IntentPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One intent, where it went, and the newest shifts to and from it."""
+
+    intent: Intent
+    trail: list[IntentSample]
+    shifts: list[IntentShift]
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """A drift episode; `closed` is null while it is open."""
+
+    opened: DriftAlert
+    closed: DriftAlert | None = None
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """Drift episodes, newest first."""
+
+    episodes: list[Episode]
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter; `value` is its first 2 kB, made readable."""
+
+    offset: int
+    reason: str
+    field: str
+    found: str
+    rule: str
+    source: str
+    value: str
+    key: str
+    ts: int
+    size: Annotated[int, Meta(description="bytes of the whole value")]
+
+
+class DeadLetters(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead letters, newest first, and how many there were by reason since the topic began."""
+
+    by_reason: dict[str, int]
+    letters: list[Letter]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The workers' newest reports and how far the monitor has read."""
+
+    state: Annotated[str, Meta(description="none, recovering, running, stopped or gone")]
+    problems: list[str]
+    workers: list[StreamMetrics]
+    monitor_lag: dict[str, int]
+
+
+class Healthy(msgspec.Struct, frozen=True, kw_only=True):
+    """All is well."""
+
+    status: str = "ok"
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """An error, RFC 9457; there may be further members."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+
+
+ANSWERS = (
+    Appended,
+    UserView,
+    ErasureAccepted,
+    IntentCatalog,
+    IntentPage,
+    Drift,
+    DeadLetters,
+    Status,
+    Healthy,
+    ProblemDetails,
+    Recommendations,
+    ErasureReceipt,
+)

@@ -1,0 +1,29 @@
+"""Errors of monitor/, one root.
+
+MonitorError
+├── MonitorConfigError  an address or a token that must not be used
+├── ViewInUse           the view folder belongs to another running monitor
+└── ViewError           the view folder cannot be opened, read or written
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MonitorError(Exception):
+    """Root of every error that monitor/ raises on purpose; the message says what to do."""
+
+    retriable: ClassVar[bool] = False
+
+
+class MonitorConfigError(MonitorError):
+    """The settings would serve in an unsafe way, or nothing can be served with them."""
+
+
+class ViewInUse(MonitorError):
+    """Another monitor has the view folder open: give this one its own."""
+
+
+class ViewError(MonitorError):
+    """The view folder cannot be opened, read or written; it may be deleted, the topics fill it again."""

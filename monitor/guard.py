@@ -1,0 +1,179 @@
+"""The outermost layer of the HTTP server: who may call, how much, and what every answer carries.
+
+Plain ASGI, because it runs for every request of the fast paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monitor.config import MonitorConfig
+from monitor.problems import Problem
+
+COOKIE: Final = "intentstream"
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login"})
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_CLIENTS: Final = 10_000
+_PAGE_POLICY: Final = (
+    # Vue compiles the page's templates in the browser, which needs 'unsafe-eval'; nothing may come from another host.
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # stricter, and browsers send `Origin: null` with our own forms
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "content-security-policy": _PAGE_POLICY,
+}
+
+
+def session_value(token: str) -> str:
+    """What the page's cookie holds: proves the token without being it."""
+    return hmac.new(token.encode(), b"intentstream page session", hashlib.sha256).hexdigest()
+
+
+def same(given: str, wanted: str) -> bool:
+    """Whether two secrets are equal, in a time that does not tell where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+class RateLimit:
+    """A token bucket per client address: `per_second` on average, bursts of as many."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> (left, when)
+
+    def allow(self, client: str) -> bool:
+        """Take one; False when there is none."""
+        now = self._clock()
+        left, when = self._buckets.pop(client, (self._per_second, now))
+        left = min(self._per_second, left + (now - when) * self._per_second)
+        self._buckets[client] = (max(0.0, left - 1), now)
+        if len(self._buckets) > _CLIENTS:
+            self._buckets.popitem(last=False)
+        return left >= 1
+
+
+class Guard:
+    """Checks host, origin, token, rate and body size; adds the security headers; tells `observe` what was answered.
+
+    Parameters
+    ----------
+    observe
+        Called with (route, method, status, seconds) after each HTTP request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: MonitorConfig,
+        observe: Callable[[str, str, int, float], None] = lambda route, method, status, seconds: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._observe = observe
+        self._clock = clock
+        self._rate = RateLimit(config.requests_per_second, clock)
+        self._session = session_value(config.token) if config.token else ""
+        self._hosts = {"localhost", "127.0.0.1", "::1", config.host.lower(), *(h.lower() for h in config.allowed_hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if scope["type"] == "websocket":
+            if refusal is not None:
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            await self._app(scope, receive, send)
+            return
+        began, status = self._clock(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                found = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    found.setdefault(name, value)
+                found.setdefault("cache-control", "no-store")
+            await send(message)
+
+        if refusal is not None:
+            response = refusal.response()
+            if refusal.status == 401 and "text/html" in headers.get("accept", ""):
+                response = RedirectResponse("/login", 303)
+            await response(scope, receive, sending)
+        else:
+            try:
+                await self._app(scope, self._limited(receive), sending)
+            except Problem as problem:  # from `_limited`, before any answer began
+                await problem.response()(scope, receive, sending)
+        route = getattr(scope.get("route"), "path", None)
+        self._observe(route or "other", scope["method"], status, self._clock() - began)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        config = self._config
+        client = scope.get("client")
+        if not self._rate.allow(client[0] if client else ""):
+            return Problem(429, f"more than {config.requests_per_second:g} requests per second", {"retry-after": "1"})
+        host = headers.get("host", "")
+        # Without a token, a web site could reach this server through a name of its own that resolves to loopback.
+        if not config.token and (urlsplit("//" + host).hostname or "") not in self._hosts:
+            return Problem(421, f"host {host[:100]!r} is not served here; name it in `monitor.allowed_hosts`")
+        method = scope.get("method", "GET")
+        origin = headers.get("origin")
+        if origin and (method not in _READING or scope["type"] == "websocket") and urlsplit(origin).netloc != host:
+            return Problem(403, f"origin {origin[:100]!r} is another site")
+        if config.token and scope["path"] not in OPEN_PATHS and not self._knows(scope, headers, method):
+            return Problem(401, "a bearer token is needed", {"www-authenticate": 'Bearer realm="intentstream"'})
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > config.max_body_bytes:
+            return Problem(413, f"body of {length[:20]} bytes, at most {config.max_body_bytes} are taken")
+        return None
+
+    def _knows(self, scope: Scope, headers: Headers, method: str) -> bool:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and same(given.strip(), self._config.token):
+            return True
+        if method not in _READING and not scope["path"].startswith("/_nicegui"):
+            return False  # the page's cookie never changes anything
+        for part in headers.get("cookie", "").split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == COOKIE and same(value, self._session):
+                return True
+        return False
+
+    def _limited(self, receive: Receive) -> Receive:
+        taken = 0
+
+        async def receiving() -> Message:
+            nonlocal taken
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > self._config.max_body_bytes:
+                    raise Problem(413, f"body of more than {self._config.max_body_bytes} bytes")
+            return message
+
+        return receiving

@@ -1,0 +1,190 @@
+"""Prometheus: the worker's figures from its reports, and the monitor's own.
+
+Names follow the conventions: base units (seconds), `_total` for counters. Every label's values are bounded: workers,
+partitions, topics, routes and reasons are few, users and intents are never a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from monitor.service import Service
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Figure(NamedTuple):
+    """A figure of a report as a metric."""
+
+    name: str
+    help: str
+    scale: float = 1.0
+
+
+COUNTERS: Final[dict[str, Figure]] = {
+    "events": Figure("intentstream_events", "Events taken into histories."),
+    "users": Figure("intentstream_users", "Users seen for the first time."),
+    "dead_letters": Figure("intentstream_dead_letters", "Records refused."),
+    "duplicates": Figure("intentstream_duplicates", "Events dropped because they were there already."),
+    "late": Figure("intentstream_late_events", "Events put before newer ones of the same user."),
+    "misplaced": Figure("intentstream_misplaced_events", "Events on another partition than their user's."),
+    "unknown_fields": Figure("intentstream_unknown_fields", "Fields of events that no version knows."),
+    "truncated": Figure("intentstream_truncated_records", "Input records lost to retention before they were read."),
+    "recommendations": Figure("intentstream_recommendations", "Lists published."),
+    "shifts": Figure("intentstream_intent_shifts", "Intent shifts published."),
+    "model_shifts": Figure("intentstream_model_shifts", "Intent shifts that the model caused, not the user."),
+    "alerts": Figure("intentstream_drift_alerts", "Drift alerts published."),
+    "erased": Figure("intentstream_erased_users", "Users forgotten on request."),
+    "items_admitted": Figure("intentstream_items_admitted", "Items seen for the first time."),
+    "learn_steps": Figure("intentstream_learn_steps", "Optimizer steps made."),
+    "learn_refused": Figure("intentstream_learn_steps_refused", "Optimizer steps refused: loss or gradient not sound."),
+    "examples": Figure("intentstream_examples", "Examples learned from."),
+}
+GAUGES: Final[dict[str, Figure]] = {
+    "events_per_second": Figure("intentstream_events_per_second", "Recent pace of the worker."),
+    "step_ms": Figure("intentstream_step_seconds", "Running mean of a whole step.", 1e-3),
+    "engine_ms": Figure("intentstream_step_engine_seconds", "Running mean of a step's engine part.", 1e-3),
+    "commit_ms": Figure("intentstream_step_commit_seconds", "Running mean of a step's commit.", 1e-3),
+    "learn_ms": Figure("intentstream_step_learn_seconds", "Running mean of a step's learning.", 1e-3),
+    "cut_hold_ms": Figure("intentstream_cut_hold_seconds", "How long the newest cut held the stream up.", 1e-3),
+    "cuts_failed": Figure("intentstream_cuts_failed", "Cuts that failed since the worker started."),
+    "items": Figure("intentstream_items", "Items in the vocabulary."),
+    "intents_active": Figure("intentstream_intents_active", "Intents with users."),
+    "intents_effective": Figure(
+        "intentstream_intents_effective", "Effective number of intents (exponential of entropy)."
+    ),
+    "loss": Figure("intentstream_loss", "Loss of the newest learning step."),
+}
+QUALITY: Final = {
+    "served": "The item taken against the list that was published.",
+    "prequential": "Test, then train: all items ranked.",
+}
+
+
+class Telemetry(Collector):
+    """The registry behind `/metrics`; a monitor has its own, so that two in one process do not meet."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        self._requests = Counter(
+            "intentstream_http_requests", "Requests answered.", ("route", "method", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "intentstream_http_request_duration_seconds",
+            "Time to answer a request.",
+            ("route",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+            registry=self.registry,
+        )
+        self._appended = Counter(
+            "intentstream_http_events", "Events that came in over HTTP.", ("fate",), registry=self.registry
+        )
+
+    def observe(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one request; `route` is a template or 'other', never a path."""
+        self._requests.labels(route, method if method in _METHODS else "other", f"{status // 100}xx").inc()
+        if not route.startswith("/stream"):
+            self._seconds.labels(route).observe(seconds)
+
+    def appended(self, good: int, refused: int) -> None:
+        """Count events that came in over HTTP."""
+        self._appended.labels("appended").inc(good)
+        self._appended.labels("refused").inc(refused)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+    def describe(self) -> list[Metric]:
+        """Names are not claimed ahead: the registry is our own."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All figures of the newest reports and of the view."""
+        yield from self._worker_metrics()
+        yield from self._view_metrics()
+
+    def _worker_metrics(self) -> Iterator[Metric]:
+        reports = sorted(self._service.view.workers.items())
+        now_ms = self._service.clock_ms()
+        up = GaugeMetricFamily("intentstream_worker_up", "1: running and reporting, 0: not.", labels=["worker"])
+        age = GaugeMetricFamily(
+            "intentstream_report_age_seconds", "Age of the worker's newest report.", labels=["worker"]
+        )
+        steps = CounterMetricFamily("intentstream_steps", "Engine steps made.", labels=["worker"])
+        lag = GaugeMetricFamily("intentstream_input_lag_records", "Records waiting.", labels=["worker", "partition"])
+        fresh = GaugeMetricFamily(
+            "intentstream_freshness_seconds",
+            "From an event's arrival to its list, recent quantiles.",
+            labels=["worker", "quantile"],
+        )
+        event_time = GaugeMetricFamily(
+            "intentstream_event_time_seconds", "Newest event time, Unix time.", labels=["worker"]
+        )
+        for worker, report in reports:
+            seconds = max(0.0, (now_ms - report.ts) / 1000)
+            alive = report.state == "running" and seconds <= self._service.config.stale_after_s
+            up.add_metric([worker], float(alive))
+            age.add_metric([worker], seconds)
+            steps.add_metric([worker], report.step)
+            event_time.add_metric([worker], report.event_ts / 1000)
+            for partition, waiting in sorted(report.lag.items())[:1024]:
+                lag.add_metric([worker, partition], waiting)
+            for quantile, name in (("0.5", "freshness_p50_ms"), ("0.99", "freshness_p99_ms")):
+                if name in report.gauges:
+                    fresh.add_metric([worker, quantile], report.gauges[name] / 1000)
+        yield from (up, age, steps, lag, fresh, event_time)
+        for key, figure in COUNTERS.items():
+            counter = CounterMetricFamily(figure.name, figure.help, labels=["worker"])
+            for worker, report in reports:
+                if key in report.counters:
+                    counter.add_metric([worker], report.counters[key])
+            yield counter
+        for key, figure in GAUGES.items():
+            gauge = GaugeMetricFamily(figure.name, figure.help, labels=["worker"])
+            for worker, report in reports:
+                if key in report.gauges:
+                    gauge.add_metric([worker], report.gauges[key] * figure.scale)
+            yield gauge
+        for kind, text in QUALITY.items():
+            quality = GaugeMetricFamily(f"intentstream_{kind}_accuracy", text, labels=["worker", "measure"])
+            for worker, report in reports:
+                for measure in ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"):
+                    if f"{kind}_{measure}" in report.gauges:
+                        quality.add_metric([worker, measure], report.gauges[f"{kind}_{measure}"])
+            yield quality
+
+    def _view_metrics(self) -> Iterator[Metric]:
+        view, reading = self._service.view, self._service.reader.reading
+        lag = GaugeMetricFamily(
+            "intentstream_monitor_lag_records", "Records the monitor has not read.", labels=["topic"]
+        )
+        for topic, waiting in sorted(reading.lag.items()):
+            lag.add_metric([topic], waiting)
+        read = CounterMetricFamily("intentstream_monitor_records", "Records the monitor has read.", labels=["topic"])
+        for topic, count in sorted(view.totals.items()):
+            read.add_metric([topic], count)
+        reasons = CounterMetricFamily(
+            "intentstream_dead_letters_by_reason", "Dead letters in the topic.", labels=["reason"]
+        )
+        for reason, count in sorted(view.reasons.items()):
+            reasons.add_metric([reason], count)
+        episodes = view.episodes()
+        open_now = GaugeMetricFamily("intentstream_drift_episodes_open", "Drift episodes that are open.")
+        open_now.add_metric([], sum(closed is None for _, closed in episodes))
+        intents = GaugeMetricFamily("intentstream_intents", "Intents in the catalogue.")
+        intents.add_metric([], len(view.catalog))
+        share = GaugeMetricFamily("intentstream_intent_share_max", "Share of users in the largest intent.")
+        share.add_metric([], max((one.share for one in list(view.catalog.values())), default=0.0))
+        streams = GaugeMetricFamily("intentstream_http_streams", "Open server-sent event streams.")
+        streams.add_metric([], len(self._service.hub))
+        yield from (lag, read, reasons, open_now, intents, share, streams)

@@ -1,0 +1,587 @@
+"""The page: an overview that moves, a page per user, a page per intent. NiceGUI; every asset is on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import FastAPI
+from nicegui import app as nicegui_app
+from nicegui import ui
+from nicegui.events import GenericEventArguments
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from monitor import board, charts
+from monitor.board import Tile
+from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Times
+from monitor.guard import COOKIE, same, session_value
+from monitor.problems import Problem
+from monitor.service import Service
+from monitor.widgets import Cell, Chart, Spark, Table, Text, box, set_prop
+
+_STATIC: Final = Path(__file__).parent / "static"
+_TICK_S: Final = 1.0
+_DEFAULT_WINDOW: Final = "1 hour"
+_ICON: Final = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#0b7a6b"/>'
+    '<path d="M5 20c5-11 8 4 13-5 3-5 5-5 9-2" fill="none" stroke="#fff" stroke-width="2.6" stroke-linecap="round"/>'
+    '<circle cx="18" cy="15" r="3.2" fill="#ffd08a"/></svg>'
+)
+_THEME_SCRIPT: Final = """<script>
+(() => {
+  const key = "intentstream-theme";
+  const said = () => document.body.classList.contains("body--dark");
+  window.themeNow = () => localStorage.getItem(key) || "auto";
+  window.setTheme = (value) => {
+    localStorage.setItem(key, value);
+    Quasar.Dark.set(value === "auto" ? "auto" : value === "dark");
+  };
+  window.watchTheme = () => {
+    window.setTheme(window.themeNow());
+    let last = null;
+    const tell = () => { if (said() !== last) { last = said(); emitEvent("theme", last); } };
+    new MutationObserver(tell).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    tell();
+  };
+})();
+</script>"""
+
+
+class Shared:
+    """Charts are drawn once per change for all viewers with the same theme and window."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._made: dict[tuple[Any, ...], tuple[tuple[int, ...], dict[str, Any]]] = {}
+
+    def get(self, key: tuple[Any, ...], topics: tuple[str, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The chart's options; the same object while none of the topics brought anything."""
+        revision = tuple(self.service.view.revision[topic] for topic in topics)
+        found = self._made.get(key)
+        if found is not None and found[0] == revision:
+            return found[1]
+        if len(self._made) > 64:
+            self._made.clear()
+        options = make()
+        self._made[key] = (revision, options)
+        return options
+
+
+class Shell:
+    """What every page has: header, look-up, theme, a live sentence on how things stand; one timer per viewer."""
+
+    def __init__(self, shared: Shared, title: str) -> None:
+        self.shared, self.service = shared, shared.service
+        self.theme: Theme = LIGHT
+        self.window = _DEFAULT_WINDOW
+        ui.page_title(title)
+        ui.add_css((_STATIC / "page.css").read_text())
+        ui.add_head_html(_THEME_SCRIPT)
+        with ui.column().classes("page"):
+            self._header()
+            self.main = box("main", "main", id="content")
+        with self.main:
+            with box("div", "standing", role="status", aria_live="polite") as self._standing:
+                box("span", "dot", aria_hidden="true")
+                with box("div"):
+                    self._first = Text("h1", "…")
+                    self._second = Text("p", "", "sub")
+        self._state = ""
+        self._updates: list[Callable[[], None]] = []
+        ui.skip_link("Skip to the figures", target=self.main)
+        ui.on("theme", self._themed)
+        ui.timer(0.05, lambda: ui.run_javascript("watchTheme()"), once=True)
+
+    def every_second(self, update: Callable[[], None]) -> None:
+        """Run `update` now and every second while the page is open."""
+        self._updates.append(update)
+        if len(self._updates) == 1:
+            ui.timer(_TICK_S, self.refresh)
+
+    def refresh(self) -> None:
+        """Bring the page up to date; what did not change sends nothing."""
+        self._stand()
+        for update in self._updates:
+            update()
+
+    @property
+    def worker(self) -> str:
+        """The worker whose curves are shown."""
+        report = self.service.view.report()
+        return "" if report is None else report.worker
+
+    def _themed(self, event: GenericEventArguments) -> None:
+        self.theme = DARK if event.args else LIGHT
+        self.refresh()
+
+    def _stand(self) -> None:
+        health = self.service.health()
+        first, second = board.headline(health, self.service.lag())
+        self._first.show(first)
+        self._second.show(second)
+        state = "good" if not health.problems else ("none" if health.report is None else "bad")
+        if health.report is not None and health.state == "recovering":
+            state = "busy"
+        if state != self._state:
+            self._standing.classes(remove=self._state or None, add=state)
+            self._state = state
+
+    def _header(self) -> None:
+        with box("header", "top"):
+            with box("a", "brand", href="/", aria_label="intentstream, overview"):
+                ui.html(_ICON, sanitize=False).classes("logo").props["aria-hidden"] = "true"
+                Text("span", "intentstream")
+            with box("form", "lookup", action="/user", method="get", role="search"):
+                Text("label", "User", "sr", for_="lookup")
+                field = box(
+                    "input", id="lookup", name="id", type="search", placeholder="Look up a user id", maxlength="256"
+                )
+                field.props["required"] = True
+                field.props["autocomplete"] = "off"
+                Text("button", "Look up", type="submit")
+            with box("nav", "links", aria_label="Pages"):
+                Text("a", "Overview", href="/")
+                Text("a", "API", href="/docs")
+                themes = box("select", "theme", aria_label="Colours", onchange="setTheme(this.value)")
+                with themes:
+                    for value, name in (("auto", "Auto"), ("light", "Light"), ("dark", "Dark")):
+                        Text("option", name, value=value)
+                ui.timer(
+                    0.1,
+                    lambda: ui.run_javascript("document.querySelector('select.theme').value = themeNow()"),
+                    once=True,
+                )
+
+
+class Overview:
+    """The page that opens."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell, self._service = shell, shell.service
+        self._letter = -1
+        with shell.main:
+            self._strip()
+            self._accuracy()
+            with box("div", "pair"):
+                self._map()
+                self._shares()
+            with box("div", "pair wide-left"):
+                self._shifts()
+                self._letters()
+            self._feed()
+        shell.every_second(self.update)
+
+    def _strip(self) -> None:
+        self._tiles = []
+        with box("section", "strip", aria_label="Figures"), box("dl"):
+            for tile in board.tiles(self._service, []):
+                with box("div", "tile"):
+                    Text("dt", tile.label)
+                    with box("dd"):
+                        with box("span", "value"):
+                            value = Text("b", tile.value)
+                            Text("span", tile.unit, "unit")
+                        note = Text("span", tile.note, "note")
+                        spark = Spark()
+                self._tiles.append((value, note, spark))
+
+    def _accuracy(self) -> None:
+        with box("section", "panel", aria_labelledby="h-accuracy"):
+            with box("div", "head"):
+                Text("h2", "Is it any good? Served accuracy", id="h-accuracy")
+                with box("div", "chips", role="group", aria_label="Time shown"):
+                    self._chips = {}
+                    for name in WINDOWS:
+                        chip = Text("button", name, "chip", type="button")
+                        chip.on("click", lambda _, name=name: self._choose(name))
+                        self._chips[name] = chip
+            Text(
+                "p",
+                "How often the item that a user took stood in the list published for them. Bands are drift episodes.",
+                "sub",
+            )
+            self._accuracy_chart = Chart("tall")
+            self._keys(charts.curves(LIGHT), charts.curves(DARK))
+            Text("h3", "Drift episodes")
+            self._episodes = Table(
+                "Drift episodes, newest first",
+                ["Episode", "State", "Kind", "Signals", "Before → after", "Began", "What was done"],
+                6,
+                "No drift so far. An episode opens when the stream's own signals change for good.",
+            )
+        self._mark_window()
+
+    @staticmethod
+    def _keys(light: list[charts.Curve], dark: list[charts.Curve]) -> None:
+        with box("ul", "keys", aria_label="Lines"):
+            for one, other in zip(light, dark, strict=True):
+                with box("li"):
+                    key = box("i", f"key {one.style}", aria_hidden="true")
+                    key.props["style"] = f"--light:{one.colour};--dark:{other.colour}"
+                    Text("span", one.name)
+
+    def _choose(self, window: str) -> None:
+        self._shell.window = window
+        self._mark_window()
+        self._shell.refresh()
+
+    def _mark_window(self) -> None:
+        for name, chip in self._chips.items():
+            set_prop(chip, "aria-pressed", "true" if name == self._shell.window else "false")
+
+    def _map(self) -> None:
+        with box("section", "panel", aria_labelledby="h-map"):
+            Text("h2", "Where the intents are", id="h-map")
+            Text(
+                "p",
+                "Each disc is an intent's centre, its size the share of users; the line is where it came from.",
+                "sub",
+            )
+            self._centres = Chart("square", on_click=lambda e: ui.navigate.to(f"/intent/{int(e.name)}"))
+            with box("details"):
+                Text("summary", "As a table")
+                self._intents = Table(
+                    "Intents, largest first", ["Intent", "Users", "Speed", "Top items"], 24, "No intents yet."
+                )
+
+    def _shares(self) -> None:
+        with box("section", "panel", aria_labelledby="h-shares"):
+            Text("h2", "What people are after", id="h-shares")
+            Text("p", "Share of the recently active users in each of the largest intents.", "sub")
+            self._share_chart = Chart("square")
+
+    def _shifts(self) -> None:
+        with box("section", "panel", aria_labelledby="h-shifts"):
+            Text("h2", "Latest intent shifts", id="h-shifts")
+            Text("p", "Users whose intent changed and held, why, and the items that moved them.", "sub")
+            self._shift_table = Table(
+                "Latest intent shifts, newest first",
+                ["UTC", "User", "From", "To", "Cause", "Sure", "Evidence"],
+                10,
+                "No shift yet. One is published when a user's new intent holds.",
+            )
+
+    def _letters(self) -> None:
+        with box("section", "panel", aria_labelledby="h-letters"):
+            Text("h2", "Dead letters", id="h-letters")
+            Text("p", "Records that could not be taken, kept with the reason.", "sub")
+            self._reasons = Table(
+                "Dead letters by reason",
+                ["Reason", "Records", "Newest one's rule"],
+                8,
+                "None. Every record could be read.",
+            )
+            with box("div", "letter") as self._letter_box:
+                with box("div", "head"):
+                    self._letter_title = Text("h3", "")
+                    with box("div", "chips"):
+                        Text("button", "Older", "chip", type="button").on("click", lambda: self._turn(-1))
+                        Text("button", "Newer", "chip", type="button").on("click", lambda: self._turn(1))
+                self._letter_why = Text("p", "", "sub")
+                self._letter_value = Text("pre", "", tabindex="0", aria_label="The record's first bytes")
+
+    def _turn(self, by: int) -> None:
+        letters = self._service.view.dead_letters.newest()
+        if letters:
+            place = len(letters) - 1 if self._letter < 0 else self._letter
+            self._letter = max(0, min(len(letters) - 1, place + by))
+            if self._letter == len(letters) - 1:
+                self._letter = -1  # follow the newest
+            self._show_letter()
+
+    def _feed(self) -> None:
+        with box("section", "panel", aria_labelledby="h-feed"):
+            Text("h2", "Lists just published", id="h-feed")
+            self._feed_table = Table(
+                "Newest lists",
+                ["User", "Intent", "First items", "Carried by"],
+                6,
+                "No list yet. The first events bring them.",
+            )
+
+    def update(self) -> None:
+        """Show what the view has now."""
+        shell, service, view = self._shell, self._service, self._service.view
+        theme, worker, window = shell.theme, shell.worker, WINDOWS[shell.window]
+        points, _, _ = charts.span(view, worker, window)
+        tile: Tile
+        for (value, note, spark), tile in zip(self._tiles, board.tiles(service, points), strict=True):
+            value.show(tile.value)
+            note.show(tile.note)
+            spark.show(tile.curve)
+        get = shell.shared.get
+        key = (theme, worker, window)
+        episodes = view.episodes()
+        self._accuracy_chart.show(
+            get(
+                ("accuracy", *key),
+                ("stream-metrics", "drift-alerts"),
+                lambda: charts.accuracy(view, worker, window, theme),
+            ),
+            board.accuracy_says(points, len(episodes)),
+            "" if points else "The curve begins with the worker's first report.",
+        )
+        all_points = view.series(worker, 0)
+        self._episodes.show(board.episode_rows(service, Times(all_points), service.clock_ms()))
+        nothing = "" if view.catalog else "No intents yet. The worker publishes its catalogue as it learns."
+        self._centres.show(
+            get(("centres", theme), ("intent-catalog",), lambda: charts.centres(view, theme)),
+            f"Map of {len(view.catalog)} intents; the same is in the table below.",
+            nothing,
+        )
+        self._intents.show(board.intent_rows(service, theme, 24))
+        self._share_chart.show(
+            get(
+                ("shares", *key),
+                ("stream-metrics", "intent-catalog"),
+                lambda: charts.shares(view, worker, window, theme),
+            ),
+            "Shares of the intents over time. Now: "
+            + ", ".join(f"{charts.intent_name(one, one.intent)} {one.share:.0%}" for one in view.intents()[:5]),
+            nothing,
+        )
+        self._shift_table.show(board.shift_rows(service, board.newest_shifts(service, 10), theme))
+        self._reasons.show(board.reason_rows(service))
+        self._show_letter()
+        self._feed_table.show(board.feed_rows(service, theme, 6))
+
+    def _show_letter(self) -> None:
+        letters = self._service.view.dead_letters.newest()
+        self._letter_box.set_visibility(bool(letters))
+        if letters:
+            one = letters[self._letter] if -1 <= self._letter < len(letters) else letters[-1]
+            self._letter_title.show(f"{one.reason.replace('_', ' ')}, {board.moment(one.ts)}")
+            self._letter_why.show(
+                f"{one.source}. {one.field}: {one.rule}. Found: {one.found or 'nothing'}. {one.size:,} bytes."
+            )
+            self._letter_value.show(one.value or "(empty)")
+
+
+def user_page(shell: Shell, user: str) -> None:
+    """All that the topics say about a user."""
+    from monitor.api import look_up
+
+    service = shell.service
+    with shell.main:
+        with box("section", "panel person", aria_labelledby="h-user"):
+            Text("p", "User", "over-title")
+            name = Text("h2", user, "who", id="h-user")
+            name.props["dir"] = "auto"
+            intro = Text("p", "", "sub")
+            with box("div", "pair") as known:
+                with box("div"):
+                    Text("h3", "Recommended now")
+                    because = Text("p", "", "sub")
+                    items = Table(
+                        "The newest list", ["Place", "Item", "Score"], 20, "No list was published for this user."
+                    )
+                with box("div"):
+                    Text("h3", "What the user did")
+                    history = Table(
+                        "Newest events first", ["When (UTC)", "Item", "Action"], 50, "No event is kept.", "scroll"
+                    )
+            with box("div") as moved:
+                Text("h3", "Intent shifts")
+                shifts = Table(
+                    "Shifts, newest first",
+                    ["When (UTC)", "From", "To", "Cause", "Sure", "Evidence"],
+                    20,
+                    "None so far.",
+                )
+            with box("div") as receipt_box:
+                Text("h3", "Erased on request")
+                receipt = Text("p", "")
+
+    def update() -> None:
+        found = look_up(service, user) if 0 < len(user.encode("utf-8", "replace")) <= 256 else None
+        known.set_visibility(found is not None)
+        moved.set_visibility(found is not None)
+        receipt_box.set_visibility(found is not None and found.erased is not None)
+        if found is None:
+            intro.show(
+                "The topics say nothing about this user. Ids are compared byte by byte; "
+                "a list comes with the user's first event."
+            )
+            return
+        newest = found.recommendations
+        if newest is None:
+            intro.show("Events are there, but no list yet.")
+        else:
+            intent = charts.intent_name(found.intent, newest.intent)
+            carried = {"model": "the model", "intent": "the intent's items", "popular": "the popular items"}[
+                newest.source
+            ]
+            intro.show(
+                f"Intent: {intent}. List carried by {carried}, as of {board.moment(newest.as_of.ts)} UTC, "
+                f"step {newest.step:,}."
+            )
+            because.show(
+                "Because of " + ", ".join(newest.because)
+                if newest.because
+                else "No single item of the history stands out."
+            )
+        rows = newest.items if newest else []
+        items.show([[Cell(str(i)), Cell(one.item), Cell(f"{one.score:.3f}")] for i, one in enumerate(rows, 1)])
+        history.show([[Cell(board.moment(one.ts)), Cell(one.item), Cell(one.action or "–")] for one in found.history])
+        shifts.show(board.shift_rows(service, found.shifts, shell.theme, with_user=False))
+        if found.erased is not None:
+            remains = "; ".join(f"{what}: {when}" for what, when in found.erased.remains.items())
+            receipt.show(f"At step {found.erased.step:,}: {', '.join(found.erased.erased)}. What remains: {remains}.")
+
+    shell.every_second(update)
+
+
+def intent_page(shell: Shell, intent: int) -> None:
+    """One intent: what it is, how large, where it moves, who comes and goes."""
+    from monitor.api import intent_page as look
+
+    service, view = shell.service, shell.service.view
+    with shell.main:
+        with box("section", "panel", aria_labelledby="h-intent"):
+            Text("p", f"Intent {intent}", "over-title")
+            name = Text("h2", "", "who", id="h-intent")
+            intro = Text("p", "", "sub")
+            with box("div") as known:
+                with box("div", "pair"):
+                    with box("div"):
+                        Text("h3", "Share of users")
+                        share = Chart("square")
+                    with box("div"):
+                        Text("h3", "Where it is")
+                        place = Chart("square", on_click=lambda e: ui.navigate.to(f"/intent/{int(e.name)}"))
+                with box("div", "pair wide-left"):
+                    with box("div"):
+                        Text("h3", "Users who came or went")
+                        shifts = Table(
+                            "Shifts to and from this intent, newest first",
+                            ["UTC", "User", "From", "To", "Cause", "Sure", "Evidence"],
+                            15,
+                            "None among the newest shifts.",
+                        )
+                    with box("div"):
+                        Text("h3", "Top items")
+                        items = Table("Top items", ["Place", "Item"], 20, "None.")
+
+    def update() -> None:
+        found = look(service, intent)
+        known.set_visibility(found is not None)
+        if found is None:
+            name.show("Not in the catalogue")
+            intro.show("This intent was retired, or never born. Its number is not used again.")
+            return
+        one = found.intent
+        name.show(charts.intent_name(one, intent))
+        intro.show(
+            f"{one.share:.1%} of the active users. Distance to the nearest other centre {one.separation:.2f}, "
+            f"speed {one.speed:.3f} per 1,000 events, born at step {one.born_at:,}."
+        )
+        get, theme, worker = shell.shared.get, shell.theme, shell.worker
+        share.show(
+            get(
+                ("trail", theme, worker, intent),
+                ("stream-metrics", "intent-catalog"),
+                lambda: charts.trail(view, worker, intent, theme),
+            ),
+            f"Share of users over time, now {one.share:.1%}",
+        )
+        place.show(
+            get(("place", theme, intent), ("intent-catalog",), lambda: charts.centres(view, theme, intent)),
+            "Map of the intents with this one marked",
+        )
+        shifts.show(board.shift_rows(service, found.shifts[:15], theme))
+        items.show([[Cell(str(i)), Cell(item)] for i, item in enumerate(one.top_items[:20], 1)])
+
+    shell.every_second(update)
+
+
+class _Fallback:
+    """Before NiceGUI: a path of the API with another method is 405, not a page that is not found."""
+
+    def __init__(self, inner: ASGIApp, routes: list[Route]) -> None:
+        self._inner = inner
+        self._routes = [(route.path_regex, route.methods or set()) for route in routes]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            problem = self._problem(scope)
+            if problem is not None:
+                await problem.response()(scope, receive, send)
+                return
+        await self._inner(scope, receive, send)
+
+    def _problem(self, scope: Scope) -> Problem | None:
+        methods: set[str] = set()
+        for regex, allowed in self._routes:
+            if regex.match(scope["path"]):
+                methods |= allowed
+        if methods:
+            return Problem(405, f"{scope['method']} is not possible here", {"allow": ", ".join(sorted(methods))})
+        if re.fullmatch(r"/|/user|/intent/\d{1,16}|/_nicegui.*", scope["path"]):
+            return None
+        return Problem(404, "there is nothing under this path; /docs says what there is")
+
+
+def add_page(app: FastAPI, service: Service) -> None:
+    """Put the page into the application; once per process."""
+    shared = Shared(service)
+    api_routes = [route for route in app.routes if isinstance(route, Route)]
+
+    @ui.page("/", title="intentstream", language="en-US")
+    def overview() -> None:
+        shell = Shell(shared, "intentstream")
+        Overview(shell)
+        shell.refresh()
+
+    @ui.page("/user", language="en-US")
+    def user(id: str = "") -> None:
+        shell = Shell(shared, f"{id[:60]} · intentstream")
+        user_page(shell, id)
+        shell.refresh()
+
+    @ui.page("/intent/{intent}", language="en-US")
+    def one_intent(intent: int) -> None:
+        shell = Shell(shared, f"intent {intent} · intentstream")
+        intent_page(shell, intent)
+        shell.refresh()
+
+    _login(app, service)
+    ui.run_with(
+        app,
+        title="intentstream",
+        favicon=_ICON,
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        show_welcome_message=False,
+        binding_refresh_interval=None,
+    )
+    mount = app.routes[-1]
+    assert isinstance(mount, Mount) and mount.app is nicegui_app
+    mount.app = _Fallback(nicegui_app, api_routes)
+
+
+def _login(app: FastAPI, service: Service) -> None:
+    token = service.config.token
+
+    @app.get("/login", include_in_schema=False)
+    async def login() -> Response:
+        return HTMLResponse((_STATIC / "login.html").read_text().replace("{note}", ""))
+
+    @app.post("/login", include_in_schema=False)
+    async def enter(request: Request) -> Response:
+        form = await request.form(max_fields=4, max_files=0)
+        given = form.get("token")
+        if not token or not isinstance(given, str) or not same(given.strip(), token):
+            note = '<p role="alert">That is not the token.</p>'
+            return HTMLResponse((_STATIC / "login.html").read_text().replace("{note}", note), 401)
+        answer = RedirectResponse("/", 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(
+            COOKIE, session_value(token), httponly=True, samesite="strict", secure=secure, max_age=7 * 86_400
+        )
+        return answer

@@ -1,0 +1,129 @@
+"""The parts of a running monitor, put together; everything that HTTP and the page ask for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from monitor.appending import Appender, Idempotency
+from monitor.config import MonitorConfig
+from monitor.metrics import Telemetry
+from monitor.reader import Reader
+from monitor.streams import Hub
+from monitor.views import View, wall_clock_ms
+from stream.events import ActionsConfig, Decoder
+from stream.log.base import EventLog
+from stream.messages import StreamMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the worker stands, for people and for load balancers; `problems` is empty when all is well."""
+
+    state: str  # none, recovering, running, stopped, gone
+    report: StreamMetrics | None
+    age_s: float
+    problems: list[str]
+
+
+class Service:
+    """View, reader, appender and streams of one monitor.
+
+    Parameters
+    ----------
+    log
+        A log handle that nobody else uses; the reader's thread does.
+    producer
+        A second handle, for appending; None: this monitor takes no events.
+    actions
+        The worker's action names, by which events that come in over HTTP are checked.
+    clock_ms
+        Wall clock, epoch milliseconds.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        config: MonitorConfig,
+        view_path: Path,
+        producer: EventLog | None,
+        *,
+        actions: ActionsConfig | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.config = config
+        self.clock_ms = clock_ms
+        self.view = View(
+            view_path,
+            history_len=config.history_len,
+            history_days=config.history_days,
+            series_points=config.series_points,
+        )
+        self.hub = Hub(config.max_streams)
+        self.reader = Reader(
+            log,
+            self.view,
+            interval_s=config.poll_interval_s,
+            max_records=config.poll_max_records,
+            on_batches=self.hub.publish,
+        )
+        self.appender = Appender(producer) if producer is not None else None
+        self.decoder = Decoder(actions or ActionsConfig())
+        self.idempotency = Idempotency(
+            config.idempotency_keys,
+            int(config.idempotency_ttl_s * 1000),
+            put=self.view.keep,
+            delete=self.view.drop,
+            saved=self.view.kept(b"i"),
+        )
+        self.telemetry = Telemetry(self)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Start the threads, and end them in order; the log handles belong to the caller."""
+        self.reader.start()
+        if self.appender is not None:
+            self.appender.start()
+        try:
+            yield
+        finally:
+            self.hub.close_all()
+            if self.appender is not None:
+                self.appender.stop()
+            self.reader.stop()
+            self.view.close()
+
+    def health(self) -> Health:
+        """What is wrong now, if anything."""
+        config, report, reading = self.config, self.view.report(), self.reader.reading
+        problems = []
+        age_s = 0.0 if report is None else max(0.0, (self.clock_ms() - report.ts) / 1000)
+        state: str = "none" if report is None else report.state
+        if not self.reader.alive:
+            problems.append("the monitor does not read the topics")
+        elif reading.problem:
+            problems.append(reading.problem)
+        elif not reading.caught_up or reading.waiting > config.ready_max_lag:
+            problems.append(f"the monitor is {reading.waiting:,} records behind the topics")
+        if report is None:
+            problems.append("no worker has reported on this log yet")
+        elif report.state == "stopped":
+            problems.append("the worker was stopped in order")
+        elif age_s > config.stale_after_s:
+            state = "gone"
+            problems.append(f"the worker's newest report is {age_s:,.0f} s old: it is gone or hangs")
+        elif report.state == "recovering":
+            problems.append("the worker is recovering")
+        else:
+            lag = self.lag()
+            if lag > config.ready_max_lag:
+                problems.append(f"{lag:,} records wait for the worker, more than {config.ready_max_lag:,}")
+        return Health(state, report, age_s, problems)
+
+    def lag(self) -> int:
+        """Records that wait for the workers, by their newest reports."""
+        return int(sum(r.gauges.get("lag", float(sum(r.lag.values()))) for r in self.view.workers.values()))

@@ -1,0 +1,205 @@
+"""The view's RocksDB: opening it, keys, rings of a fixed length.
+
+Keys, by first byte::
+
+    v  format of the folder                  p  position per topic partition
+    r  newest list, by user                  h  event, by user, event time, item and action
+    s  shift, by user and step               e  erasure receipt, by user
+    c  newest message of an intent           q  one entry of a ring, by ring and number
+    w  newest report of a worker             i  idempotency key with its answer
+    n  counts
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
+
+from monitor.errors import ViewError, ViewInUse
+
+FORMAT: Final = b"1"
+_CACHE_BYTES: Final = 16 << 20
+_WRITE_BUFFER_BYTES: Final = 8 << 20
+
+
+def user_hash(user: bytes) -> bytes:
+    """16 bytes that stand for a user in keys: ids may be long, and prefixes of each other."""
+    return blake2b(user, digest_size=16).digest()
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(2)
+    options.set_max_total_wal_size(4 * _WRITE_BUFFER_BYTES)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_keep_log_file_num(2)
+    options.set_max_open_files(64)
+    options.set_max_background_jobs(2)
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(_CACHE_BYTES))
+    table.set_bloom_filter(10, False)
+    table.set_cache_index_and_filter_blocks(True)  # so that memory does not grow with the number of users
+    options.set_block_based_table_factory(table)
+    return options
+
+
+class ViewDb:
+    """One open view folder. Reads may come from any thread, writes from one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._db = Rdict(str(path), _options())
+        except Exception as exc:  # rocksdict raises bare Exception
+            text = " ".join(str(exc).split())
+            if "lock" in text.lower():
+                raise ViewInUse(f"view {path}: another monitor has it open; give this one another folder") from exc
+            raise ViewError(
+                f"view {path}: cannot be opened: {text}; it may be deleted, the topics fill it again"
+            ) from exc
+        self._closed = False
+        found = self.get(b"v")
+        if found is not None and found != FORMAT:
+            self.clear()
+        if found != FORMAT:
+            self._db[b"v"] = FORMAT
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value at a key."""
+        value: bytes | None = self._db.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write one value at once."""
+        self._db[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Remove one value at once."""
+        del self._db[key]
+
+    def write(self, batch: WriteBatch) -> None:
+        """Write a batch, all or nothing."""
+        try:
+            self._db.write(batch)
+        except Exception as exc:
+            raise ViewError(f"view {self.path}: cannot be written: {' '.join(str(exc).split())}") from exc
+
+    def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs whose key has the prefix, in order, from `start` on."""
+        it = self._db.iter()
+        it.seek(prefix if start is None else start)
+        while it.valid():
+            key = it.key()
+            if not key.startswith(prefix):
+                return
+            yield key, it.value()
+            it.next()
+
+    def scan_back(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs whose key has the prefix, last one first."""
+        it = self._db.iter()
+        it.seek_for_prev(prefix + b"\xff" * 40)
+        while it.valid():
+            key = it.key()
+            if not key.startswith(prefix):
+                return
+            yield key, it.value()
+            it.prev()
+
+    def clear(self) -> None:
+        """Forget everything but the format."""
+        batch = WriteBatch(raw_mode=True)
+        for key, _ in self.scan(b""):
+            batch.delete(key)
+            if len(batch) >= 10_000:
+                self.write(batch)
+                batch = WriteBatch(raw_mode=True)
+        self.write(batch)
+        self._db[b"v"] = FORMAT
+
+    def close(self) -> None:
+        """Release the folder; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._db.close()
+
+
+class Ring:
+    """The newest `size` entries of a kind, in memory and in the view.
+
+    An entry put under a number that is there replaces it. Reading takes a copy of references: any thread may do it.
+    """
+
+    def __init__(self, db: ViewDb, name: bytes, size: int) -> None:
+        self._prefix = b"q" + name
+        self._size = size
+        self._numbers: deque[int] = deque()
+        self._entries: deque[Any] = deque()
+        self._db = db
+        self.total = 0
+
+    def load(self) -> Iterator[bytes]:
+        """What the view holds, oldest first; `restored` takes the decoded entry."""
+        for key, value in self._db.scan(self._prefix):
+            self._numbers.append(int.from_bytes(key[-8:], "big"))
+            yield value
+        self.total = self._numbers[-1] + 1 if self._numbers else 0
+
+    def restored(self, entry: Any) -> None:
+        """Take over one entry while loading."""
+        self._entries.append(entry)
+
+    def append(self, batch: WriteBatch, entry: Any, raw: bytes) -> None:
+        """Add an entry after the newest one."""
+        number = self.total
+        self.total += 1
+        self._numbers.append(number)
+        self._entries.append(entry)
+        batch.put(self._prefix + number.to_bytes(8, "big"), raw)
+        while len(self._numbers) > self._size:
+            batch.delete(self._prefix + self._numbers.popleft().to_bytes(8, "big"))
+            self._entries.popleft()
+
+    def replace_last(self, batch: WriteBatch, entry: Any, raw: bytes) -> None:
+        """Put an entry in the place of the newest one."""
+        self._entries[-1] = entry
+        batch.put(self._prefix + self._numbers[-1].to_bytes(8, "big"), raw)
+
+    def remove(self, batch: WriteBatch, unwanted: Callable[[Any], bool]) -> None:
+        """Take out every entry for which `unwanted` is true."""
+        numbers, entries = list(self._numbers), list(self._entries)
+        kept = []
+        for number, entry in zip(numbers, entries, strict=True):
+            if unwanted(entry):
+                batch.delete(self._prefix + number.to_bytes(8, "big"))
+            else:
+                kept.append((number, entry))
+        if len(kept) < len(numbers):
+            self._numbers = deque(number for number, _ in kept)
+            self._entries = deque(entry for _, entry in kept)
+
+    def clear(self) -> None:
+        """Forget what is in memory."""
+        self._numbers.clear()
+        self._entries.clear()
+        self.total = 0
+
+    def newest(self, count: int | None = None) -> list[Any]:
+        """Up to `count` entries, oldest first."""
+        entries = list(self._entries)
+        return entries if count is None else entries[-count:]
+
+    def last(self) -> Any:
+        """The newest entry, None when there is none."""
+        return self._entries[-1] if self._entries else None
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,38 @@
+"""State: per-user histories in RocksDB, and atomic cuts of everything."""
+
+from state.cuts import Cut, CutStore, PendingCut
+from state.errors import (
+    CutFormatUnknown,
+    CutInProgress,
+    StateCorrupted,
+    StateError,
+    StateLocked,
+    StorageFailed,
+    StorageFull,
+    StorageReadOnly,
+)
+from state.histories import Appended, append
+from state.memory import MemoryUserStore
+from state.records import NO_INTENT, blank_users, user_dtype
+from state.store import UserStore
+
+__all__ = [
+    "Appended",
+    "Cut",
+    "CutFormatUnknown",
+    "CutInProgress",
+    "CutStore",
+    "MemoryUserStore",
+    "NO_INTENT",
+    "PendingCut",
+    "StateCorrupted",
+    "StateError",
+    "StateLocked",
+    "StorageFailed",
+    "StorageFull",
+    "StorageReadOnly",
+    "UserStore",
+    "append",
+    "blank_users",
+    "user_dtype",
+]

@@ -1,0 +1,240 @@
+"""Events into histories: what one step of events makes of its users' records, without a loop over events.
+
+The rule, event by event in arrival order (this is what the tests' naive reference does, and how a step is cut must not
+matter):
+
+1. an event more than the time to live after the user's newest one starts from a blank record;
+2. the same item, time and action as an entry still in the history is a duplicate and changes nothing;
+3. any other goes to its place by time, after all entries that are not younger; the oldest falls out when the history is
+full.
+
+Most users' events are in order. All of those are put in at once: history and new events one after the other in a flat
+array, of which every context and every new history is a window. The others (late, duplicate, back after the time to
+live) go in rounds: the first event of each such user, then the second, and so on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from state.records import blank_users
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of n events of U users.
+
+    records: (U,) after the events. accepted: (n,) False = duplicate. late: (n,) older than the user's newest at that
+    moment. contexts, context_ts, context_actions: (n, L) the entries before each accepted event's place, right-aligned,
+    just before it was put there; rows of duplicates are 0; no rows at all when they were not wanted.
+    """
+
+    records: NDArray[np.void]
+    accepted: NDArray[np.bool_]
+    late: NDArray[np.bool_]
+    contexts: NDArray[np.int64]
+    context_ts: NDArray[np.int64]
+    context_actions: NDArray[np.uint8]
+
+
+def append(
+    records: NDArray[np.void],
+    user_index: NDArray[np.int64],
+    items: NDArray[np.int64],
+    ts: NDArray[np.int64],
+    actions: NDArray[np.uint8],
+    want_contexts: bool = True,
+    ttl_ms: int = 0,
+) -> Appended:
+    """Put events into histories; pure.
+
+    Parameters
+    ----------
+    records
+        (U,) distinct users, of `user_dtype`; left as they are.
+    user_index
+        (n,) which of them each event belongs to, in arrival order.
+    items
+        (n,) item handles, not 0.
+    ts
+        (n,) epoch milliseconds.
+    actions
+        (n,) action codes.
+    want_contexts
+        Whether to return the contexts; (0, L) arrays otherwise.
+    ttl_ms
+        Time to live; 0 = for ever.
+
+    Examples
+    --------
+    >>> from state.records import blank_users, user_dtype
+    >>> users = blank_users(1, user_dtype(max_len=3, list_len=1))
+    >>> one = np.zeros(3, dtype=np.int64)
+    >>> done = append(users, one, np.array([7, 8, 7]), np.array([10, 30, 20]), np.zeros(3, dtype=np.uint8))
+    >>> done.records["items"].tolist(), done.late.tolist()
+    ([[7, 7, 8]], [False, False, True])
+    """
+    work = _Work(
+        records.copy(),
+        np.asarray(user_index, dtype=np.int64),
+        np.asarray(items, dtype=np.int64),
+        np.asarray(ts, dtype=np.int64),
+        np.asarray(actions, dtype=np.uint8),
+        want_contexts,
+        ttl_ms,
+    )
+    if len(user_index):
+        work.run()
+    return Appended(work.records, work.accepted, work.late, work.contexts, work.context_ts, work.context_actions)
+
+
+def _blank_rows(records: NDArray[np.void], rows: NDArray[np.int64]) -> None:
+    records[rows] = blank_users(1, records.dtype)[0]
+
+
+class _Work:
+    """One call of `append`: the arrays it fills, and the two ways to fill them."""
+
+    def __init__(
+        self,
+        records: NDArray[np.void],
+        user: NDArray[np.int64],
+        items: NDArray[np.int64],
+        ts: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        want_contexts: bool,
+        ttl_ms: int,
+    ) -> None:
+        n, self.L = len(user), records["items"].shape[1]
+        self.records, self.user, self.items, self.ts, self.actions = records, user, items, ts, actions
+        self.want_contexts, self.ttl_ms = want_contexts, ttl_ms
+        self.accepted = np.ones(n, dtype=bool)
+        self.late = np.zeros(n, dtype=bool)
+        rows = n if want_contexts else 0
+        self.contexts = np.zeros((rows, self.L), dtype=np.int64)
+        self.context_ts = np.zeros((rows, self.L), dtype=np.int64)
+        self.context_actions = np.zeros((rows, self.L), dtype=np.uint8)
+
+    def run(self) -> None:
+        order = np.argsort(self.user, kind="stable")  # (n,) user by user, arrival order within
+        user = self.user[order]
+        starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])  # (V,) first event of each user that has one
+        counts = np.diff(np.r_[starts, len(user)])  # (V,)
+        hard = self._hard(order, user, starts, counts)  # (V,)
+        event_hard = np.repeat(hard, counts)
+        if not hard.all():
+            self._in_order(order[~event_hard], user[starts[~hard]], counts[~hard])
+        if hard.any():
+            self._in_rounds(order[event_hard], counts[hard])
+
+    def _hard(
+        self, order: NDArray[np.int64], user: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Users with an event that is late, a duplicate, or beyond the time to live: (V,)."""
+        ts, known = self.ts[order], self.records["events"][user[starts]] > 0
+        newest = np.empty_like(ts)  # (n,) event time before each event, if all are in order
+        newest[1:] = ts[:-1]
+        newest[starts] = np.where(known, self.records["last_ts"][user[starts]], ts[starts])
+        unusual = ts < newest
+        if self.ttl_ms:
+            unusual |= ts - newest > self.ttl_ms
+        # An event in order can only repeat an entry of its own time, so only ties need to be looked at.
+        tied = np.flatnonzero(ts == newest)
+        rows = tied[known[np.searchsorted(starts, tied, side="right") - 1]]
+        rows = rows[self.records["last_ts"][user[rows]] == ts[rows]]
+        if len(rows):
+            stored, events = self.records[user[rows]], order[rows]
+            same = stored["items"] == self.items[events, None]
+            same &= stored["ts"] == ts[rows, None]
+            same &= stored["actions"] == self.actions[events, None]
+            unusual[rows] |= same.any(axis=1)
+        unusual[self._repeats(order, user, ts, tied)] = True
+        return np.logical_or.reduceat(unusual, starts)
+
+    def _repeats(
+        self, order: NDArray[np.int64], user: NDArray[np.int64], ts: NDArray[np.int64], tied: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Positions in `order` of events that equal another one of the same run of ties."""
+        rows = np.unique(np.concatenate([tied, tied[tied > 0] - 1]))
+        events = order[rows]
+        keys = np.stack([user[rows], ts[rows], self.items[events], self.actions[events].astype(np.int64)])
+        by = np.lexsort(keys)
+        keys = keys[:, by]
+        again: NDArray[np.int64] = rows[by[1:][(keys[:, 1:] == keys[:, :-1]).all(axis=0)]]
+        return again
+
+    def _in_order(self, order: NDArray[np.int64], users: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """All events of users whose events are in order and new: windows over history and events laid end to end."""
+        L, V = self.L, len(users)
+        stops = np.cumsum(counts + L)
+        starts = stops - counts - L  # (V,) where each user's history begins in the flat arrays
+        head = starts[:, None] + np.arange(L)  # (V, L)
+        first = np.repeat(np.cumsum(counts) - counts, counts)
+        context = np.repeat(starts, counts) + np.arange(len(order)) - first  # (n',) where each event's context begins
+        for name, values, out in (
+            ("items", self.items, self.contexts),
+            ("ts", self.ts, self.context_ts),
+            ("actions", self.actions, self.context_actions),
+        ):
+            flat = np.empty(V * L + len(order), dtype=values.dtype)
+            flat[head] = self.records[name][users]
+            flat[context + L] = values[order]
+            windows = sliding_window_view(flat, L)
+            if self.want_contexts:
+                out[order] = windows[context]
+            self.records[name][users] = windows[stops - L]
+        self.records["length"][users] = np.minimum(self.records["length"][users] + counts, L)
+        self.records["events"][users] += counts.astype(np.uint32)
+        self.records["last_ts"][users] = self.ts[order][np.cumsum(counts) - 1]
+
+    def _in_rounds(self, order: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """The r-th event of every user in round r, one user at most once per round."""
+        starts = np.cumsum(counts) - counts
+        by_count = np.argsort(-counts, kind="stable")  # so that the users of a round are the first ones
+        starts, counts = starts[by_count], counts[by_count]
+        alive = np.searchsorted(-counts, -np.arange(counts[0]), side="left")  # (rounds,) users with more than r events
+        for r, users in enumerate(alive.tolist()):
+            self._one_each(order[starts[:users] + r])
+
+    def _one_each(self, events: NDArray[np.int64]) -> None:
+        """One event each of distinct users, by the rule."""
+        L, users, ts = self.L, self.user[events], self.ts[events]
+        if self.ttl_ms:
+            stale = (self.records["events"][users] > 0) & (ts - self.records["last_ts"][users] > self.ttl_ms)
+            _blank_rows(self.records, users[stale])
+        old = self.records[users]
+        valid = np.arange(L) >= L - old["length"].astype(np.int64)[:, None]  # (b, L)
+        duplicate = (
+            (old["items"] == self.items[events, None])
+            & (old["ts"] == ts[:, None])
+            & (old["actions"] == self.actions[events, None])
+            & valid
+        ).any(axis=1)
+        self.accepted[events[duplicate]] = False
+        new = ~duplicate
+        events, users, ts, old, valid = events[new], users[new], ts[new], old[new], valid[new]
+        if not len(events):
+            return
+        younger = ((old["ts"] > ts[:, None]) & valid).sum(axis=1)  # (b,) entries after its place
+        self.late[events] = younger > 0
+        if self.want_contexts:
+            self._contexts_before(events, old, younger)
+        place = (L - 1 - younger)[:, None]  # (b, 1) its column; -1 = older than all of a full history
+        columns = np.arange(L)
+        take = columns + (columns < place)  # (b, L) those before it move one to the left
+        for name, values in (("items", self.items), ("ts", self.ts), ("actions", self.actions)):
+            shifted = np.take_along_axis(old[name], take, axis=1)
+            self.records[name][users] = np.where(columns == place, values[events, None], shifted)
+        self.records["length"][users] = np.minimum(old["length"].astype(np.int64) + 1, L)
+        self.records["events"][users] += np.uint32(1)
+        self.records["last_ts"][users] = np.where(old["events"] > 0, np.maximum(old["last_ts"], ts), ts)
+
+    def _contexts_before(self, events: NDArray[np.int64], old: NDArray[np.void], younger: NDArray[np.int64]) -> None:
+        columns = np.arange(self.L) - younger[:, None]  # (b, L) source column; negative = nothing there
+        source = np.maximum(columns, 0)
+        for name, out in (("items", self.contexts), ("ts", self.context_ts), ("actions", self.context_actions)):
+            out[events] = np.where(columns >= 0, np.take_along_axis(old[name], source, axis=1), 0)

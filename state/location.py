@@ -1,0 +1,135 @@
+"""Copies of cuts at an fsspec URL, for the day the worker's disk is gone.
+
+`files/<checksum>` holds every file once, however many cuts share it, so that a cut costs the transfer of what is new in
+it; `cuts/<step>.json`, written after all its files, is the cut's manifest. Nothing is trusted when it comes back: the
+manifest has its own checksum, and every file is compared with the manifest's.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+
+from state.errors import StateCorrupted, storage_error
+from state.files import file_digest
+from state.manifest import Manifest
+
+_SUFFIX: Final = ".json"
+_DIGITS: Final = 12
+
+
+class CutLocation:
+    """The copies of one worker's cuts.
+
+    Parameters
+    ----------
+    url
+        Any fsspec URL, such as `s3://bucket/intentstream/worker-0` or `file:///mnt/share/worker-0`. Access keys come
+        from where the protocol's library looks for them, never from the URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except Exception as exc:  # each protocol has errors of its own
+            raise storage_error("opening the cut location", url, exc) from exc
+
+    def put(self, folder: Path, manifest: Manifest, data: bytes) -> None:
+        """Copy a finished cut; `data` is its encoded manifest. What is already there is not sent again."""
+        try:
+            there = self._sizes("files")
+            self._fs.makedirs(self._path("files"), exist_ok=True)
+            self._fs.makedirs(self._path("cuts"), exist_ok=True)
+            for name, entry in sorted(manifest.files.items()):
+                if there.get(entry.digest) != entry.size:
+                    self._fs.put_file(str(folder / name), self._path("files", entry.digest))
+            self._fs.pipe_file(self._path("cuts", _name(manifest.step)), data)
+        except Exception as exc:
+            raise storage_error(f"copying cut {manifest.step}", self.url, exc) from exc
+
+    def prune(self, step: int, keep: int) -> None:
+        """Keep the cut of `step` and the newest ones before it, `keep` in all, and the files that they need.
+
+        Cuts of later steps go: the state went back before them, to be made again.
+        """
+        try:
+            needed: set[str] = set()
+            kept = 0
+            for known in reversed(self.steps()):
+                files = self._digests(known) if known <= step and kept < keep else None
+                if files is None:
+                    self._fs.rm_file(self._path("cuts", _name(known)))
+                else:
+                    kept += 1
+                    needed |= files
+            for name in self._sizes("files"):
+                if name not in needed:
+                    self._fs.rm_file(self._path("files", name))
+        except Exception as exc:
+            raise storage_error("removing old cuts", self.url, exc) from exc
+
+    def steps(self) -> list[int]:
+        """Steps of the cuts that are there, oldest first."""
+        try:
+            names = self._sizes("cuts")
+        except Exception as exc:
+            raise storage_error("listing the cuts", self.url, exc) from exc
+        stems = [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+        return sorted(int(stem) for stem in stems if stem.isdigit())
+
+    def manifest(self, step: int) -> tuple[Manifest, bytes]:
+        """The manifest of a cut, and the bytes that it was read from."""
+        path = self._path("cuts", _name(step))
+        try:
+            data: bytes = self._fs.cat_file(path)
+        except Exception as exc:
+            raise storage_error(f"reading the manifest of cut {step}", self.url, exc) from exc
+        return Manifest.decode(data, f"{self.url}/cuts/{_name(step)}"), data
+
+    def get(self, manifest: Manifest, folder: Path) -> None:
+        """Fetch the files of a cut into an empty folder.
+
+        Raises
+        ------
+        StateCorrupted
+            A file is missing or not what was written.
+        StateError
+            The location or the disk failed.
+        """
+        for name, entry in sorted(manifest.files.items()):
+            target = folder / name
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._fs.get_file(self._path("files", entry.digest), str(target))
+            except FileNotFoundError as exc:
+                raise StateCorrupted(f"cut {manifest.step} in {self.url}: {name} is missing") from exc
+            except Exception as exc:
+                raise storage_error(f"fetching cut {manifest.step}", self.url, exc) from exc
+            if target.stat().st_size != entry.size or file_digest(target) != entry.digest:
+                raise StateCorrupted(f"cut {manifest.step} in {self.url}: the checksum of {name} does not fit")
+
+    def _digests(self, step: int) -> set[str] | None:
+        """Checksums of a cut's files; None when its manifest is corrupt."""
+        try:
+            return {entry.digest for entry in self.manifest(step)[0].files.values()}
+        except StateCorrupted:
+            return None
+
+    def _sizes(self, kind: str) -> dict[str, int]:
+        self._fs.invalidate_cache()
+        try:
+            found: list[dict[str, Any]] = self._fs.ls(self._path(kind), detail=True)
+        except FileNotFoundError:
+            return {}
+        return {posixpath.basename(entry["name"]): entry["size"] for entry in found if entry["type"] == "file"}
+
+    def _path(self, *parts: str) -> str:
+        return posixpath.join(self._root, *parts)
+
+
+def _name(step: int) -> str:
+    return f"{step:0{_DIGITS}d}{_SUFFIX}"

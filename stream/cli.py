@@ -1,0 +1,400 @@
+"""The command line. Every refusal is one line on standard error that says what to do; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console, Group
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from learner import LearnerError, set_threads
+from monitor import MonitorError, serve
+from monitor import run as serve_forever
+from state import StateError
+from stream import cli_fit, reference, topics
+from stream.config import Config, dump_default, load_config
+from stream.engine import open_cut
+from stream.errors import SourceError, StreamError
+from stream.live import LiveView
+from stream.log import EventLog, LogError, open_log
+from stream.replaying import ReplayProgress, replay
+from stream.sources.replay import EventFile
+from stream.sources.shop import Shop
+from stream.status import standing
+from stream.verify import verify
+from stream.worker import Worker
+
+app = typer.Typer(
+    name="intentstream",
+    help="A recommender that learns while the events arrive.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+logger = logging.getLogger(__name__)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; see `intentstream config`.")]
+LogOption = Annotated[str | None, typer.Option("--log", help="file:///DIR or kafka://host:port[,host:port].")]
+StateOption = Annotated[Path, typer.Option("--state", help="State folder.")]
+
+
+def settings(path: Path | None, log_url: str | None = None) -> Config:
+    """The configuration with the command line's log in it; sets the process's thread count, once."""
+    config = load_config(path, log_url=log_url)
+    set_threads(config.learner.threads)
+    return config
+
+
+def stop_on_signals() -> Callable[[], bool]:
+    """Return a function that turns true after SIGINT or SIGTERM; a second signal ends the process at once."""
+    stopping = False
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            raise SystemExit(130)
+        stopping = True
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return lambda: stopping
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done, with coordinates.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # its retries are ours to report
+
+
+@app.command("config")
+def print_config() -> None:
+    """Print the default configuration file, every key with meaning, unit and range."""
+    typer.echo(dump_default())
+
+
+@app.command()
+def worker(
+    log: LogOption = None,
+    state: StateOption = Path("var/state"),
+    config: ConfigOption = None,
+) -> None:
+    """Read the event topic, learn, publish; Ctrl-C finishes the step, takes a cut and ends."""
+    chosen = settings(config, log)
+    stop = stop_on_signals()
+    with open_log(chosen.log.url, config=chosen.log) as opened:
+        _work(chosen, opened, state, stop)
+
+
+def _work(
+    chosen: Config,
+    opened: EventLog,
+    state: Path,
+    stop: Callable[[], bool],
+    *,
+    feed: Callable[[], object] | None = None,
+    title: str = "",
+) -> None:
+    """Run a worker with the live view when there is a terminal, with plain log lines otherwise."""
+    console = Console()
+    view = LiveView(console, title or chosen.log.url) if console.is_terminal else None
+    running = Worker(chosen, opened, state, feed=feed, on_status=view.update if view else None)
+    try:
+        with view or nullcontext():
+            running.run(stop)
+    finally:
+        running.close()
+    console.print(
+        f"stopped after step {running.engine.step_number}: {running.engine.counters['events']:,} events learned, "
+        f"cut taken, state in {state}"
+    )
+
+
+@app.command("replay")
+def replay_command(
+    file: Annotated[
+        Path, typer.Argument(help="CSV, JSON lines, Parquet, MovieLens or ELCRec text, any of them gzipped.")
+    ],
+    limit: Annotated[int | None, typer.Option(help="Only so many records.")] = None,
+    step_events: Annotated[int | None, typer.Option(min=1, max=100_000, help="Records per step.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(min=0, help="Steps between evaluations; 0 never.")] = None,
+    state: Annotated[Path | None, typer.Option("--state", help="Kept, and continued on the same file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Compute the simple baselines beside it.")] = True,
+    config: ConfigOption = None,
+) -> None:
+    """Send a file through the engine: live accuracy while it runs, a table at the end."""
+    chosen = settings(config)
+    engine = chosen.engine
+    if evaluate_every is not None:
+        engine = msgspec.structs.replace(engine, evaluate_every=evaluate_every)
+    chosen = msgspec.structs.replace(chosen, engine=engine, log=msgspec.structs.replace(chosen.log, partitions=1))
+    source = EventFile(file, limit)
+    stop = stop_on_signals()
+    console = Console(stderr=True)
+    console.print(f"{file}: {source.facts}", highlight=False)
+    columns = (
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[events]:,} events"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(),
+        TextColumn("NDCG@20 {task.fields[ndcg]:.4f}"),
+    )
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary, Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=1.0, events=0, rate=0.0, ndcg=0.0)
+        first: int | None = None
+
+        def show(progress: ReplayProgress) -> None:
+            nonlocal first
+            first = progress.records if first is None else first
+            rate = (progress.records - first) / max(time.monotonic() - began, 1e-3)
+            ndcg = progress.engine.prequential.result()["ndcg@20"]
+            bar.update(task, completed=progress.fraction, events=progress.records, rate=rate, ndcg=ndcg)
+
+        figures = replay(
+            chosen,
+            source,
+            state or Path(temporary),
+            keep=state is not None,
+            step_events=step_events or engine.step_events,
+            baselines=baselines,
+            stop=stop,
+            on_step=show,
+        )
+    Console().print(report_table(figures))
+    if report is not None:
+        try:
+            report.write_text(json.dumps(figures, indent=2) + "\n")
+        except OSError as exc:
+            raise SourceError(f"{report}: cannot be written: {exc.strerror}") from exc
+
+
+def report_table(figures: dict[str, Any]) -> Group:
+    """The report as tables for the terminal."""
+    counts = ("events", "users", "items", "dead_letters", "duplicates", "late")
+    line = "  ".join(f"{name.replace('_', ' ')} {figures[name]:,}" for name in counts)
+    pace = f"{figures['events_per_second']:,.0f} events/s in the engine"
+    speed = f"{figures['seconds']:.1f} s, {pace}, peak memory {figures['peak_rss_mb']:,.0f} MB"
+    table = Table(title="accuracy, every event ranked before it was learned", title_justify="left")
+    names = [name for name in figures["prequential"] if name != "n"]
+    table.add_column("method")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("n", justify="right")
+    rows = {"intentstream": figures["prequential"], "  as served": figures["served"], **figures["baselines"]}
+    for method, values in rows.items():
+        table.add_row(method, *(f"{values[name]:.4f}" for name in names), f"{values['n']:,}")
+    intents = (
+        f"intents: {figures['intents']['active']:.0f} active, effective number {figures['intents']['effective']:.1f}"
+    )
+    return Group(line, speed, intents, table, f"digest {figures['digest']}")
+
+
+@app.command()
+def run(
+    folder: Annotated[Path, typer.Option("--dir", help="Holds log, state and view.")] = Path("var"),
+    rate: Annotated[float, typer.Option(min=1, max=100_000, help="Simulated events per second.")] = 300.0,
+    seed: Annotated[int, typer.Option(help="Of the simulated shop.")] = 1,
+    page: Annotated[bool, typer.Option(help="Serve the page and the HTTP API, at http://127.0.0.1:8050.")] = True,
+    config: ConfigOption = None,
+) -> None:
+    """Everything in one process: a simulated shop, the log, the worker, the page; Ctrl-C stops in order."""
+    chosen = settings(config, f"file://{(folder / 'log').resolve()}")
+    stop = stop_on_signals()
+    with open_log(chosen.log.url, config=chosen.log) as opened:
+        opened.create_topics(topics.topic_specs(chosen.log.partitions))
+        shop = Shop(chosen.simulate, opened, state=folder / "shop.npz", seed=seed, rate=rate)
+        title = f"a simulated shop at {rate:,.0f} events/s"
+        with _page(chosen, folder / "view") if page else nullcontext("") as url:
+            _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}")
+        shop.save()
+
+
+@contextmanager
+def _page(chosen: Config, view: Path) -> Iterator[str]:
+    """The page and the API in a thread, on handles of their own; gives the URL."""
+    url = chosen.log.url
+    with (
+        open_log(url, mode="reader", config=chosen.log) as reader,
+        open_log(url, mode="producer", config=chosen.log) as producer,
+        serve(reader, chosen.monitor, view, producer, actions=chosen.actions) as address,
+    ):
+        yield address
+
+
+@app.command("monitor")
+def monitor_command(
+    log: LogOption = None,
+    view: Annotated[Path, typer.Option("--view", help="Folder of the current view.")] = Path("var/view"),
+    config: ConfigOption = None,
+) -> None:
+    """Serve the page, the HTTP API and the metrics beside a worker, from the topics alone."""
+    chosen = settings(config, log)
+    url = chosen.log.url
+    with (
+        open_log(url, mode="reader", config=chosen.log) as reader,
+        open_log(url, mode="producer", config=chosen.log) as producer,
+    ):
+        serve_forever(reader, chosen.monitor, view, producer, actions=chosen.actions)
+
+
+@app.command("reference")
+def reference_command(docs: Annotated[Path, typer.Argument(help="The documentation folder.")] = Path("docs")) -> None:
+    """Write the generated pages: configuration, topics, JSON Schemas with examples."""
+    for name in reference.write(docs):
+        typer.echo(f"written: {name}")
+
+
+@app.command()
+def simulate(
+    log: LogOption = None,
+    rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as it goes.")] = 300.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many events.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the shop.")] = 1,
+    truth: Annotated[
+        Path | None, typer.Option(help="Write what is true (intents, switches, drifts) to this file.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Append a simulated shop's events to the log; a worker may be running on it."""
+    chosen = settings(config, log)
+    stop = stop_on_signals()
+    with open_log(chosen.log.url, mode="producer", config=chosen.log) as opened:
+        opened.create_topics(topics.topic_specs(chosen.log.partitions))
+        shop = Shop(chosen.simulate, opened, state=None, seed=seed, rate=rate, truth=truth)
+        while not stop() and (limit is None or shop.made < limit):
+            shop.feed(limit=None if limit is None else limit - shop.made)
+            if rate:
+                time.sleep(0.02)
+    typer.echo(f"{shop.made:,} events appended to {chosen.log.url}")
+
+
+@app.command("topics")
+def topics_command(
+    log: LogOption = None,
+    create: Annotated[bool, typer.Option("--create", help="Create the topics that are missing.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """List the topics, or create them; exits with 2 when one is missing or has other settings."""
+    chosen = settings(config, log)
+    specs = topics.topic_specs(chosen.log.partitions)
+    with open_log(chosen.log.url, mode="producer" if create else "reader", config=chosen.log) as opened:
+        if create:
+            opened.create_topics(specs)
+        opened.check_topics(specs)
+        for spec in specs:
+            typer.echo(f"{spec.name:32} {spec.partitions:4} partitions  {spec.cleanup}")
+
+
+@app.command()
+def recommend(
+    user: str,
+    state: StateOption = Path("var/state"),
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
+    config: ConfigOption = None,
+) -> None:
+    """Recommend to a user from the newest cut, without disturbing a worker that runs."""
+    chosen = settings(config)
+    with open_cut(chosen, state) as engine:
+        found = engine.recommend(user.encode(), k)
+        known = f"intent {found.intent}" if found.history else "unknown user, popular items"
+        typer.echo(f"{user}: {known}, as of step {engine.step_number}")
+        for place, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1):
+            typer.echo(f"{place:4}  {item:40} {score:9.4f}")
+
+
+@app.command("verify")
+def verify_command(
+    log: LogOption = None,
+    state: StateOption = Path("var/state"),
+    config: ConfigOption = None,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder for the rebuilt state; a temporary one otherwise.")
+    ] = None,
+    from_cut: Annotated[bool, typer.Option(help="Begin at the oldest cut, not at the journal's start.")] = False,
+) -> None:
+    """Rebuild the state from the journal and compare digests and published messages; exits with 1 at a difference."""
+    chosen = settings(config, log)
+    with (
+        open_log(chosen.log.url, mode="reader", config=chosen.log) as opened,
+        tempfile.TemporaryDirectory() as temporary,
+        Progress(
+            SpinnerColumn(), "step {task.completed}", TimeElapsedColumn(), console=Console(stderr=True)
+        ) as progress,
+    ):
+        task = progress.add_task("", total=None)
+        found = verify(
+            chosen,
+            opened,
+            state,
+            scratch or Path(temporary),
+            from_oldest_cut=from_cut,
+            on_step=lambda step: progress.update(task, completed=step),
+        )
+    compared = "no cut" if found.cut_step is None else f"the cut at step {found.cut_step}"
+    typer.echo(f"{found.steps} steps, {found.messages} messages, {compared}; digest {found.digest}")
+    typer.echo(f"first difference: {found.difference}" if found.difference else "everything is equal")
+    raise typer.Exit(1 if found.difference else 0)
+
+
+@app.command()
+def status(
+    log: LogOption = None,
+    state: StateOption = Path("var/state"),
+    max_lag: Annotated[int, typer.Option(min=0, help="Records waiting above which the worker is unhealthy.")] = 10_000,
+    config: ConfigOption = None,
+) -> None:
+    """Lag, last step, last cut, time a restart would take; exit status 0 healthy, 1 not."""
+    chosen = settings(config, log)
+    with open_log(chosen.log.url, mode="reader", config=chosen.log) as opened:
+        found = standing(chosen, opened, state, now_ms=int(time.time() * 1000), max_lag=max_lag)
+    typer.echo(f"worker         {chosen.engine.worker}, {found.metrics.state if found.metrics else 'never seen'}")
+    typer.echo(f"lag            {sum(found.lag.values())} records  {found.lag}")
+    typer.echo(f"last step      {found.last_step}")
+    typer.echo(f"last cut       {'none' if found.cut_step is None else f'step {found.cut_step}'}")
+    seconds = "unknown" if found.recovery_seconds is None else f"about {found.recovery_seconds:.0f} s"
+    typer.echo(f"behind the cut {found.behind_cut} journalled steps; a restart redoes them in {seconds}")
+    for problem in found.problems:
+        typer.echo(f"problem        {problem}")
+    raise typer.Exit(1 if found.problems else 0)
+
+
+cli_fit.register(app)
+
+
+def main() -> None:
+    """Entry point: known errors become one line and exit status 2."""
+    try:
+        app()
+    except (StreamError, LogError, StateError, LearnerError, MonitorError) as exc:
+        sys.stderr.write(f"intentstream: {' '.join(str(exc).split())}\n")
+        sys.exit(2)

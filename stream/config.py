@@ -1,0 +1,180 @@
+"""The configuration: one TOML file, frozen structs, every section beside the code that it configures.
+
+`load_config` refuses unknown keys and wrong values with file, key, value, rule and the nearest valid key;
+`dump_default` is what `intentstream config` prints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from learner import LearnerConfig
+from learner.drift import DriftConfig
+from learner.shifts import ShiftConfig
+from monitor.config import MonitorConfig
+from stream import configfile
+from stream.errors import ConfigError
+from stream.events import ActionsConfig
+from stream.log.kafkaconfig import KafkaConfig
+from stream.sources.simulate import SimulatorConfig
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where events come from and messages go."""
+
+    url: Annotated[
+        str,
+        Meta(min_length=1, description="file:///DIR or a plain path: the embedded log; kafka://host:port[,host:port]"),
+    ] = "var/log"
+    partitions: Annotated[
+        int, Meta(ge=1, le=1024, description="partitions of the topics keyed by user, fixed once they exist; count")
+    ] = 4
+    kafka: KafkaConfig = KafkaConfig()
+
+
+class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Histories on disk and the cuts."""
+
+    history_ttl_ms: Annotated[
+        int,
+        Meta(
+            ge=0, le=100 * 365 * _DAY_MS, description="users unseen for longer are forgotten, 0 never; ms of event time"
+        ),
+    ] = 90 * _DAY_MS
+    cache_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=1 << 40, description="block cache shared by all partitions; bytes")
+    ] = 64 << 20
+    write_buffer_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=1 << 40, description="write buffers of all partitions together; bytes")
+    ] = 32 << 20
+    cut_location: Annotated[
+        str, Meta(description='where copies of the cuts go, any fsspec URL such as s3://bucket/cuts; "" keeps none')
+    ] = ""
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Steps: how much is taken, learnt and published in each."""
+
+    worker: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="stable id of this worker: journal key, transactional id"),
+    ] = "worker-0"
+    max_step_events: Annotated[int, Meta(ge=1, le=100_000, description="most records taken in one step; records")] = (
+        2000
+    )
+    poll_max_wait_ms: Annotated[int, Meta(ge=0, le=60_000, description="longest wait for the first record; ms")] = 50
+    step_events: Annotated[
+        int, Meta(ge=1, le=100_000, description="records per `learn_steps`, and per step of a replayed file; records")
+    ] = 256
+    learn_steps: Annotated[
+        int, Meta(ge=0, le=100, description="learning steps for every `step_events` records; steps")
+    ] = 1
+    max_learn_steps: Annotated[int, Meta(ge=0, le=1000, description="most learning steps after one step; steps")] = 16
+    backlog_events: Annotated[
+        int, Meta(ge=1, le=10**9, description="records waiting above which learning is cut back in proportion; records")
+    ] = 10_000
+    learn_floor: Annotated[
+        int, Meta(ge=0, le=1000, description="learning steps after a step that a backlog does not take away; steps")
+    ] = 1
+    evaluate_every: Annotated[
+        int, Meta(ge=0, le=10**9, description="steps from one prequential evaluation to the next, 0 never; steps")
+    ] = 1
+    list_len: Annotated[int, Meta(ge=1, le=100, description="length k of a published list; items")] = 20
+    republish_changes: Annotated[
+        int, Meta(ge=1, le=100, description="new items in a list from which on it is published again; items")
+    ] = 3
+    republish_after_ms: Annotated[
+        int, Meta(ge=0, le=365 * _DAY_MS, description="age from which on a list is published again; ms of event time")
+    ] = 3600 * 1000
+    catalog_events: Annotated[
+        int,
+        Meta(ge=1, le=10**9, description="records from one publication of the intent catalogue to the next; records"),
+    ] = 2000
+    cut_every_steps: Annotated[int, Meta(ge=1, le=10**9, description="steps from one cut to the next; steps")] = 200
+    keep_cuts: Annotated[int, Meta(ge=1, le=100, description="newest cuts kept; count")] = 3
+    metrics_every_s: Annotated[
+        float, Meta(gt=0, le=3600, description="from one message with the worker's figures to the next; seconds")
+    ] = 5.0
+    on_replay_mismatch: Annotated[
+        Literal["warn", "fail"], Meta(description="when recovery makes other messages than were published")
+    ] = "warn"
+    on_truncated_input: Annotated[
+        Literal["fail", "earliest", "latest"],
+        Meta(description="when retention removed input that was still to be read: stop, or where to go on"),
+    ] = "fail"
+
+    def __post_init__(self) -> None:
+        if self.republish_changes > self.list_len:
+            raise ValueError(
+                f"republish_changes = {self.republish_changes}: must not be above list_len = {self.list_len}"
+            )
+        if self.learn_floor > self.max_learn_steps:
+            raise ValueError(
+                f"learn_floor = {self.learn_floor}: must not be above max_learn_steps = {self.max_learn_steps}"
+            )
+
+    @property
+    def evaluate(self) -> bool:
+        """Whether there is any prequential evaluation."""
+        return self.evaluate_every > 0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Configuration of intentstream; a key that is left out has the value given here."""
+
+    log: LogConfig = LogConfig()
+    state: StateConfig = StateConfig()
+    engine: EngineConfig = EngineConfig()
+    actions: ActionsConfig = msgspec.field(default_factory=ActionsConfig)
+    learner: LearnerConfig = msgspec.field(default_factory=LearnerConfig)
+    shifts: ShiftConfig = msgspec.field(default_factory=ShiftConfig)
+    drift: DriftConfig = msgspec.field(default_factory=DriftConfig)
+    monitor: MonitorConfig = msgspec.field(default_factory=MonitorConfig)
+    simulate: SimulatorConfig = msgspec.field(default_factory=SimulatorConfig)
+
+
+def load_config(path: Path | None = None, *, log_url: str | None = None) -> Config:
+    """Read the file, or take the defaults when there is none.
+
+    Parameters
+    ----------
+    log_url
+        Takes the place of `log.url`: the command line's `--log`.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or something in it is unknown or not allowed.
+    """
+    config = Config()
+    if path is not None:
+        try:
+            text = path.read_bytes().decode()
+        except OSError as exc:
+            raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from None
+        except UnicodeDecodeError as exc:
+            raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}") from None
+        config = configfile.parse(text, str(path), config)
+    if log_url is not None:
+        config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, url=log_url))
+    return config
+
+
+def dump_default() -> str:
+    """The default configuration file, every key with meaning, unit and range.
+
+    >>> print(dump_default()[:90])
+    # Configuration of intentstream; a key that is left out has the value given here.
+    <BLANKLINE>
+    # Where
+    """
+    return configfile.render(Config())
+
+
+__all__ = ["Config", "EngineConfig", "LogConfig", "StateConfig", "dump_default", "load_config"]

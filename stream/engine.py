@@ -1,0 +1,613 @@
+"""The engine: the deterministic core. Records in, messages out, everything that is learned in memory and on disk.
+
+It uses no clock, no network and no global randomness: the same records in the same steps give the same bits. The worker
+around it does the input and output; tests and benchmarks drive it from arrays.
+
+One step, in this order: decode and validate, score what was published, admit new items, put the events into the
+histories, let the learner take them (test, then train), recommend, follow the intents, watch for drift. Items are
+admitted
+before the histories are written because a history holds item handles, not ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from learner import Learner, Ranking, RankMetrics, StepBatch
+from state import Cut, CutStore, PendingCut, UserStore, append
+from stream import outputs
+from stream.config import Config
+from stream.errors import EngineError, StateMismatch
+from stream.events import Decoder, user_keys
+from stream.journal import checksum
+from stream.log.base import Message, RecordBatch
+from stream.log.murmur2 import partitions_of
+from stream.meaning import Meaning, Tally
+from stream.messages import AsOf
+from stream.outputs import Coordinates
+
+logger = logging.getLogger(__name__)
+
+ENGINE_FORMAT: Final = 1
+_COUNTERS: Final = (
+    "events",
+    "users",
+    "dead_letters",
+    "unknown_fields",
+    "duplicates",
+    "late",
+    "misplaced",
+    "items_admitted",
+    "recommendations",
+    "shifts",
+    "model_shifts",
+    "alerts",
+    "erased",
+    "learn_steps",
+    "learn_refused",
+    "examples",
+    "truncated",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step gave: the messages to publish, in order, and what they were made from."""
+
+    step: int
+    ranges: list[tuple[int, int, int]]
+    messages: list[Message]
+    checksum: int
+    events: int  # records taken, bad ones included
+    event_ts: int  # newest event time seen so far, epoch milliseconds
+    notes: dict[str, str]  # the actions of a drift episode that are in force
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One user's list as of the state; `history` oldest first, ids of recycled items left out."""
+
+    user: str
+    items: list[str]
+    scores: list[float]
+    source: str
+    because: list[str]
+    intent: int | None
+    history: list[str]
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """The good events of a step as parallel columns, in arrival order: partition by partition, by offset within one."""
+
+    users: list[bytes] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
+    ts: list[NDArray[np.int64]] = field(default_factory=list)
+    actions: list[NDArray[np.uint8]] = field(default_factory=list)
+    partitions: list[NDArray[np.int64]] = field(default_factory=list)
+    offsets: list[NDArray[np.int64]] = field(default_factory=list)
+    erasures: list[tuple[int, bytes, int, int, int]] = field(
+        default_factory=list
+    )  # before event, user, partition, offset, ts
+
+
+class Engine:
+    """The deterministic core; `Engine.open` continues from the newest valid cut of a state folder.
+
+    Parameters
+    ----------
+    config
+        The whole configuration; the parts that shape stored data must be those of the cut.
+    folder
+        The state folder: `live/` holds the running RocksDB, `cuts/` the snapshots.
+    cut
+        Where to continue from; None starts empty.
+    titles
+        Title and category by item id, to name the intents with.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        cuts: CutStore,
+        cut: Cut | None = None,
+        titles: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        self.config = config
+        self._cuts = cuts
+        self._decoder = Decoder(config.actions)
+        self._action_weights = np.array(config.actions.weights(), dtype=np.float32)
+        self._max_len = config.learner.max_len
+        live = folder / "live"
+        if cut is not None:
+            _refuse_other_shape(cut, _shape(config))
+            UserStore.restore(cut.path / "histories", live)
+        else:
+            UserStore.destroy(live)
+        self._store = UserStore(
+            live,
+            partitions=config.log.partitions,
+            max_len=self._max_len,
+            list_len=config.engine.list_len,
+            history_ttl_ms=config.state.history_ttl_ms,
+            cache_bytes=config.state.cache_bytes,
+            write_buffer_bytes=config.state.write_buffer_bytes,
+        )
+        self._learner = Learner(config.learner, config.actions.weights())
+        self.meaning = Meaning(config, self._learner, titles)
+        self.step_number = 0
+        self.event_number = 0
+        self.record_number = 0
+        self.event_ts = 0
+        self.positions: dict[int, int] = {partition: 0 for partition in range(config.log.partitions)}
+        self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
+        self.served = RankMetrics()
+        self.prequential = RankMetrics()
+        self.last_loss = float("nan")
+        self.journal_hint = 0
+        if cut is not None:
+            self._load(cut)
+
+    @classmethod
+    def open(cls, config: Config, folder: Path, titles: Mapping[str, tuple[str, str]] | None = None) -> Engine:
+        """Continue from the newest valid cut in `folder`, or start empty.
+
+        Raises
+        ------
+        StateMismatch
+            The cut was made with another shape of model or histories.
+        StateError
+            The folder cannot be read or written, or its format is unknown.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        cuts = CutStore(folder / "cuts", keep=config.engine.keep_cuts, location=config.state.cut_location or None)
+        return cls(config, folder, cuts, cuts.latest(), titles)
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def step(self, batches: Sequence[RecordBatch]) -> StepResult:
+        """Take the records, return what is to be published. Nothing is durable before the worker's commit.
+
+        The batches may come in any order; they are taken by partition, so that the outcome is a function of the ranges.
+        """
+        self.step_number += 1
+        batches = sorted(batches, key=lambda batch: batch.partition)
+        messages: list[Message] = []
+        ranges = [(b.partition, self.positions[b.partition], b.next_offset) for b in batches]
+        tally = Tally(records=sum(len(batch) for batch in batches))
+        bad = self.counters["dead_letters"]
+        arrivals = self._decode(batches, messages)
+        tally.dead_letters = self.counters["dead_letters"] - bad
+        if arrivals.users or arrivals.erasures:
+            self._take(arrivals, messages, tally)
+        for batch in batches:
+            self.positions[batch.partition] = batch.next_offset
+        self.record_number += tally.records
+        alerts = self.meaning.watch(tally, self.record_number, self.event_ts, self.step_number)
+        self.counters["alerts"] += len(alerts)
+        messages += alerts
+        messages += self.meaning.catalogue(self.record_number, self.event_ts, self.step_number)
+        return StepResult(
+            self.step_number,
+            ranges,
+            messages,
+            checksum(messages),
+            tally.records,
+            self.event_ts,
+            self.meaning.notes(),
+        )
+
+    def jump(self, partition: int, offset: int) -> None:
+        """Take the next records of the partition from `offset`; those in between are counted as truncated."""
+        self.counters["truncated"] += max(0, offset - self.positions[partition])
+        self.positions[partition] = offset
+
+    def _decode(self, batches: Sequence[RecordBatch], messages: list[Message]) -> _Arrivals:
+        arrivals = _Arrivals()
+        for batch in batches:
+            decoded = self._decoder.decode(batch.values, batch.keys)
+            self.counters["dead_letters"] += len(decoded.bad)
+            self.counters["unknown_fields"] += decoded.unknown_fields
+            messages.extend(outputs.dead_letter(batch, bad) for bad in decoded.bad)
+            offsets = np.asarray(batch.offsets, dtype=np.int64)
+            first = len(arrivals.users)
+            for erasure in decoded.erasures:
+                before = first + int(np.searchsorted(decoded.index, erasure.index))
+                offset = batch.offsets[erasure.index]
+                arrivals.erasures.append((before, erasure.user, batch.partition, offset, erasure.ts))
+            arrivals.users += decoded.users
+            arrivals.items += decoded.items
+            arrivals.ts.append(decoded.ts)
+            arrivals.actions.append(decoded.actions)
+            arrivals.partitions.append(np.full(len(decoded.users), batch.partition, dtype=np.int64))
+            arrivals.offsets.append(offsets[decoded.index])
+        return arrivals
+
+    def _take(self, arrivals: _Arrivals, messages: list[Message], tally: Tally) -> None:
+        n = len(arrivals.users)
+        ts = np.concatenate(arrivals.ts) if n else np.zeros(0, np.int64)
+        actions = np.concatenate(arrivals.actions) if n else np.zeros(0, np.uint8)
+        partitions = np.concatenate(arrivals.partitions) if n else np.zeros(0, np.int64)
+        offsets = np.concatenate(arrivals.offsets) if n else np.zeros(0, np.int64)
+        self.event_ts = max(self.event_ts, int(ts.max(initial=0)))
+
+        users, user_index, user_partition = _unique_users(arrivals, partitions)
+        records = self._read(users, user_partition)
+        expected = partitions_of(users, self.config.log.partitions)
+        self.counters["misplaced"] += int((expected != user_partition)[user_index].sum())
+        keep = self._erase(arrivals, users, user_partition, user_index, records, messages)
+        if not keep.all():
+            chosen = np.flatnonzero(keep)
+            user_index, ts, actions = user_index[chosen], ts[chosen], actions[chosen]
+            partitions, offsets = partitions[chosen], offsets[chosen]
+            arrivals.items = [arrivals.items[i] for i in chosen.tolist()]
+        if not len(user_index):
+            self._write(users, user_partition, records)
+            return
+
+        known = self._learner.lookup(arrivals.items)
+        tally.served, tally.hits = self._score_published(records, user_index, known, actions)
+        numbers = np.arange(self.event_number, self.event_number + len(known), dtype=np.int64)
+        self.event_number += len(known)
+        handles = self._learner.admit(arrivals.items, numbers)
+        self.counters["items_admitted"] += int((known == 0).sum() and len(set(handles[known == 0].tolist())))
+
+        new_users = records["events"] == 0
+        appended = append(records, user_index, handles, ts, actions, ttl_ms=self.config.state.history_ttl_ms)
+        records, accepted = appended.records, appended.accepted
+        self.counters["users"] += int((new_users & (records["events"] > 0)).sum())
+        self.counters["events"] += int(accepted.sum())
+        self.counters["duplicates"] += int((~accepted).sum())
+        self.counters["late"] += int((appended.late & accepted).sum())
+
+        taken = np.flatnonzero(accepted)
+        if len(taken):
+            keys = user_keys(users)
+            batch = StepBatch(
+                users=keys[user_index[taken]],
+                contexts=appended.contexts[taken],
+                context_actions=appended.context_actions[taken],
+                context_ts=appended.context_ts[taken],
+                items=handles[taken],
+                weights=self._action_weights[actions[taken]],
+                ts=ts[taken],
+            )
+            result = self._learner.take(batch, evaluate=self._evaluates())
+            self.prequential.add(result.ranks[result.ranks >= 0])
+            tally.events, tally.taken, tally.items = len(taken), result, batch.items
+            self._publish(users, user_index[taken], partitions[taken], offsets[taken], ts[taken], records, messages)
+        self._write(users, user_partition, records)
+
+    def _evaluates(self) -> bool:
+        every = self.config.engine.evaluate_every
+        return every > 0 and self.step_number % every == 0
+
+    def _score_published(
+        self,
+        records: NDArray[Any],
+        user_index: NDArray[np.int64],
+        items: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+    ) -> tuple[int, int]:
+        """Where the items stand in the lists last published for their users; returns events scored, and hits.
+
+        Served accuracy, test then train.
+        """
+        scored = (records["list_step"][user_index] > 0) & (self._action_weights[actions] > 0)
+        listed = records["list"][user_index[scored]]  # (m, k)
+        hits = (listed == items[scored, None]) & (listed != 0)
+        hit = hits.any(axis=1)
+        self.served.add(np.where(hit, hits.argmax(axis=1), self.config.engine.list_len))
+        return len(hit), int(hit.sum())
+
+    def _publish(
+        self,
+        users: list[bytes],
+        user_index: NDArray[np.int64],
+        partitions: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        ts: NDArray[np.int64],
+        records: NDArray[Any],
+        messages: list[Message],
+    ) -> None:
+        """Recommend to the users touched and follow their intents; writes what was published into `records`."""
+        last = np.full(len(users), -1, dtype=np.int64)
+        last[user_index] = np.arange(len(user_index))  # a later event of the same user wins
+        touched = np.flatnonzero(last >= 0)
+        newest = last[touched]
+        where = Coordinates([users[u] for u in touched.tolist()], partitions[newest], offsets[newest], ts[newest])
+        histories = np.ascontiguousarray(records["items"][touched])
+        history_actions = np.ascontiguousarray(records["actions"][touched])
+        history_ts = np.ascontiguousarray(records["ts"][touched])
+        ranking = self._learner.recommend(histories, history_actions, history_ts, self.config.engine.list_len)
+
+        followed = records[touched]
+        events = np.bincount(user_index, minlength=len(users))[touched]
+        messages += self.meaning.follow(
+            where, histories, history_actions, events, followed, self.counters, self.step_number
+        )
+        records[touched] = followed
+        intents = followed["intent"].astype(np.int64)
+        rows = self._changed(ranking, records[touched], where.ts)
+        listed = self._learner.item_ids(ranking.items[rows].ravel())
+        reasons = self._learner.item_ids(ranking.because[rows].ravel())
+        k, r = ranking.items.shape[1], ranking.because.shape[1]
+        messages += outputs.recommendation_messages(
+            where,
+            rows,
+            ranking,
+            [[item for item in listed[i : i + k] if item] for i in range(0, len(listed), k)],
+            [[item for item in reasons[i : i + r] if item] for i in range(0, len(reasons), r)],
+            intents,
+            self.step_number,
+            self._learner.model_step,
+        )
+        self.counters["recommendations"] += len(rows)
+        published = touched[rows]
+        lists = np.zeros((len(rows), self.config.engine.list_len), dtype=np.int64)
+        lists[:, :k] = ranking.items[rows]
+        records["list"][published] = lists
+        records["list_ts"][published] = where.ts[rows]
+        records["list_step"][published] = self.step_number
+
+    def _changed(self, ranking: Ranking, records: NDArray[Any], ts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows whose list is new, changed in enough places, too old, or holds an item that the user has meanwhile
+        taken.
+        """
+        old = records["list"][:, : ranking.items.shape[1]]
+        entered = ((ranking.items[:, :, None] != old[:, None, :]).all(axis=2) & (ranking.items != 0)).sum(axis=1)
+        aged = ts - records["list_ts"] > self.config.engine.republish_after_ms
+        taken = ((old[:, :, None] == records["items"][:, None, :]) & (old != 0)[:, :, None]).any(axis=(1, 2))
+        due = (records["list_step"] == 0) | (entered >= self.config.engine.republish_changes) | aged | taken
+        return np.flatnonzero(due & (ranking.items != 0).any(axis=1))
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def recommend(self, user: bytes, k: int) -> Answer:
+        """Recommend to one user from the state as it is; changes nothing. An unknown user gets the popular items."""
+        partition = int(partitions_of([user], self.config.log.partitions)[0])
+        records = self._store.read(partition, [user])
+        histories, actions = np.ascontiguousarray(records["items"]), np.ascontiguousarray(records["actions"])
+        ranking = self._learner.recommend(histories, actions, np.ascontiguousarray(records["ts"]), k)
+        found = ranking.items[0] != 0
+        view = self._learner.intents(histories, actions)
+        return Answer(
+            user=user.decode(),
+            items=self._learner.item_ids(ranking.items[0][found]),
+            scores=ranking.scores[0][found].tolist(),
+            source=outputs.SOURCES[int(ranking.source[0])],
+            because=[item for item in self._learner.item_ids(ranking.because[0]) if item],
+            intent=None if view.nearest[0] < 0 else int(view.nearest[0]),
+            history=[item for item in self._learner.item_ids(histories[0]) if item],
+        )
+
+    # -- learning ---------------------------------------------------------------------------------------------------
+
+    def plan_learning(self, events: int, backlog: int) -> int:
+        """Mini-batches for a step of `events` records with `backlog` records still waiting; decided before the
+        commit.
+        """
+        engine = self.config.engine
+        steps = -(-events * engine.learn_steps // engine.step_events)
+        steps = round(steps * self.meaning.effects().steps)
+        if backlog > engine.backlog_events:
+            steps = max(engine.learn_floor, steps * engine.backlog_events // backlog)
+        return min(steps, engine.max_learn_steps)
+
+    def learn(self, steps: int) -> None:
+        """Make `steps` mini-batch updates from the users touched and replayed ones."""
+        refused = 0
+        if steps > 0:
+            report = self._learner.learn(steps, self.meaning.effects().rate)
+            refused = report.refused
+            self.counters["learn_steps"] += report.steps
+            self.counters["learn_refused"] += refused
+            self.counters["examples"] += report.examples
+            self.last_loss = report.loss
+        self.meaning.after_learning(self.record_number, refused)
+
+    @property
+    def model_step(self) -> int:
+        """Optimizer steps behind the weights."""
+        return self._learner.model_step
+
+    def gauges(self) -> dict[str, float]:
+        """Figures of the learner and of the served lists, for the metrics topic; no part of the state."""
+        health = self._learner.intent_health()
+        served, ranked = self.served.result(), self.prequential.result()
+        gauges = {
+            "items": float(self._learner.size),
+            "intents_active": float(health["active"]),
+            "intents_effective": round(health["effective"], 2),
+            **{f"served_{name}": round(value, 5) for name, value in served.items()},
+            **{f"prequential_{name}": round(value, 5) for name, value in ranked.items()},
+        }
+        if not np.isnan(self.last_loss):
+            gauges["loss"] = round(self.last_loss, 4)
+        return gauges
+
+    # -- durable ----------------------------------------------------------------------------------------------------
+
+    def begin_cut(self) -> PendingCut:
+        """Begin an atomic snapshot of everything after the last step; `finish` of what is returned may run in a thread.
+
+        What must hold still is copied here; files are linked, checked and published by `finish`. A crash in between
+        leaves a folder without a manifest, which the next start deletes.
+        """
+
+        def save(folder: Path) -> Callable[[], None]:
+            checkpoint = self._store.begin_checkpoint(folder / "histories")
+            self._learner.save(folder / "learner")
+            return checkpoint
+
+        return self._cuts.begin(self.step_number, {"engine": self._small_state(), "shape": _shape(self.config)}, save)
+
+    def cut(self) -> Path:
+        """Take a cut from begin to end; returns its folder."""
+        return self.begin_cut().finish()
+
+    def _small_state(self) -> dict[str, Any]:
+        return {
+            "format": ENGINE_FORMAT,
+            "step": self.step_number,
+            "event_number": self.event_number,
+            "record_number": self.record_number,
+            "meaning": self.meaning.to_state(),
+            "event_ts": self.event_ts,
+            "positions": {str(partition): offset for partition, offset in sorted(self.positions.items())},
+            "counters": dict(self.counters),  # a copy: a thread may write it while the next step counts on
+            "served": self.served.to_state(),
+            "prequential": self.prequential.to_state(),
+            "last_loss": None if np.isnan(self.last_loss) else self.last_loss,
+            "journal_hint": self.journal_hint,
+        }
+
+    def _load(self, cut: Cut) -> None:
+        state = cut.manifest["engine"]
+        if state["format"] != ENGINE_FORMAT:
+            raise StateMismatch(
+                f"cut {cut.path} has engine format {state['format']}, this version reads {ENGINE_FORMAT}: "
+                "run the version that wrote it, or start from an empty state folder"
+            )
+        self.step_number = state["step"]
+        self.event_number = state["event_number"]
+        self.record_number = state["record_number"]
+        self.meaning.load_state(state["meaning"])
+        self.event_ts = state["event_ts"]
+        self.positions = {int(partition): offset for partition, offset in state["positions"].items()}
+        self.counters = dict.fromkeys(_COUNTERS, 0) | state["counters"]
+        self.served = RankMetrics.from_state(state["served"])
+        self.prequential = RankMetrics.from_state(state["prequential"])
+        self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
+        self.journal_hint = state["journal_hint"]
+        self._learner.load(cut.path / "learner")
+
+    def digest(self) -> str:
+        """Hash of all state that a replay must reproduce, as 32 hexadecimal digits."""
+        small = self._small_state()
+        del small["journal_hint"]  # where to look, not what is known
+        digest = hashlib.blake2b(msgspec.json.encode(small, order="sorted"), digest_size=16)
+        self._store.update_digest(digest, self.event_ts)
+        self._learner.update_digest(digest)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Release the files; without a cut since the last step the journal brings that step back."""
+        self._store.close()
+
+    # -- users ------------------------------------------------------------------------------------------------------
+
+    def _read(self, users: list[bytes], partitions: NDArray[np.int64]) -> NDArray[Any]:
+        parts = [
+            self._store.read(p, [users[i] for i in np.flatnonzero(partitions == p).tolist()])
+            for p in np.unique(partitions).tolist()
+        ]
+        records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
+        return records
+
+    def _write(self, users: list[bytes], partitions: NDArray[np.int64], records: NDArray[Any]) -> None:
+        for p in np.unique(partitions).tolist():
+            rows = np.flatnonzero(partitions == p)
+            self._store.write(p, [users[i] for i in rows.tolist()], records[rows])
+
+    def _erase(
+        self,
+        arrivals: _Arrivals,
+        users: list[bytes],
+        user_partition: NDArray[np.int64],
+        user_index: NDArray[np.int64],
+        records: NDArray[Any],
+        messages: list[Message],
+    ) -> NDArray[np.bool_]:
+        """Forget the users who asked for it; returns which events of this step remain (those after the request)."""
+        keep = np.ones(len(user_index), dtype=bool)
+        if not arrivals.erasures:
+            return keep
+        row_of = {(user, int(p)): row for row, (user, p) in enumerate(zip(users, user_partition, strict=True))}
+        for before, user, partition, offset, ts in arrivals.erasures:
+            row = row_of[user, partition]
+            keep[:before] &= user_index[:before] != row
+            records[row : row + 1] = self._store.blank(1)
+            self._store.erase(partition, [user])
+            self._learner.forget(int(user_keys([user])[0]))
+            self.counters["erased"] += 1
+            as_of = AsOf(partition=partition, offset=offset, ts=ts)
+            messages += outputs.erasure_messages(user, self.step_number, as_of)
+        return keep
+
+
+def _unique_users(
+    arrivals: _Arrivals, partitions: NDArray[np.int64]
+) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct (partition, user) pairs in order of partition and first arrival, the pair of each event, and the
+    pairs' partitions.
+
+    Arrivals come partition by partition, so the pairs of one partition are neighbours.
+    """
+    index: dict[tuple[bytes, int], int] = {}
+    pairs = list(zip(arrivals.users, partitions.tolist(), strict=True))
+    pairs += [(user, partition) for _, user, partition, _, _ in arrivals.erasures]
+    distinct = sorted(dict.fromkeys(pairs), key=lambda pair: pair[1])
+    index = {pair: row for row, pair in enumerate(distinct)}
+    user_index = np.array([index[pair] for pair in pairs[: len(arrivals.users)]], dtype=np.int64)
+    users = [user for user, _ in distinct]
+    return users, user_index, np.array([partition for _, partition in distinct], dtype=np.int64)
+
+
+def _shape(config: Config) -> dict[str, Any]:
+    """The settings that shape stored data: a cut made with others cannot be continued."""
+    learner = config.learner
+    return {
+        "log.partitions": config.log.partitions,
+        "engine.list_len": config.engine.list_len,
+        **{f"learner.{key}": value for key, value in learner.shape().items()},
+    }
+
+
+def _refuse_other_shape(cut: Cut, shape: dict[str, Any]) -> None:
+    stored = cut.manifest["shape"]
+    for key in sorted(stored.keys() | shape.keys()):
+        if stored.get(key) != shape.get(key):
+            raise StateMismatch(
+                f"{cut.path}: made with {key} = {stored.get(key)!r}, the configuration says {shape.get(key)!r}: "
+                f"set {key} back, or give another state folder"
+            )
+
+
+@contextmanager
+def open_cut(config: Config, state: Path) -> Iterator[Engine]:
+    """Open the newest cut of a state folder for reading, beside a worker that may be running on it.
+
+    Raises
+    ------
+    EngineError
+        There is no cut yet.
+    """
+    cuts = CutStore(state / "cuts", keep=config.engine.keep_cuts) if (state / "cuts").is_dir() else None
+    cut = cuts.peek() if cuts is not None else None
+    if cuts is None or cut is None:
+        raise EngineError(
+            f"{state}: no cut in it yet: a worker takes one every {config.engine.cut_every_steps} steps "
+            "and when it stops"
+        )
+    with TemporaryDirectory() as folder:
+        engine = Engine(config, Path(folder), cuts, cut)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+__all__ = ["Answer", "Engine", "StepResult", "open_cut"]

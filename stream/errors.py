@@ -1,0 +1,44 @@
+"""Errors of stream/, one root.
+
+StreamError
+├── ConfigError      the configuration file or an option: which key, what it says, the rule
+├── SourceError      a file to replay cannot be read as events
+├── StateMismatch    a cut was made with settings that this configuration contradicts
+├── StateInUse       the state folder belongs to a running worker, or cannot be written
+├── JournalError     the journal or the input it names is not all there, or says otherwise
+└── EngineError      anything else the engine refuses
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StreamError(Exception):
+    """Root of every error that stream/ raises on purpose; the message says what to do."""
+
+    retriable: ClassVar[bool] = False
+
+
+class ConfigError(StreamError):
+    """The configuration is not valid: file, key, value, rule."""
+
+
+class SourceError(StreamError):
+    """A file cannot be read as events: no such file, no such column, nothing in it."""
+
+
+class StateMismatch(StreamError):
+    """The state folder was made with other settings: set them back or use another folder."""
+
+
+class StateInUse(StreamError):
+    """The state folder is not to be had: another worker holds it, or it cannot be written."""
+
+
+class JournalError(StreamError):
+    """The journal cannot be replayed: entries or input are missing, or the outcome differs."""
+
+
+class EngineError(StreamError):
+    """The engine refuses what it was asked for."""

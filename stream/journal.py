@@ -1,0 +1,96 @@
+"""The journal: what was decided for each step. The state is a function of these entries and of the input they name."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+import crc32c
+import msgspec
+
+from stream import topics
+from stream.errors import JournalError
+from stream.log.base import EventLog, Message, OffsetRange, TopicPartition
+from stream.messages import JournalEntry
+
+_PAGE = 10_000  # journal offsets read at a time in recovery
+_decode = msgspec.json.Decoder(JournalEntry).decode
+
+
+def checksum(messages: Sequence[Message]) -> int:
+    """CRC-32C over topic, key and value of every message, in order; the lengths are part of it."""
+    crc = 0
+    for message in messages:
+        key, value = message.key or b"", message.value or b""
+        head = struct.pack("<iii", len(message.topic), len(key), len(value) if message.value is not None else -1)
+        crc = crc32c.crc32c(head + message.topic.encode() + key + value, crc)
+    return crc
+
+
+def entry_message(entry: JournalEntry, timestamp_ms: int) -> Message:
+    """The entry as a record of the journal topic."""
+    return Message(topics.JOURNAL, entry.worker.encode(), msgspec.json.encode(entry), timestamp_ms)
+
+
+def journal_end(log: EventLog) -> int:
+    """Position after the newest journal record."""
+    return log.end_offsets(topics.JOURNAL)[0]
+
+
+def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) -> Iterator[JournalEntry]:
+    """Yield the worker's entries after `after_step`, without a gap, in order.
+
+    Parameters
+    ----------
+    start
+        A journal offset known to lie before the first entry wanted; a cut remembers one, so that a restart need not
+        read the whole journal.
+
+    Raises
+    ------
+    JournalError
+        An entry is missing: retention removed it, or the state folder belongs to another log.
+    """
+    begin, end = log.begin_offsets(topics.JOURNAL)[0], journal_end(log)
+    position, expected = max(start, begin), after_step + 1
+    own = worker.encode()
+    while position < end:
+        batch = log.read(OffsetRange(topics.JOURNAL, 0, position, min(position + _PAGE, end)))
+        for key, value, offset in zip(batch.keys, batch.values, batch.offsets, strict=True):
+            if key != own or value is None:
+                continue
+            entry = _decode(value)
+            if entry.step < expected:
+                continue
+            if entry.step != expected:
+                raise JournalError(
+                    f"journal of worker {worker!r}: step {entry.step} at {topics.JOURNAL}[0] offset {offset}, expected "
+                    f"step {expected}: the entries between were removed by retention; start from a newer cut, or "
+                    'from an empty state folder with `engine.on_truncated_input = "earliest"`'
+                )
+            expected += 1
+            yield entry
+        position = max(batch.next_offset, position + 1)
+
+
+def last_step(log: EventLog, worker: str, start: int = 0) -> int:
+    """Return the newest journalled step of the worker at or after journal offset `start`; 0 when there is none."""
+    begin, end = log.begin_offsets(topics.JOURNAL)[0], journal_end(log)
+    position, newest, own = max(start, begin), 0, worker.encode()
+    while position < end:
+        batch = log.read(OffsetRange(topics.JOURNAL, 0, position, min(position + _PAGE, end)))
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            if key == own and value is not None:
+                newest = max(newest, _decode(value).step)
+        position = max(batch.next_offset, position + 1)
+    return newest
+
+
+def input_ranges(entry: JournalEntry) -> list[OffsetRange]:
+    """The input that the entry's step took, as ranges of the event topic."""
+    return [OffsetRange(topics.EVENTS, partition, start, stop) for partition, start, stop in entry.ranges]
+
+
+def positions_after(positions: dict[int, int]) -> dict[TopicPartition, int]:
+    """Engine positions (partition to offset) as log positions."""
+    return {TopicPartition(topics.EVENTS, partition): offset for partition, offset in positions.items()}

@@ -1,0 +1,556 @@
+"""The log on Apache Kafka: one transaction per step, stable transactional ids, explicit assignment, read_committed.
+
+What a commit is: messages, the journal's entry among them, and the input positions (as offsets of the consumer
+group `intentstream-WORKER`) in one transaction of the producer `intentstream-WORKER`. A second process with the same
+worker id fences the first. Nothing here subscribes, so no rebalance can take a partition away during a long step.
+
+Retention counts from the append here as in the embedded log: topics are created with LogAppendTime, since a replay of
+old events would otherwise be deleted as it arrives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import kafka
+import kafka.errors as errors
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
+from kafka.structs import OffsetAndMetadata
+
+from stream.log.base import (
+    CommitOutcomeUnknown,
+    LogError,
+    LogUnavailable,
+    Message,
+    OffsetOutOfRange,
+    OffsetRange,
+    RecordBatch,
+    TopicMismatch,
+    TopicPartition,
+    TopicSpec,
+    WriterFenced,
+)
+from stream.log.embedded import Mode, by_partition, check_sizes, compare_topics, missing
+from stream.log.kafkaclient import FENCED, bounded, connect, explained, translated
+from stream.log.kafkaconfig import KafkaConfig
+from stream.log.kafkafetch import Buffer, Fetcher
+
+logger = logging.getLogger(__name__)
+
+_GROUP_PREFIX: Final = "intentstream-"
+_BATCH_BYTES: Final = 64 * 1024  # of records in one produce batch; below max_message_bytes of every topic
+_MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
+_LINGER_MS: Final = 20  # a commit flushes at once; this only keeps half-full batches back while it is being filled
+_COORDINATOR_BUSY: Final = (
+    errors.CoordinatorNotAvailableError,
+    errors.CoordinatorLoadInProgressError,
+    errors.NotCoordinatorError,
+)
+_PAUSE_S: Final = 0.05
+
+
+class KafkaLog:
+    """One user's connection to Kafka; see `EventLog` for what the methods promise.
+
+    Parameters
+    ----------
+    url
+        `kafka://host:port[,host:port]`.
+    mode
+        `owner`: everything; `reader`: reads; `producer`: appends and reads.
+    config
+        Security and timeouts.
+    """
+
+    def __init__(self, url: str, mode: Mode = "owner", config: KafkaConfig | None = None) -> None:
+        parts = urlsplit(url)
+        if not parts.netloc or parts.path not in ("", "/") or parts.query:
+            raise LogError(f"log {url}: expected kafka://host:port[,host:port]")
+        if "@" in parts.netloc:
+            raise LogError("log kafka://: no user or password in the URL: use log.kafka.sasl_* in the configuration")
+        self.url = f"kafka://{parts.netloc}"
+        self._mode = mode
+        self._config = config or KafkaConfig()
+        self._options: dict[str, Any] = {
+            "bootstrap_servers": parts.netloc.split(","),
+            "bootstrap_timeout_ms": self._config.request_timeout_ms,
+            **self._config.client_options(),
+        }
+        self._poller: Fetcher | None = None
+        self._recovery: Fetcher | None = None
+        self._offsets_consumer: Any = None
+        self._appender: Any = None
+        self._producer: Any = None
+        self._worker: str | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._fenced: str | None = None
+        self._specs: dict[str, TopicSpec] = {}
+        self._partitions: dict[str, int] = {}
+        self._known_ends: dict[TopicPartition, int] = {}
+        self._turn = count()
+
+    # Topics
+
+    @contextlib.contextmanager
+    def _admin(self, doing: str) -> Iterator[Any]:
+        with explained(self.url, doing):
+            admin = connect(KafkaAdminClient, **self._options)
+            try:
+                yield admin
+            finally:
+                admin.close()
+
+    def create_topics(self, specs: Sequence[TopicSpec]) -> None:
+        """Create the topics that are missing; leave those that are there."""
+        if self._mode == "reader":
+            raise LogError(f"{self.url}: opened for reading, cannot create topics")
+        with self._admin("create topics") as admin:
+            there = set(admin.list_topics())
+            for spec in specs:
+                if spec.name not in there:
+                    topic = NewTopic(
+                        spec.name,
+                        num_partitions=spec.partitions,
+                        replication_factor=self._config.replication_factor,
+                        topic_configs=topic_settings(spec),
+                    )
+                    with contextlib.suppress(errors.TopicAlreadyExistsError):  # another process was faster
+                        admin.create_topics([topic], wait_for_metadata=True)
+        self._specs |= {spec.name: spec for spec in specs}
+
+    def check_topics(self, specs: Sequence[TopicSpec]) -> None:
+        """Raise `TopicMismatch` when a topic is missing or has another cleanup policy or number of partitions."""
+        with self._admin("check topics") as admin:
+            there = set(admin.list_topics())
+            names = [spec.name for spec in specs if spec.name in there]
+            partitions = {t["name"]: len(t["partitions"]) for t in admin.describe_topics(names)} if names else {}
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+            settings = admin.describe_configs(resources, config_filter="all").get("topic", {}) if names else {}
+        found: dict[str, TopicSpec | None] = {spec.name: None for spec in specs}
+        for name in names:
+            cleanup = settings[name]["cleanup.policy"]["value"]
+            found[name] = TopicSpec(name, partitions[name], cleanup="compact" if cleanup == "compact" else "delete")
+        compare_topics(specs, found, self.url)
+        for spec in specs:
+            limit = int(settings[spec.name]["max.message.bytes"]["value"])
+            if limit < spec.max_message_bytes:
+                raise TopicMismatch(
+                    f"topic {spec.name} has max.message.bytes={limit}, this version needs {spec.max_message_bytes}: "
+                    f"kafka-configs.sh --alter --entity-type topics --entity-name {spec.name} "
+                    f"--add-config max.message.bytes={spec.max_message_bytes}"
+                )
+        self._specs |= {spec.name: spec for spec in specs}
+
+    def partition_count(self, topic: str) -> int:
+        """Number of partitions; `TopicMismatch` when there is no such topic."""
+        known = self._partitions.get(topic)
+        if known is None:
+            with self._admin("look up a topic") as admin:
+                there = set(admin.list_topics())
+                if topic not in there:
+                    raise missing(topic, self.url)
+                known = self._partitions[topic] = len(admin.describe_topics([topic])[0]["partitions"])
+        return known
+
+    def _all(self, topic: str) -> list[Any]:
+        return [kafka.TopicPartition(topic, p) for p in range(self.partition_count(topic))]
+
+    def _uncommitted(self) -> Any:
+        """A read_uncommitted consumer: a read_committed one's end stops at the last stable offset."""
+        if self._offsets_consumer is None:
+            with explained(self.url, "connect"):
+                self._offsets_consumer = connect(
+                    kafka.KafkaConsumer,
+                    group_id=None,
+                    enable_auto_commit=False,
+                    auto_offset_reset="none",
+                    isolation_level="read_uncommitted",
+                    metrics_enabled=False,
+                    **self._options,
+                )
+        return self._offsets_consumer
+
+    def begin_offsets(self, topic: str) -> list[int]:
+        """First offset that is still there, per partition."""
+        partitions = self._all(topic)
+        with explained(self.url, f"ask for the begin of {topic}"):
+            found = self._uncommitted().beginning_offsets(partitions)
+        return [found[tp] for tp in partitions]
+
+    def end_offsets(self, topic: str) -> list[int]:
+        """Offset of the next record to come, per partition, records of open transactions included."""
+        partitions = self._all(topic)
+        with explained(self.url, f"ask for the end of {topic}"):
+            found = self._uncommitted().end_offsets(partitions)
+        ends = [found[tp] for tp in partitions]
+        self._known_ends |= {TopicPartition(topic, p): end for p, end in enumerate(ends)}
+        return ends
+
+    # Writing
+
+    def _spec(self, topic: str) -> TopicSpec:
+        spec = self._specs.get(topic)
+        if spec is None:
+            with self._admin("look up a topic") as admin:
+                if topic not in set(admin.list_topics()):
+                    raise missing(topic, self.url)
+                resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+                settings = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+            spec = self._specs[topic] = TopicSpec(
+                topic,
+                self.partition_count(topic),
+                cleanup="compact" if settings["cleanup.policy"]["value"] == "compact" else "delete",
+                max_message_bytes=int(settings["max.message.bytes"]["value"]),
+            )
+        return spec
+
+    def _placed(self, messages: Sequence[Message]) -> list[tuple[Message, int]]:
+        """Every message with its partition; refuses what the topics do not take, before anything is sent."""
+        if self._mode == "reader":
+            raise LogError(f"{self.url}: opened for reading, cannot append")
+        groups: dict[str, list[Message]] = {}
+        for message in messages:
+            groups.setdefault(message.topic, []).append(message)
+        placed: list[tuple[Message, int]] = []
+        for topic, group in groups.items():
+            spec = self._spec(topic)
+            keys = [m.key for m in group]
+            widest = max(sum(len(k) + len(v) for k, v in m.headers) for m in group)
+            check_sizes(spec, keys, [m.value for m in group], widest)
+            for partition, rows in by_partition(spec, keys, [m.partition for m in group]):
+                placed += [(m, partition) for m in group] if rows is None else [(group[i], partition) for i in rows]
+        return placed
+
+    def _new_producer(self, **settings: Any) -> Any:
+        return connect(
+            kafka.KafkaProducer,
+            acks="all",
+            batch_size=_BATCH_BYTES,
+            linger_ms=_LINGER_MS,
+            max_request_size=_MAX_REQUEST_BYTES,
+            max_block_ms=self._config.request_timeout_ms,
+            delivery_timeout_ms=max(self._config.commit_timeout_ms, self._config.request_timeout_ms + _LINGER_MS),
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+            **settings,
+            **self._options,
+        )
+
+    @staticmethod
+    def _send(producer: Any, placed: Sequence[tuple[Message, int]]) -> list[Any]:
+        send = producer.send
+        return [
+            send(m.topic, m.value, m.key, list(m.headers) if m.headers else None, partition, m.timestamp_ms)
+            for m, partition in placed
+        ]
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Append outside of any transaction; when this returns, the messages are durable, in order per partition.
+
+        After `LogUnavailable` some of them may have been written.
+        """
+        if not messages:
+            return
+        placed = self._placed(messages)
+        with explained(self.url, "append"):
+            if self._appender is None:
+                self._appender = self._new_producer()
+            futures = self._send(self._appender, placed)
+            self._appender.flush()
+            for future in futures:
+                future.get(timeout=0)
+
+    def append_columns(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps_ms: Sequence[int],
+    ) -> None:
+        """Like `append`, for many messages of one topic as columns of the same length."""
+        rows = zip(keys, values, timestamps_ms, strict=True)
+        self.append([Message(topic, key, value, ts) for key, value, ts in rows])
+
+    def claim(self, worker_id: str) -> None:
+        """Become the one writer that may `commit` as this worker; an earlier one gets `WriterFenced` from then on.
+
+        Waits until every transaction of an earlier writer is committed or aborted.
+        """
+        if self._mode != "owner":
+            raise LogError(f"{self.url}: opened as {self._mode}, only an owner may claim worker {worker_id}")
+        self._drop_producer()
+        doing = f"claim worker {worker_id}"
+        made: list[Any] = []
+
+        def connect() -> None:
+            made.append(
+                self._new_producer(
+                    transactional_id=_GROUP_PREFIX + worker_id,
+                    transaction_timeout_ms=self._config.transaction_timeout_ms,
+                )
+            )
+            made[0].init_transactions()
+
+        failure = bounded(connect, 2 * self._config.commit_timeout_ms, "kafka-claim")
+        if failure is not None:
+            if made:
+                made[0].close(timeout=0)
+            if isinstance(failure, TimeoutError):
+                raise LogUnavailable(f"{self.url}: cannot {doing}: {failure}") from failure
+            if not isinstance(failure, Exception):
+                raise failure
+            raise translated(failure, self.url, doing) from failure
+        self._producer, self._worker, self._fenced = made[0], worker_id, None
+        self._positions = self._group_offsets(worker_id)
+
+    def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
+        """Append the messages and record the input positions of the claimed worker, all or nothing, durably.
+
+        1. everything is checked that can be checked without the broker;
+        2. messages and group offsets go into one transaction; an error aborts it, and the same call may be made again;
+        3. the transaction is ended; an error here, or no answer, is `CommitOutcomeUnknown`: `claim` again, which
+           decides the transaction, then read the journal.
+        """
+        if self._worker is None:
+            raise LogError(f"{self.url}: commit without `claim` first")
+        if self._fenced is not None:
+            raise WriterFenced(self._fenced)
+        placed = self._placed(messages)
+        if self._producer is None:
+            raise CommitOutcomeUnknown(
+                f"{self.url}: the outcome of the last commit of worker {self._worker} is not known: claim it again"
+            )
+        if not placed and not positions:
+            return
+        ending: list[bool] = []
+        failure = bounded(
+            lambda: self._transaction(self._producer, placed, positions, ending),
+            self._config.commit_timeout_ms,
+            "kafka-commit",
+        )
+        if failure is None:
+            self._positions |= positions
+            return
+        self._failed_commit(failure, bool(ending))
+
+    def _transaction(
+        self,
+        producer: Any,
+        placed: Sequence[tuple[Message, int]],
+        positions: Mapping[TopicPartition, int],
+        ending: list[bool],
+    ) -> None:
+        producer.begin_transaction()
+        self._send(producer, placed)
+        if positions:
+            offsets = {
+                kafka.TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "", -1)
+                for tp, offset in positions.items()
+            }
+            producer.send_offsets_to_transaction(offsets, _GROUP_PREFIX + str(self._worker))
+        ending.append(True)
+        producer.commit_transaction()
+
+    def _failed_commit(self, failure: BaseException, ending: bool) -> None:
+        """Raise what a failed commit means. What is not certain is never guessed."""
+        doing = f"commit as worker {self._worker}"
+        if isinstance(failure, TimeoutError) and not isinstance(failure, errors.KafkaError):
+            # The thread of this commit may still go on: only a new claim decides.
+            self._drop_producer()
+            raise CommitOutcomeUnknown(f"{self.url}: {doing}: {failure}") from failure
+        if not isinstance(failure, Exception):
+            raise failure
+        if isinstance(failure, FENCED):
+            self._drop_producer()
+            self._fenced = str(translated(failure, self.url, doing))
+            raise WriterFenced(self._fenced) from failure
+        aborted = bounded(self._producer.abort_transaction, self._config.request_timeout_ms, "kafka-abort")
+        if aborted is None:
+            # Also after an error at the end: an abort is accepted only while the transaction is not committed.
+            error = translated(failure, self.url, doing)
+            raise error from failure
+        self._drop_producer()
+        if isinstance(aborted, FENCED):
+            self._fenced = str(translated(aborted, self.url, doing))
+            raise WriterFenced(self._fenced) from failure
+        raise CommitOutcomeUnknown(
+            f"{self.url}: {doing}: {type(failure).__name__}: {failure}"
+            + (" at the end of the transaction" if ending else "")
+        ) from failure
+
+    def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            bounded(lambda: producer.close(timeout=0), 5_000, "kafka-close")
+
+    def committed(self, worker_id: str) -> dict[TopicPartition, int]:
+        """The positions of the worker's last commit; empty when there was none."""
+        if worker_id == self._worker and self._producer is not None:
+            return dict(self._positions)
+        return self._group_offsets(worker_id)
+
+    def _group_offsets(self, worker_id: str) -> dict[TopicPartition, int]:
+        group = _GROUP_PREFIX + worker_id
+        with self._admin(f"read the positions of worker {worker_id}") as admin:
+            found = self._listed_offsets(admin, group)
+        if not found:
+            return {}
+        # The admin client may see offsets whose transaction is about to end; a read_committed consumer waits for it.
+        with explained(self.url, f"read the positions of worker {worker_id}"):
+            consumer = connect(
+                kafka.KafkaConsumer,
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                isolation_level="read_committed",
+                metrics_enabled=False,
+                **self._options,
+            )
+            try:
+                offsets = {tp: consumer.committed(tp, timeout_ms=self._config.request_timeout_ms) for tp in found}
+            finally:
+                consumer.close(autocommit=False, timeout_ms=1000)
+        return {TopicPartition(tp.topic, tp.partition): at for tp, at in offsets.items() if at is not None and at >= 0}
+
+    def _listed_offsets(self, admin: Any, group: str) -> Mapping[Any, Any]:
+        """The group's offsets; a new broker first creates the topic for them, which takes a second."""
+        deadline = time.monotonic() + self._config.request_timeout_ms / 1000
+        while True:
+            try:
+                found: Mapping[Any, Any] = admin.list_group_offsets({group: None}).get(group, {})
+                return found
+            except errors.GroupIdNotFoundError:
+                return {}
+            except _COORDINATOR_BUSY:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    # Reading
+
+    def poll(self, positions: Mapping[TopicPartition, int], max_records: int, max_wait_ms: int) -> list[RecordBatch]:
+        """Committed records from these positions on; waits at most `max_wait_ms` for the first."""
+        if self._poller is None:
+            self._poller = Fetcher(self.url, self._options)
+        for topic in {tp.topic for tp in positions}:
+            self.partition_count(topic)
+        deadline = time.monotonic() + max_wait_ms / 1000
+        buffers = self._poller.buffers(positions, keep_others=False)
+        while True:
+            ready = sum(map(len, buffers.values()))
+            if ready < max_records:
+                left = 0.0 if ready else max(0.0, deadline - time.monotonic())
+                self._poller.fill(1000 * left)
+            batches = self._dealt(buffers, max_records)
+            if batches or time.monotonic() >= deadline:
+                return batches
+
+    def _dealt(self, buffers: Mapping[TopicPartition, Buffer], max_records: int) -> list[RecordBatch]:
+        """Equal parts of what is buffered; what one partition does not need goes to the others."""
+        waiting = sorted((tp for tp in buffers if len(buffers[tp])), key=lambda tp: len(buffers[tp]))
+        quotas: dict[TopicPartition, int] = {}
+        left = max_records
+        turn = next(self._turn)
+        for i in range(len(waiting)):
+            # Fewer records than partitions: the turn decides who gets one.
+            tp = waiting[i] if left >= len(waiting) else waiting[(turn + i) % len(waiting)]
+            share = left // (len(waiting) - i) if left >= len(waiting) - i else min(1, left)
+            quotas[tp] = min(len(buffers[tp]), share)
+            left -= quotas[tp]
+        batches = []
+        for tp in sorted(buffers):
+            buffer = buffers[tp]
+            before = buffer.position
+            batch = buffer.take(tp, quotas.get(tp, 0))
+            if batch.next_offset > before:
+                batches.append(batch)
+        return batches
+
+    def read(self, span: OffsetRange) -> RecordBatch:
+        """Exactly the committed records of the range, for recovery; `OffsetOutOfRange` when some are gone.
+
+        `LogUnavailable` when a transaction of another writer stays open inside the range.
+        """
+        tp = TopicPartition(span.topic, span.partition)
+        if span.stop > self._known_ends.get(tp, -1):
+            end = self.end_offsets(span.topic)[span.partition]
+            if span.stop > end:
+                raise OffsetOutOfRange(f"{tp} of {self.url}: offsets up to {span.stop} asked for, the end is {end}")
+        if span.start >= span.stop:
+            return RecordBatch(span.topic, span.partition, [], [], [], [], [], span.stop)
+        if self._recovery is None:
+            self._recovery = Fetcher(self.url, self._options)
+        parts: list[RecordBatch] = []
+        buffer = self._recovery.buffers({tp: span.start}, keep_others=True)[tp]
+        deadline = time.monotonic() + self._config.request_timeout_ms / 1000
+        try:
+            while buffer.position < span.stop:
+                batch = buffer.take(tp, span.stop - span.start, span.stop)
+                if len(batch):
+                    parts.append(batch)
+                    deadline = time.monotonic() + self._config.request_timeout_ms / 1000
+                elif buffer.position < span.stop and not self._recovery.fill(500) and time.monotonic() > deadline:
+                    raise LogUnavailable(f"{tp} of {self.url}: offsets [{buffer.position}, {span.stop}) do not come")
+        except OffsetOutOfRange as exc:
+            begin = self.begin_offsets(span.topic)[span.partition]
+            raise OffsetOutOfRange(
+                f"{tp} of {self.url}: offsets [{span.start}, {span.stop}) asked for, the first one there is {begin}"
+            ) from exc
+        return _joined(span, parts)
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+        self._drop_producer()
+        if self._appender is not None:
+            bounded(lambda: self._appender.close(timeout=1), 5_000, "kafka-close")
+        for fetcher in (self._poller, self._recovery):
+            if fetcher is not None:
+                fetcher.close()
+        if self._offsets_consumer is not None:
+            self._offsets_consumer.close(autocommit=False, timeout_ms=1000)
+        self._appender = self._poller = self._recovery = self._offsets_consumer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _joined(span: OffsetRange, parts: Sequence[RecordBatch]) -> RecordBatch:
+    if len(parts) == 1:
+        one = parts[0]
+        columns = (one.offsets, one.keys, one.values, one.timestamps_ms, one.headers)
+        return RecordBatch(span.topic, span.partition, *columns, span.stop)
+    return RecordBatch(
+        span.topic,
+        span.partition,
+        [x for p in parts for x in p.offsets],
+        [x for p in parts for x in p.keys],
+        [x for p in parts for x in p.values],
+        [x for p in parts for x in p.timestamps_ms],
+        [x for p in parts for x in p.headers],
+        span.stop,
+    )
+
+
+def topic_settings(spec: TopicSpec) -> dict[str, str]:
+    """The settings of a topic on Kafka."""
+    settings = {
+        "cleanup.policy": spec.cleanup,
+        "max.message.bytes": str(spec.max_message_bytes),
+        "message.timestamp.type": "LogAppendTime",
+    }
+    if spec.cleanup == "delete":
+        settings["retention.ms"] = str(-1 if spec.retention_ms is None else spec.retention_ms)
+        settings["retention.bytes"] = str(-1 if spec.retention_bytes is None else spec.retention_bytes)
+    return settings

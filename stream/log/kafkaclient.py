@@ -1,0 +1,82 @@
+"""Connections to Kafka: clients made so that a failure leaves nothing behind, and the client's errors as ours."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import kafka.errors as errors
+from kafka.net.compat import KafkaNetClient
+
+from stream.log.base import LogError, LogUnavailable, MessageTooLarge, WriterFenced
+
+FENCED: Final = (errors.ProducerFencedError, errors.InvalidProducerEpochError, errors.FencedInstanceIdError)
+_UNREACHABLE: Final = (errors.RetriableError, errors.KafkaConnectionError, errors.KafkaTimeoutError)
+
+
+def connect(kind: Callable[..., Any], **settings: Any) -> Any:
+    """Make a client of this kind; when its constructor fails, the thread and the sockets it had opened are closed.
+
+    kafka-python starts its network thread before it looks for the brokers and forgets it when there are none: a worker
+    that waits an hour for its broker would keep one thread for each try.
+    """
+    opened: list[Any] = []
+
+    def network(**configs: Any) -> Any:
+        opened.append(KafkaNetClient(**configs))
+        return opened[-1]
+
+    try:
+        return kind(kafka_client=network, **settings)
+    except BaseException:
+        for one in opened:
+            one.close()
+        raise
+
+
+def translated(exc: Exception, url: str, doing: str) -> LogError:
+    """The error of ours for one of the client's, with what was being done."""
+    if isinstance(exc, LogError):
+        return exc
+    what = f"{url}: cannot {doing}: {type(exc).__name__}: {' '.join(str(exc).split())}"
+    if isinstance(exc, FENCED):
+        return WriterFenced(f"{what}: another process runs as this worker, this one must stop")
+    if isinstance(exc, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):
+        return MessageTooLarge(f"{what}: the topic's max.message.bytes is smaller than this version needs")
+    if isinstance(exc, errors.SaslAuthenticationFailedError):
+        return LogError(f"{what}: check log.kafka.sasl_username and the password it names")
+    if isinstance(exc, errors.AuthorizationError):
+        return LogError(f"{what}: give this user the right on the brokers")
+    if isinstance(exc, _UNREACHABLE):
+        return LogUnavailable(
+            f"{what}: is the broker running, and is the protocol {'/'.join(('PLAINTEXT', 'SSL'))} right?"
+        )
+    return LogError(what)
+
+
+@contextlib.contextmanager
+def explained(url: str, doing: str) -> Iterator[None]:
+    """Raise the client's errors as ours, with what was being done."""
+    try:
+        yield
+    except (errors.KafkaError, OSError, ValueError, TypeError) as exc:
+        raise translated(exc, url, doing) from exc
+
+
+def bounded(call: Callable[[], None], timeout_ms: int, name: str) -> BaseException | None:
+    """Run the call, which may hang, and give its error; `TimeoutError` when it is still not back after the time."""
+    outcome: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            call()
+            outcome.append(None)
+        except BaseException as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join(timeout_ms / 1000)
+    return outcome[0] if outcome else TimeoutError(f"no answer within {timeout_ms} ms")

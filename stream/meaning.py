@@ -1,0 +1,288 @@
+"""What the engine does about intents and drift: shifts with their cause, the catalogue, episodes and their actions.
+
+Called by the engine between the learner and the messages; deterministic, everything remembered is in `to_state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from learner import (
+    Change,
+    DriftMonitor,
+    Effects,
+    IntentInfo,
+    Learner,
+    Observed,
+    ShiftRule,
+    Standing,
+    Taken,
+    history_before,
+    model_moved,
+    name_intent,
+    strongest,
+)
+from stream import topics
+from stream.config import Config
+from stream.log.base import Message
+from stream.messages import DriftAlert, Intent, IntentShift
+from stream.outputs import Coordinates, shift_message
+
+_FORMAT: Final = 1
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a step showed besides what the learner took; filled by the engine while the step goes on."""
+
+    records: int = 0
+    dead_letters: int = 0
+    events: int = 0
+    served: int = 0
+    hits: int = 0
+    taken: Taken | None = None
+    items: NDArray[np.int64] | None = None
+
+
+class Meaning:
+    """Shifts, catalogue, drift.
+
+    Parameters
+    ----------
+    config
+        Its sections `shifts`, `drift` and `engine`.
+    learner
+        Asked about users; `after_learning` lets it re-seed dead intents.
+    titles
+        Title and category by item id, from the file given with `--items`; names the intents.
+    """
+
+    def __init__(self, config: Config, learner: Learner, titles: Mapping[str, tuple[str, str]] | None = None) -> None:
+        self._config = config
+        self._learner = learner
+        self._titles = dict(titles or {})
+        self._rule = ShiftRule(config.shifts)
+        self._monitor = DriftMonitor(config.drift, config.learner.seed)
+        self._movement = 0.0
+        self._refused = 0
+        self._dead: list[int] = []  # intents whose tombstone is still to be published
+        self._catalogued_at = -1  # records at which the catalogue was last published
+
+    # -- shifts -----------------------------------------------------------------------------------------------------
+
+    def follow(
+        self,
+        where: Coordinates,
+        histories: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        events: NDArray[np.int64],
+        records: NDArray[Any],
+        counters: dict[str, int],
+        step: int,
+    ) -> list[Message]:
+        """Look where the touched users stand now; returns the shifts to publish.
+
+        Parameters
+        ----------
+        where
+            Coordinates of the U users.
+        histories, actions
+            (U, L) handles and action codes after the step.
+        events
+            (U,) events of each user in the step, at least 1.
+        records
+            (U,) records of the users, changed in place.
+        counters
+            `shifts` and `model_shifts` are added to.
+        step
+            Engine step.
+        """
+        held = records["intent"].astype(np.int32)
+        view = self._learner.intents(histories, actions, held)
+        standing = Standing(
+            held,
+            records["intent_events"].astype(np.int64),
+            records["candidate"].astype(np.int32),
+            records["candidate_count"].astype(np.int64),
+            records["spare"].astype(np.int64),
+        )
+        moves = self._rule.look(standing, view.nearest, view.lead, events, view.retired)
+        after = moves.standing
+        records["intent"], records["intent_events"] = after.intent, after.events
+        records["candidate"], records["candidate_count"] = after.candidate, after.waited
+        records["spare"] = after.level
+        rows = np.flatnonzero(moves.shifted)
+        if not len(rows):
+            return []
+        old, old_actions = history_before(histories[rows], actions[rows], moves.changed[rows])
+        old_nearest = self._learner.intents(old, old_actions).nearest
+        by_model = model_moved(old_nearest, view.nearest[rows]) | view.retired[rows]
+        counters["shifts"] += int((~by_model).sum())
+        counters["model_shifts"] += int(by_model.sum())
+        shown = rows if self._config.shifts.publish_model_shifts else rows[~by_model]
+        caused = dict(zip(rows.tolist(), by_model.tolist(), strict=True))
+        evidence = self._evidence(histories[shown], actions[shown], held[shown], view.nearest[shown])
+        return [
+            shift_message(
+                where,
+                row,
+                IntentShift(
+                    user=where.users[row].decode(),
+                    from_intent=int(held[row]),
+                    to_intent=int(view.nearest[row]),
+                    cause="model" if caused[row] else "user",
+                    confidence=round(float(moves.confidence[row]), 4),
+                    evidence=items,
+                    held_for=int(moves.held_for[row]),
+                    step=step,
+                    as_of=where.as_of(row),
+                ),
+            )
+            for row, items in zip(shown.tolist(), evidence, strict=True)
+        ]
+
+    def _evidence(
+        self,
+        histories: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        origin: NDArray[np.int32],
+        to: NDArray[np.int32],
+    ) -> list[list[str]]:
+        """The items that drew each of m users to the new intent, strongest first."""
+        shifts = self._config.shifts
+        newest, codes = histories[:, -shifts.evidence_window :], actions[:, -shifts.evidence_window :]
+        if not len(newest) or not shifts.evidence:
+            return [[] for _ in range(len(newest))]
+        handles = strongest(newest, self._learner.pull(newest, codes, origin, to), shifts.evidence)
+        ids = self._learner.item_ids(handles.ravel())
+        k = shifts.evidence
+        return [[item for item in ids[start : start + k] if item] for start in range(0, len(ids), k)]
+
+    # -- drift ------------------------------------------------------------------------------------------------------
+
+    def watch(self, tally: Tally, number: int, ts: int, step: int) -> list[Message]:
+        """Give the step to the detectors; returns the alerts.
+
+        Parameters
+        ----------
+        tally
+            What the step showed.
+        number
+            Records taken so far, this step included.
+        ts
+            Newest event time so far, epoch milliseconds.
+        step
+            Engine step.
+        """
+        taken, nobody = tally.taken, np.zeros(0, dtype=np.int64)
+        seen = Observed(
+            events=tally.events,
+            records=tally.records,
+            dead_letters=tally.dead_letters,
+            ts=ts,
+            served=tally.served,
+            hits=tally.hits,
+            loss=float("nan") if taken is None else taken.loss,
+            distance=float("nan") if taken is None else taken.distance,
+            intents=nobody if taken is None else taken.intents,
+            items=nobody if tally.items is None else tally.items,
+            new_items=0 if taken is None else taken.new_items,
+            movement=self._movement,
+            refused=self._refused,
+        )
+        self._movement, self._refused = 0.0, 0
+        return [self._alert(change, step) for change in self._monitor.step(seen, number)]
+
+    def _alert(self, change: Change, step: int) -> Message:
+        alert = DriftAlert(
+            episode=change.episode,
+            state=change.state,
+            kind=change.kind,
+            signals=list(change.signals),
+            detector=change.detector,
+            before=round(change.before, 6),
+            after=round(change.after, 6),
+            since_event=change.since_event,
+            since_ts=change.since_ts,
+            at_event=change.at_event,
+            action="+".join(change.actions),
+            step=step,
+            ts=change.ts,
+        )
+        return Message(topics.DRIFT_ALERTS, change.signals[0].encode(), _encode(alert), change.ts)
+
+    def effects(self) -> Effects:
+        """What the open episode's actions ask of the learning after this step."""
+        return self._monitor.effects()
+
+    def notes(self) -> dict[str, str]:
+        """For the journal: the actions in force."""
+        effects, neutral = self._monitor.effects(), Effects()
+        asked = {name: value for name, value in effects._asdict().items() if value != getattr(neutral, name)}
+        return {f"drift.{name}": str(value) for name, value in asked.items()}
+
+    def after_learning(self, number: int, refused: int) -> None:
+        """Call after every step's learning, also when there was none: measures the centres, places dead ones anew."""
+        effects = self._monitor.effects()
+        turned = self._learner.tracker.turn(number, effects.reseed)
+        self._movement += turned.movement
+        self._refused += refused
+        self._dead += [birth.died for birth in turned.births]
+        self._monitor.acted()
+
+    # -- catalogue --------------------------------------------------------------------------------------------------
+
+    def catalogue(self, number: int, ts: int, step: int) -> list[Message]:
+        """The intents' entries, when they are due, and tombstones of the dead."""
+        if not self._dead and number - self._catalogued_at < self._config.engine.catalog_events:
+            return []
+        self._catalogued_at = number
+        gone = [Message(topics.INTENT_CATALOG, str(intent).encode(), None, ts) for intent in self._dead]
+        self._dead = []
+        return gone + [self._entry(info, ts, step) for info in self._learner.catalog(turn_map=True)]
+
+    def _entry(self, info: IntentInfo, ts: int, step: int) -> Message:
+        entry = Intent(
+            intent=info.intent,
+            name=name_intent(info.items, self._titles),
+            top_items=info.items,
+            share=round(min(max(info.share, 0.0), 1.0), 6),
+            separation=round(info.separation, 4),
+            speed=round(info.speed, 4),
+            position=[round(place, 4) for place in info.position],
+            born_at=info.born_at,
+            step=step,
+            ts=ts,
+        )
+        return Message(topics.INTENT_CATALOG, str(info.intent).encode(), _encode(entry), ts)
+
+    # -- durable ----------------------------------------------------------------------------------------------------
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, JSON-able, exact."""
+        return {
+            "format": _FORMAT,
+            "rule": self._rule.to_state(),
+            "monitor": self._monitor.to_state(),
+            "movement": self._movement,
+            "refused": self._refused,
+            "dead": self._dead,
+            "catalogued_at": self._catalogued_at,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `to_state` gave."""
+        self._rule.load_state(state["rule"])
+        self._monitor.load_state(state["monitor"])
+        self._movement, self._refused = state["movement"], state["refused"]
+        self._dead, self._catalogued_at = list(state["dead"]), state["catalogued_at"]
+
+
+__all__ = ["Meaning", "Tally"]

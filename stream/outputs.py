@@ -1,0 +1,109 @@
+"""From arrays to messages: what the engine found, in the form in which it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from learner import Ranking
+from stream import topics
+from stream.events import Bad
+from stream.log.base import Message, RecordBatch
+from stream.messages import AsOf, ErasureReceipt, IntentShift, Recommendations, Recommended, Source
+
+SOURCES: Final[tuple[Source, ...]] = ("model", "intent", "popular")
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Where each touched user's newest event of the step came from: arrays of length U."""
+
+    users: list[bytes]
+    partitions: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    ts: NDArray[np.int64]  # epoch milliseconds
+
+    def as_of(self, row: int) -> AsOf:
+        """Return the coordinates of user `row` as they are published."""
+        return AsOf(partition=int(self.partitions[row]), offset=int(self.offsets[row]), ts=int(self.ts[row]))
+
+
+def recommendation_messages(
+    where: Coordinates,
+    rows: NDArray[np.int64],
+    ranking: Ranking,
+    items: Sequence[Sequence[str]],
+    because: Sequence[Sequence[str]],
+    intents: NDArray[np.int64],
+    step: int,
+    model_step: int,
+) -> list[Message]:
+    """Build one message per user in `rows` (indices into `where` and `ranking`).
+
+    `items` and `because` hold the ids of those rows, in their order; `intents` (U,) is -1 for a cold user.
+    """
+    scores = np.round(ranking.scores[rows].astype(np.float64), 4).tolist()
+    sources = ranking.source[rows].tolist()
+    messages = []
+    for row, ids, score, source, reasons in zip(rows.tolist(), items, scores, sources, because, strict=True):
+        listed = [Recommended(item=item, score=value) for item, value in zip(ids, score, strict=False)]
+        intent = int(intents[row])
+        body = Recommendations(
+            user=where.users[row].decode(),
+            items=listed,
+            intent=None if intent < 0 else intent,
+            source=SOURCES[source],
+            because=list(reasons),
+            step=step,
+            model_step=model_step,
+            as_of=where.as_of(row),
+        )
+        messages.append(Message(topics.RECOMMENDATIONS, where.users[row], _encode(body), int(where.ts[row])))
+    return messages
+
+
+def shift_message(where: Coordinates, row: int, shift: IntentShift) -> Message:
+    """Wrap a shift of user `row`."""
+    return Message(topics.INTENT_SHIFTS, where.users[row], _encode(shift), int(where.ts[row]))
+
+
+def dead_letter(batch: RecordBatch, bad: Bad) -> Message:
+    """Build the dead letter of one bad record: its own bytes, and in the headers why and where it came from."""
+    headers = (
+        ("reason", bad.reason.encode()),
+        ("field", bad.field.encode()),
+        ("value", bad.value.encode()),
+        ("rule", bad.rule.encode()),
+        ("topic", batch.topic.encode()),
+        ("partition", str(batch.partition).encode()),
+        ("offset", str(batch.offsets[bad.index]).encode()),
+    )
+    return Message(
+        topics.DEAD_LETTERS, batch.keys[bad.index], batch.values[bad.index], batch.timestamps_ms[bad.index], headers
+    )
+
+
+def erasure_messages(user: bytes, step: int, as_of: AsOf) -> list[Message]:
+    """Build the tombstone of the user's list and the receipt."""
+    receipt = ErasureReceipt(
+        user=user.decode(),
+        erased=["history", "recommendations", "replay memory", "pending evaluation", "intent"],
+        remains={
+            "weights and item counts": "not stored per user; they fade as the model goes on learning",
+            "older cuts": "removed when the newest `engine.keep_cuts` cuts have replaced them",
+            topics.EVENTS: "removed by the input topic's own retention",
+            topics.INTENT_SHIFTS: "removed by the topic's own retention",
+        },
+        step=step,
+        as_of=as_of,
+    )
+    return [
+        Message(topics.RECOMMENDATIONS, user, None, as_of.ts),
+        Message(topics.ERASURES, user, _encode(receipt), as_of.ts),
+    ]

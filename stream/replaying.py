@@ -1,0 +1,201 @@
+"""`intentstream replay`: a file through the engine, step by step, with a report at the end and simple baselines
+beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from learner import ItemToItemBaseline, PopularBaseline, RankMetrics
+from state import CutStore, MemoryUserStore, append
+from stream import topics
+from stream.config import Config
+from stream.engine import Engine
+from stream.errors import SourceError
+from stream.events import Decoder
+from stream.log.base import RecordBatch
+from stream.sources.replay import EventFile
+
+_HEAD: Final = 1 << 16  # bytes of the file that tell it from others
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayProgress:
+    """How far a replay is; given to the caller after every step."""
+
+    records: int
+    fraction: float
+    engine: Engine
+
+
+class Baselines:
+    """The simple baselines over the same records, with histories of their own, so that they see nothing of the
+    engine.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._decoder = Decoder(config.actions)
+        self._liked = np.array(config.actions.weights()) > 0
+        self._handles: dict[str, int] = {}
+        self._ttl_ms = config.state.history_ttl_ms
+        self._users = MemoryUserStore(
+            Path(), partitions=1, max_len=config.learner.max_len, list_len=1, history_ttl_ms=self._ttl_ms
+        )
+        self._methods = {"popular": PopularBaseline(), "item_to_item": ItemToItemBaseline()}
+        self._metrics = {name: RankMetrics() for name in self._methods}
+
+    def take(self, batch: RecordBatch) -> None:
+        """Rank each event's item, then count the event."""
+        decoded = self._decoder.decode(batch.values, batch.keys)
+        if not decoded.users:
+            return
+        row_of = {user: row for row, user in enumerate(dict.fromkeys(decoded.users))}
+        user_index = np.array([row_of[user] for user in decoded.users], dtype=np.int64)
+        items = np.array([self._handles.setdefault(item, len(self._handles) + 1) for item in decoded.items])
+        users = list(row_of)
+        done = append(self._users.read(0, users), user_index, items, decoded.ts, decoded.actions, ttl_ms=self._ttl_ms)
+        self._users.write(0, users, done.records)
+        taken = np.flatnonzero(done.accepted)
+        contexts = np.where(self._liked[done.context_actions[taken]], done.contexts[taken], 0)
+        for name, method in self._methods.items():
+            ranks = method.take(contexts, items[taken])
+            self._metrics[name].add(ranks[self._liked[decoded.actions[taken]]])
+
+    def result(self) -> dict[str, dict[str, float]]:
+        """Accuracy by baseline."""
+        return {name: metrics.result() for name, metrics in self._metrics.items()}
+
+
+def replay(
+    config: Config,
+    file: EventFile,
+    state: Path,
+    *,
+    keep: bool,
+    step_events: int,
+    baselines: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[ReplayProgress], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
+    """Send the file's records through an engine; returns the report.
+
+    Parameters
+    ----------
+    config
+        With `log.partitions` 1: a file has one order.
+    state
+        State folder; with `keep` it gets cuts and is continued when it holds some of the same file.
+    step_events
+        Records of one step.
+    stop
+        Asked after every step; when true the replay ends there, with a cut.
+
+    Raises
+    ------
+    SourceError
+        The state folder belongs to another file.
+    """
+    began = clock()
+    if keep:
+        _claim_folder(state, file.path, step_events)
+        engine = Engine.open(config, state)
+    else:
+        engine = Engine(config, state, CutStore(state / "cuts"))
+    beside = Baselines(config) if baselines else None
+    inside = 0.0  # seconds in the engine: decode, step, learn
+    done = engine.positions[0]
+    here = 0
+    try:
+        for batch in _batches(file, step_events):
+            if beside is not None:
+                beside.take(batch)
+            if batch.next_offset <= done:
+                continue
+            mark = clock()
+            result = engine.step([batch])
+            engine.learn(engine.plan_learning(result.events, 0))
+            if keep and result.step % config.engine.cut_every_steps == 0:
+                engine.cut()
+            inside += clock() - mark
+            here += len(batch)
+            if on_step is not None:
+                on_step(ReplayProgress(batch.next_offset, file.fraction, engine))
+            if stop():
+                break
+        if keep:
+            engine.cut()
+        return _report(engine, beside, clock() - began, inside, here)
+    finally:
+        engine.close()
+
+
+def _batches(file: EventFile, step_events: int) -> Iterator[RecordBatch]:
+    """The file's records as steps of exactly `step_events`, the last one may be shorter."""
+    keys: list[bytes | None] = []
+    values: list[bytes | None] = []
+    start = 0
+
+    def batch(n: int) -> RecordBatch:
+        return RecordBatch(
+            topics.EVENTS, 0, list(range(start, start + n)), keys[:n], values[:n], [0] * n, [()] * n, start + n
+        )
+
+    for chunk in file:
+        keys += chunk.keys
+        values += chunk.values
+        while len(values) >= step_events:
+            yield batch(step_events)
+            del keys[:step_events], values[:step_events]
+            start += step_events
+    if values:
+        yield batch(len(values))
+
+
+def _claim_folder(state: Path, path: Path, step_events: int) -> None:
+    """Remember which file the folder belongs to; refuse another one."""
+    with path.open("rb") as opened:
+        identity = {"head": hashlib.blake2b(opened.read(_HEAD), digest_size=16).hexdigest(), "step_events": step_events}
+    mark = state / "replay.json"
+    if not mark.exists():
+        state.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps(identity))
+        return
+    stored = json.loads(mark.read_text())
+    if stored != identity:
+        what = "steps of another size" if stored["head"] == identity["head"] else "another file"
+        raise SourceError(f"{state}: holds the replay of {what}: give --state another folder")
+
+
+def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: float, records: int) -> dict[str, Any]:
+    counters, gauges = engine.counters, engine.gauges()
+    return {
+        "events": counters["events"],
+        "users": counters["users"],
+        "items": int(gauges["items"]),
+        "dead_letters": counters["dead_letters"],
+        "duplicates": counters["duplicates"],
+        "late": counters["late"],
+        "seconds": round(seconds, 3),
+        "engine_seconds": round(inside, 3),
+        "events_per_second": round(records / inside, 1) if inside else 0.0,
+        "prequential": engine.prequential.result(),
+        "served": engine.served.result(),
+        "baselines": beside.result() if beside is not None else {},
+        "intents": {"active": gauges["intents_active"], "effective": gauges["intents_effective"]},
+        "recommendations": counters["recommendations"],
+        "shifts": counters["shifts"],
+        "learn_steps": counters["learn_steps"],
+        "learn_refused": counters["learn_refused"],
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "digest": engine.digest(),
+    }

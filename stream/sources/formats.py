@@ -1,0 +1,542 @@
+"""The formats that a file of events may have: how each is recognised, and how its lines become chunks of records."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import SourceError
+from stream.events import MAX_TS, MIN_TS, BehaviorEvent
+
+Format = Literal["csv", "jsonl", "parquet", "movielens", "elcrec"]
+Role = Literal["user", "item", "ts", "action", "value"]
+
+SAMPLE: Final = 1000  # records that are looked at to find out what a file is
+_NAMES: Final[dict[Role, tuple[str, ...]]] = {
+    "user": ("user", "user_id", "userid", "uid", "visitorid", "visitor_id", "customer_id", "reviewerid"),
+    "item": ("item", "item_id", "itemid", "iid", "product_id", "movieid", "movie_id", "asin", "article_id"),
+    "ts": ("ts", "timestamp", "time", "timestamp_ms", "unixreviewtime", "event_time"),
+    "action": ("action",),
+    "value": ("value", "rating"),
+}
+_MOVIELENS: Final[dict[Role, str]] = {"user": "0", "item": "1", "value": "2", "ts": "3"}
+_UNITS: Final = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # times this are ms
+_ELCREC_TS: Final = 946_684_800_000  # 2000-01-01: the format has no times
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class EventChunk:
+    """Records `start` to `start + len(chunk)` of a file: columns of the rows, and the lines that are no rows.
+
+    index (n,): place of each row in the chunk. broken: place in the chunk and bytes of each other line.
+    """
+
+    start: int
+    users: list[str]
+    items: list[str]
+    ts: NDArray[np.int64]  # epoch milliseconds
+    index: NDArray[np.int64]
+    actions: list[str | None] | None = None
+    numbers: list[float | None] | None = None  # the column `value`
+    broken: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.users) + len(self.broken)
+
+    @cached_property
+    def keys(self) -> list[bytes | None]:
+        """The user of each record; None for a line that is no row."""
+        return self._with_broken([user.encode() for user in self.users], keep=False)
+
+    @cached_property
+    def values(self) -> list[bytes]:
+        """Each record as it goes onto the log."""
+        rows = zip(self.users, self.items, self.ts.tolist(), strict=True)
+        if self.actions is None and self.numbers is None:
+            made = [_encode(BehaviorEvent(user=user, item=item, ts=ts)) for user, item, ts in rows]
+        else:
+            none = [None] * len(self.users)
+            more = zip(rows, self.actions or none, self.numbers or none, strict=True)
+            made = [
+                _encode(BehaviorEvent(user=user, item=item, ts=ts, action=action, value=value))
+                for (user, item, ts), action, value in more
+            ]
+        return self._with_broken(made, keep=True)
+
+    def _with_broken(self, rows: list[Any], *, keep: bool) -> list[Any]:
+        if not self.broken:
+            return rows
+        whole: list[Any] = [None] * len(self)
+        for place, row in zip(self.index.tolist(), rows, strict=True):
+            whole[place] = row
+        for place, line in self.broken if keep else ():
+            whole[place] = line
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found out about a file."""
+
+    format: Format
+    gzipped: bool
+    columns: dict[Role, str]  # our name to the file's
+    unit: str  # of the times: seconds, milliseconds, …, or "none"
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        columns = ", ".join(f"{role} = {name}" for role, name in self.columns.items())
+        parts = [self.format + (", gzipped" if self.gzipped else ""), columns, f"times in {self.unit}", *self.notes]
+        return "; ".join(part for part in parts if part)
+
+
+class Parser:
+    """Turns lines into chunks; one subclass per format."""
+
+    facts: Facts
+    rows: int | None = None
+
+    def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
+        """Yield chunks of `n` records, the last one smaller; `lines` begins at the start of the file."""
+        raise NotImplementedError
+
+
+class _Separated(Parser):
+    """Rows of separated fields: CSV in its variants, and MovieLens."""
+
+    def __init__(self, facts: Facts, separator: bytes, places: dict[Role, int], width: int, header: bool) -> None:
+        self.facts = facts
+        self._separator, self._places, self._width, self._header = separator, places, width, header
+        self._factor = _UNITS[facts.unit]
+
+    def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
+        if self._header:
+            next(lines, None)
+        start = 0
+        while part := list(islice(lines, n)):
+            yield self._good(start, part) or self._line_by_line(start, part)
+            start += len(part)
+
+    def _good(self, start: int, lines: list[bytes]) -> EventChunk | None:
+        """All lines at once, when they are all rows without quotes."""
+        separator, width = self._separator, self._width
+        rows = [line.split(separator) for line in lines]
+        if set(map(len, rows)) != {width} or (separator != b"::" and any([b'"' in line for line in lines])):
+            return None
+        return self._columns(start, list(zip(*rows, strict=True)), np.arange(len(lines)), [])
+
+    def _line_by_line(self, start: int, lines: list[bytes]) -> EventChunk:
+        rows: list[list[bytes]] = []
+        index: list[int] = []
+        broken: list[tuple[int, bytes]] = []
+        for place, line in enumerate(lines):
+            row = split_quoted(line, self._separator)
+            if (
+                len(row) == self._width
+                and self._columns(start, [(cell,) for cell in row], np.arange(1), []) is not None
+            ):
+                rows.append(row)
+                index.append(place)
+            else:
+                broken.append((place, line))
+        columns = list(zip(*rows, strict=True)) if rows else [()] * self._width
+        made = self._columns(start, columns, np.array(index, dtype=np.int64), broken)
+        assert made is not None
+        return made
+
+    def _columns(
+        self,
+        start: int,
+        columns: Sequence[tuple[bytes, ...]],
+        index: NDArray[np.int64],
+        broken: list[tuple[int, bytes]],
+    ) -> EventChunk | None:
+        """The chunk of these rows; None when a cell of any is not what it should be."""
+        places = self._places
+        try:
+            users = [cell.decode() for cell in columns[places["user"]]]
+            items = [cell.decode() for cell in columns[places["item"]]]
+            ts = to_milliseconds(columns[places["ts"]], self._factor)
+            actions = [c.decode() or None for c in columns[places["action"]]] if "action" in places else None
+            numbers = [float(c) if c else None for c in columns[places["value"]]] if "value" in places else None
+        except (ValueError, OverflowError):
+            return None
+        if numbers is not None and not all([number is None or abs(number) < np.inf for number in numbers]):
+            return None
+        return EventChunk(start, users, items, ts, index, actions, numbers, broken)
+
+
+class _JsonLines(Parser):
+    """One JSON object a line, its fields named as in `facts.columns`."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        kinds: dict[Role, Any] = {
+            "user": str | int,
+            "item": str | int,
+            "ts": int | float | str,
+            "action": str | None,
+            "value": float | None,
+        }
+        fields = [
+            (role, kinds[role], msgspec.field(name=name))
+            if role in ("user", "item", "ts")
+            else (role, kinds[role], msgspec.field(name=name, default=None))
+            for role, name in facts.columns.items()
+        ]
+        decoder = msgspec.json.Decoder(msgspec.defstruct("Row", fields, kw_only=True))
+        self._decode: Callable[[bytes], Any] = decoder.decode
+        self._factor = _UNITS[facts.unit]
+
+    def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
+        start = 0
+        while part := list(islice(lines, n)):
+            yield self._chunk(start, part)
+            start += len(part)
+
+    def _chunk(self, start: int, lines: list[bytes]) -> EventChunk:
+        rows: list[Any] = []
+        index: list[int] = []
+        broken: list[tuple[int, bytes]] = []
+        for place, line in enumerate(lines):
+            try:
+                row = self._decode(line)
+                if type(row.ts) is not int or abs(row.ts) >= 1 << 62:
+                    row.ts = float(row.ts)
+                    if not abs(row.ts * self._factor) < 1 << 62:
+                        raise ValueError(row.ts)
+            except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+                broken.append((place, line))
+                continue
+            rows.append(row)
+            index.append(place)
+        ts = [row.ts for row in rows]
+        return EventChunk(
+            start,
+            [row.user if type(row.user) is str else _decimal(row.user) for row in rows],
+            [row.item if type(row.item) is str else _decimal(row.item) for row in rows],
+            _scaled(np.array(ts, dtype=np.int64 if all([type(t) is int for t in ts]) else np.float64), self._factor),
+            np.array(index, dtype=np.int64),
+            [row.action for row in rows] if "action" in self.facts.columns else None,
+            [row.value for row in rows] if "value" in self.facts.columns else None,
+            broken,
+        )
+
+
+class _ElcRec(Parser):
+    """`user item item …`, one user a line, in time order; there are no times: each event is a second after the last."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+    def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
+        users: list[str] = []
+        items: list[str] = []
+        broken: list[tuple[int, bytes]] = []  # place among all records made so far since `start`
+        start = 0
+        for line in lines:
+            try:
+                user, *taken = line.decode().split()
+            except ValueError:
+                taken = []
+            if taken:
+                users += [user] * len(taken)
+                items += taken
+            else:
+                broken.append((len(users) + len(broken), line))
+            while len(users) + len(broken) >= n:
+                chunk = _elcrec_chunk(start, users, items, broken)
+                head = first(chunk, n)
+                yield head
+                users, items = users[len(head.users) :], items[len(head.users) :]
+                broken = [(place - n, raw) for place, raw in broken if place >= n]
+                start += n
+        if users or broken:
+            yield _elcrec_chunk(start, users, items, broken)
+
+
+class Parquet(Parser):
+    """Parquet by polars, one slice after the other."""
+
+    def __init__(self, path: Path, gzipped: bool) -> None:
+        import polars
+
+        self._path = path
+        self._polars = polars
+        source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if gzipped else path
+        try:
+            frame = polars.scan_parquet(source)
+            schema = frame.collect_schema()
+            self.rows = int(frame.select(polars.len()).collect().item())
+        except (polars.exceptions.PolarsError, OSError) as exc:
+            raise SourceError(f"{path}: not a readable Parquet file: {' '.join(str(exc).split())}") from None
+        if not self.rows:
+            raise SourceError(f"{path}: has columns but no rows: nothing to replay")
+        columns = find_columns(list(schema.names()), path)
+        self._frame = frame.select(
+            polars.col(name).cast(polars.String)
+            if role in ("user", "item", "action")
+            else self._plain(name, schema[name])
+            for role, name in columns.items()
+        )
+        self._names = columns
+        sample = self._frame.head(SAMPLE).collect()[columns["ts"]].drop_nulls().to_list()
+        unit = "milliseconds" if schema[columns["ts"]].is_temporal() else find_unit(sample, columns["ts"], path)
+        self._factor = _UNITS[unit]
+        self.facts = Facts("parquet", gzipped, columns, unit)
+
+    def _plain(self, name: str, kind: Any) -> Any:
+        column = self._polars.col(name)
+        if kind.is_temporal():
+            return column.cast(self._polars.Datetime("ms")).dt.epoch("ms")
+        return column
+
+    def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
+        """Yield slices of the table; the lines are not looked at."""
+        assert self.rows is not None
+        slab = max(n, 200_000)  # rows decoded at a time: a slice costs a pass over its row groups
+        for first in range(0, self.rows, slab):
+            frame = self._frame.slice(first, slab).collect()
+            for low in range(0, len(frame), n):
+                yield self._chunk(first + low, frame.slice(low, n))
+
+    def _chunk(self, start: int, frame: Any) -> EventChunk:
+        names = self._names
+        users, items, ts = (frame[names[role]].to_list() for role in ("user", "item", "ts"))
+        actions = frame[names["action"]].to_list() if "action" in names else None
+        numbers = frame[names["value"]].cast(self._polars.Float64).to_list() if "value" in names else None
+        good = [
+            u is not None and i is not None and t is not None and t == t
+            for u, i, t in zip(users, items, ts, strict=True)
+        ]
+        index = np.flatnonzero(good)
+        broken: list[tuple[int, bytes]] = []
+        if len(index) < len(users):
+            rows = frame.to_dicts()
+            broken = [(place, _encode(rows[place])) for place in np.flatnonzero(~np.array(good)).tolist()]
+            users, items, ts = ([column[i] for i in index.tolist()] for column in (users, items, ts))
+            actions = [actions[i] for i in index.tolist()] if actions is not None else None
+            numbers = [numbers[i] for i in index.tolist()] if numbers is not None else None
+        return EventChunk(start, users, items, _scaled(np.array(ts), self._factor), index, actions, numbers, broken)
+
+
+def text_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
+    """Look at the first lines and choose."""
+    if not lines:
+        raise SourceError(f"{path}: is empty: nothing to replay")
+    first = lines[0].removeprefix(b"\xef\xbb\xbf")
+    if first.lstrip().startswith(b"{"):
+        return _json_parser(path, gzipped, lines)
+    if first.lstrip().startswith(b"["):
+        raise SourceError(f"{path}: a JSON array: expected JSON lines, one object a line (jq -c '.[]' makes them)")
+    for separator in (b"::", b"\t"):
+        if _is_movielens(lines, separator):
+            sample = [row[3] for line in lines if len(row := line.split(separator)) == 4]
+            unit = find_unit(sample, "the fourth column", path)
+            notes = [] if _in_order(sample) else ["not in time order"]
+            places: dict[Role, int] = {role: int(place) for role, place in _MOVIELENS.items()}
+            return _Separated(Facts("movielens", gzipped, _MOVIELENS, unit, notes), separator, places, 4, header=False)
+    separators = [one for one in (b",", b"\t", b";", b"|") if one in first]
+    name = path.name.removesuffix(".gz").lower()
+    if separators or name.endswith((".csv", ".tsv")):
+        return _csv_parser(path, gzipped, first, lines[1:], separators[0] if separators else b",")
+    rows = [line.split() for line in lines[:SAMPLE]]
+    if sum(len(row) >= 2 for row in rows) * 2 > len(rows) and max(map(len, rows)) >= 3:
+        notes = ["no times in this format: one second from event to event, from 2000-01-01 on, user by user"]
+        return _ElcRec(Facts("elcrec", gzipped, {}, "none", notes))
+    raise SourceError(
+        f"{path}: unknown format, first line {first[:60].decode(errors='replace')!r}: expected CSV with a header, "
+        "JSON lines, Parquet, MovieLens u.data or ratings.dat, or lines `user item item …`"
+    )
+
+
+def _is_movielens(lines: Sequence[bytes], separator: bytes) -> bool:
+    rows = [line.split(separator) for line in lines[:20]]
+    good = [len(row) == 4 and all(cell.replace(b".", b"", 1).isdigit() for cell in row) for row in rows]
+    return sum(good) * 2 > len(good)
+
+
+def _csv_parser(path: Path, gzipped: bool, header: bytes, lines: list[bytes], separator: bytes) -> Parser:
+    names = [cell.decode(errors="replace").strip() for cell in split_quoted(header, separator)]
+    columns = find_columns(names, path)
+    if not lines:
+        raise SourceError(f"{path}: has a header but no rows: nothing to replay")
+    places: dict[Role, int] = {role: names.index(name) for role, name in columns.items()}
+    rows = [row for line in lines if len(row := split_quoted(line, separator)) == len(names)]
+    sample = [row[places["ts"]] for row in rows]
+    unit = find_unit(sample, columns["ts"], path)
+    notes = [] if _in_order(sample) else ["not in time order"]
+    return _Separated(Facts("csv", gzipped, columns, unit, notes), separator, places, len(names), header=True)
+
+
+def _json_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
+    rows = []
+    for line in lines:
+        try:
+            row = msgspec.json.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    if not rows:
+        raise SourceError(f"{path}: no line of the first {len(lines)} is a JSON object")
+    columns = find_columns(list(dict.fromkeys(name for row in rows for name in row)), path)
+    unit = find_unit([row.get(columns["ts"]) for row in rows], columns["ts"], path)
+    return _JsonLines(Facts("jsonl", gzipped, columns, unit))
+
+
+def find_columns(names: Sequence[str], path: Path) -> dict[Role, str]:
+    """Find the columns by name, whatever the case.
+
+    Raises
+    ------
+    SourceError
+        There is no user, item or time among them.
+
+    >>> find_columns(["User_ID", "item", "rating", "timestamp"], Path("x.csv"))
+    {'user': 'User_ID', 'item': 'item', 'ts': 'timestamp', 'value': 'rating'}
+    """
+    by_lower = {name.lower(): name for name in reversed(names)}
+    found: dict[Role, str] = {}
+    for role, choices in _NAMES.items():
+        for choice in choices:
+            if choice in by_lower:
+                found[role] = by_lower[choice]
+                break
+        else:
+            if role in ("user", "item", "ts"):
+                shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:20]) + (
+                    ", …" if len(names) > 20 else ""
+                )
+                raise SourceError(f"{path}: no column for {role}: found {shown}; expected one of {', '.join(choices)}")
+    return found
+
+
+def find_unit(sample: Sequence[Any], column: str, path: Path) -> str:
+    """Tell seconds from milliseconds by where the times would lie: 1990 to 2100 holds for one unit only.
+
+    >>> find_unit([b"1506826800", b"1506826801.5"], "ts", Path("x.csv"))
+    'seconds'
+    """
+    numbers = []
+    for value in sample:
+        try:
+            numbers.append(float(value))
+        except (TypeError, ValueError):
+            continue
+    if not numbers:
+        shown = next((value for value in sample if value is not None), None)
+        text = shown.decode(errors="replace") if isinstance(shown, bytes) else shown
+        raise SourceError(f"{path}: column {column}: {text!r} is no number: expected epoch seconds or milliseconds")
+    middle = float(np.median(numbers))
+    for unit, factor in _UNITS.items():
+        if MIN_TS <= middle * factor < MAX_TS:
+            return unit
+    raise SourceError(
+        f"{path}: column {column}: {middle:.15g} is a time between 1990 and 2100 neither in seconds nor in milliseconds"
+    )
+
+
+def to_milliseconds(cells: Sequence[bytes], factor: float) -> NDArray[np.int64]:
+    """Parse numbers and scale them; ValueError when one is none, or is not finite.
+
+    >>> to_milliseconds([b"1506826800", b"1506826801.5"], 1e3).tolist()
+    [1506826800000, 1506826801500]
+    """
+    try:
+        return _scaled(np.array(cells, dtype=np.bytes_).astype(np.int64), factor)
+    except ValueError:
+        values = np.array([float(cell) for cell in cells])
+        if not (np.abs(values * factor) < 1 << 62).all():
+            raise ValueError("not a time") from None
+        return _scaled(values, factor)
+
+
+def split_quoted(line: bytes, separator: bytes) -> list[bytes]:
+    """Split one line; quotes as in CSV. A line that cannot be split comes back whole.
+
+    >>> split_quoted(b'a,"b, c",d', b",")
+    [b'a', b'b, c', b'd']
+    """
+    if b'"' not in line or len(separator) > 1:
+        return line.split(separator)
+    try:
+        text = line.decode(errors="surrogateescape")
+        row = next(csv.reader([text], delimiter=separator.decode(), strict=True))
+    except (csv.Error, StopIteration):
+        return [line]
+    return [cell.encode(errors="surrogateescape") for cell in row]
+
+
+def _scaled(values: NDArray[Any], factor: float) -> NDArray[np.int64]:
+    if values.dtype.kind == "i":
+        if factor == 1.0:
+            return np.asarray(values, dtype=np.int64)
+        if factor < 1:
+            return values // int(round(1 / factor))
+        # what does not fit after scaling is no time either way: left as it is, and refused as bad_ts
+        return np.where(np.abs(values) < 1 << 52, values, 0) * int(factor)
+    return np.round(np.asarray(values, dtype=np.float64) * factor).astype(np.int64)
+
+
+def _in_order(sample: Sequence[bytes]) -> bool:
+    try:
+        return bool((np.diff(to_milliseconds(sample, 1.0)) >= 0).all())
+    except ValueError:
+        return True
+
+
+def _decimal(value: int) -> str:
+    return (
+        str(value) if -(1 << 200) < value < 1 << 200 else ""
+    )  # an empty id is refused; str() of a huge one would raise
+
+
+def _elcrec_chunk(start: int, users: list[str], items: list[str], broken: list[tuple[int, bytes]]) -> EventChunk:
+    size = len(users) + len(broken)
+    index = np.setdiff1d(np.arange(size), np.array([place for place, _ in broken], dtype=np.int64))
+    return EventChunk(start, users, items, _ELCREC_TS + 1000 * (start + index), index, broken=broken)
+
+
+def first(chunk: EventChunk, n: int) -> EventChunk:
+    """Return the first `n` records of a chunk."""
+    rows = int(np.searchsorted(chunk.index, n))
+    return EventChunk(
+        chunk.start,
+        chunk.users[:rows],
+        chunk.items[:rows],
+        chunk.ts[:rows],
+        chunk.index[:rows],
+        chunk.actions[:rows] if chunk.actions is not None else None,
+        chunk.numbers[:rows] if chunk.numbers is not None else None,
+        [(place, line) for place, line in chunk.broken if place < n],
+    )
+
+
+__all__ = [
+    "SAMPLE",
+    "EventChunk",
+    "Facts",
+    "Format",
+    "Parquet",
+    "Parser",
+    "Role",
+    "find_columns",
+    "find_unit",
+    "first",
+    "split_quoted",
+    "text_parser",
+    "to_milliseconds",
+]

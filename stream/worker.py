@@ -1,0 +1,410 @@
+"""The worker: input and output around the engine. Poll, step, commit, learn; and recovery from a cut and the journal.
+
+Between any two lines a crash may happen:
+
+1. before `log.commit`: nothing was published; the journal does not have the step; the records are polled again
+2. after it, before or in `learn` or `cut`: the journal has the step; recovery makes it again, learning included,
+unpublished
+3. the answer to the commit lost: the journal is asked, never guessed
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from state import PendingCut, StateError
+from stream import topics
+from stream.config import Config
+from stream.engine import Engine, StepResult
+from stream.errors import JournalError, StateInUse
+from stream.journal import entry_message, input_ranges, journal_end, last_step, positions_after, read_entries
+from stream.log.base import (
+    CommitOutcomeUnknown,
+    EventLog,
+    LogUnavailable,
+    Message,
+    OffsetOutOfRange,
+    OffsetRange,
+    RecordBatch,
+)
+from stream.messages import JournalEntry, StreamMetrics
+
+logger = logging.getLogger(__name__)
+
+_FRESHNESS_KEPT = 2_000  # newest steps over which the freshness percentiles are taken
+_RETRY_S = 0.5
+_PARTS = ("engine_ms", "commit_ms", "learn_ms", "step_ms")  # gauges: running means over steps
+_SMOOTHING = 0.05
+
+
+@dataclass(slots=True)
+class Status:
+    """What the worker is doing, for the terminal view; `last` holds the newest step's messages."""
+
+    state: str = "recovering"
+    step: int = 0
+    lag: dict[str, int] = field(default_factory=dict)
+    metrics: StreamMetrics | None = None
+    last: Sequence[Message] = ()
+
+
+class Worker:
+    """One worker over one log and one state folder.
+
+    Parameters
+    ----------
+    clock
+        Wall clock in seconds, for freshness and the pace of metrics only; no decision about state depends on it
+        that is not written to the journal.
+    feed
+        Called before every poll; the one-process default appends the simulator's events here.
+    on_status
+        Called after every step and while idle.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: EventLog,
+        state: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        feed: Callable[[], object] | None = None,
+        on_status: Callable[[Status], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._clock = clock
+        self._feed = feed
+        self._on_status = on_status
+        self._lock = _lock_folder(state)
+        try:
+            self.engine = Engine.open(config, state)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.status = Status()
+        self._freshness_ms: deque[float] = deque(maxlen=_FRESHNESS_KEPT)
+        self._rate: deque[tuple[float, int]] = deque(maxlen=200)  # (clock, records so far)
+        self._parts_ms = dict.fromkeys(_PARTS, 0.0)
+        self._records = 0
+        self._metrics_due = 0.0
+        self._lag_due = 0.0
+        self._backlog = 0
+        self._cutting: threading.Thread | None = None
+        self.cut_hold_ms = 0.0
+        self.cuts_failed = 0
+
+    # -- recovery ---------------------------------------------------------------------------------------------------
+
+    def recover(self) -> int:
+        """Claim the log, then redo every journalled step after the cut without publishing; returns how many.
+
+        Raises
+        ------
+        JournalError
+            Entries or input are missing, or a step recomputed other messages and `on_replay_mismatch` is `fail`.
+        """
+        self._log.check_topics(topics.topic_specs(self._config.log.partitions))
+        self._log.claim(self._config.engine.worker)
+        replayed = 0
+        for entry in read_entries(
+            self._log, self._config.engine.worker, self.engine.step_number, self.engine.journal_hint
+        ):
+            self._redo(entry)
+            replayed += 1
+            if self._on_status is not None and replayed % 20 == 0:
+                self._report()
+        self.status.state = "running"
+        logger.info(
+            "recovered: cut plus %d journalled steps, now at step %d, positions %s",
+            replayed,
+            self.engine.step_number,
+            self.engine.positions,
+        )
+        return replayed
+
+    def _redo(self, entry: JournalEntry) -> None:
+        batches = [self._reread(span) for span in input_ranges(entry)]
+        for partition, start, _ in entry.ranges:
+            self.engine.jump(partition, start)  # a jump over truncated input shows as a gap between ranges
+        result = self.engine.step(batches)
+        if result.checksum != entry.checksum:
+            text = (
+                f"step {entry.step}: recovery made {len(result.messages)} messages with checksum "
+                f"{result.checksum:#010x}, the journal has {entry.messages} with {entry.checksum:#010x}: this is other code, another library or "
+                "another kind of machine than the one that published them"
+            )
+            if self._config.engine.on_replay_mismatch == "fail":
+                raise JournalError(text + '; set `engine.on_replay_mismatch = "warn"` to go on')
+            logger.warning("%s; going on", text)
+        self.engine.learn(entry.learn_steps)
+
+    def _reread(self, span: OffsetRange) -> RecordBatch:
+        try:
+            return self._log.read(span)
+        except OffsetOutOfRange as exc:
+            if self._config.engine.on_truncated_input == "fail":
+                raise JournalError(
+                    f"{exc}: the journal needs {span.topic}[{span.partition}] offsets {span.start} to {span.stop} to "
+                    "rebuild the "
+                    'state; use a newer cut, or set `engine.on_truncated_input` to "earliest" to go on without them'
+                ) from exc
+            lost = span.stop - span.start
+            self.engine.counters["truncated"] += lost
+            logger.warning("%s: going on without %d records of %s[%d]", exc, lost, span.topic, span.partition)
+            return RecordBatch(span.topic, span.partition, [], [], [], [], [], span.stop)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until `stop()`; finishes the step at hand and takes a cut."""
+        self.recover()
+        while not stop():
+            if self._feed is not None:
+                self._feed()
+            self.turn()
+            self._report()
+        self.status.state = "stopped"
+        self._publish_metrics(force=True)
+        self.cut()
+        self._report()
+
+    def turn(self) -> bool:
+        """Poll, step, commit, learn, and cut when due; False when there was nothing to do."""
+        batches = self._poll()
+        if not any(len(batch) for batch in batches):
+            self._publish_metrics()
+            return False
+        marks = [self._clock()]
+        result = self.engine.step(batches)
+        entry = self._decide(result)
+        marks.append(self._clock())
+        self._commit(result, entry)
+        marks.append(self._clock())
+        self.engine.learn(entry.learn_steps)
+        marks.append(self._clock())
+        if entry.cut:
+            self._begin_cut()
+        self._note(result, batches, marks)
+        return True
+
+    def _poll(self) -> list[RecordBatch]:
+        engine = self._config.engine
+        try:
+            return self._log.poll(
+                positions_after(self.engine.positions), engine.max_step_events, engine.poll_max_wait_ms
+            )
+        except LogUnavailable as exc:
+            logger.warning("poll: %s; trying again", exc)
+            time.sleep(_RETRY_S)
+            return []
+        except OffsetOutOfRange as exc:
+            self._jump(exc)
+            return []
+
+    def _jump(self, error: OffsetOutOfRange) -> None:
+        """Input that was to come next is gone: stop, or go on where the policy says; the journal's next range
+        shows the jump.
+        """
+        policy = self._config.engine.on_truncated_input
+        if policy == "fail":
+            raise JournalError(
+                f'{error}: set `engine.on_truncated_input` to "earliest" or "latest" to go on without these records'
+            ) from error
+        begins, ends = self._log.begin_offsets(topics.EVENTS), self._log.end_offsets(topics.EVENTS)
+        for partition, position in self.engine.positions.items():
+            if not begins[partition] <= position <= ends[partition]:
+                target = begins[partition] if policy == "earliest" else ends[partition]
+                logger.warning("%s: going on at %s[%d] offset %d", error, topics.EVENTS, partition, target)
+                self.engine.jump(partition, target)
+
+    def _decide(self, result: StepResult) -> JournalEntry:
+        """Everything that a replay must repeat is decided here, before the commit."""
+        engine = self._config.engine
+        return JournalEntry(
+            worker=engine.worker,
+            step=result.step,
+            ranges=result.ranges,
+            learn_steps=self.engine.plan_learning(result.events, self._waiting()),
+            cut=result.step % engine.cut_every_steps == 0,
+            messages=len(result.messages),
+            checksum=result.checksum,
+            notes=result.notes,
+        )
+
+    def _commit(self, result: StepResult, entry: JournalEntry) -> None:
+        messages = [*result.messages, *self._metrics_messages(), entry_message(entry, result.event_ts)]
+        positions = positions_after(self.engine.positions)
+        while True:
+            try:
+                self._log.commit(messages, positions)
+                return
+            except CommitOutcomeUnknown as exc:
+                newest = self._settled()
+                logger.warning("%s; the journal's newest step is %d, this one is %d", exc, newest, entry.step)
+                if newest >= entry.step:
+                    return
+            except LogUnavailable as exc:
+                logger.warning("commit of step %d: %s; trying again", entry.step, exc)
+                time.sleep(_RETRY_S)
+
+    def _settled(self) -> int:
+        """The newest step that is in the journal, once every open transaction is decided; waits for the log."""
+        while True:
+            try:
+                self._log.claim(self._config.engine.worker)
+                return last_step(self._log, self._config.engine.worker, self.engine.journal_hint)
+            except LogUnavailable as exc:
+                logger.warning("finding out what was committed: %s; trying again", exc)
+                time.sleep(_RETRY_S)
+
+    def _begin_cut(self) -> None:
+        """Begin a cut and let a thread finish it; passed over while the last one is still being written."""
+        if self._cutting is not None and self._cutting.is_alive():
+            logger.warning("cut at step %d passed over: the last one is still being written", self.engine.step_number)
+            return
+        began = self._clock()
+        self.engine.journal_hint = journal_end(self._log)
+        try:
+            pending = self.engine.begin_cut()
+        except StateError as exc:
+            self._cut_failed(exc)
+            return
+        self.cut_hold_ms = (self._clock() - began) * 1000
+        self._cutting = threading.Thread(target=self._finish_cut, args=(pending,), name="cut")
+        self._cutting.start()
+
+    def _finish_cut(self, pending: PendingCut) -> None:
+        try:
+            logger.info("cut: %s", pending.finish())
+        except StateError as exc:
+            self._cut_failed(exc)
+
+    def _cut_failed(self, error: StateError) -> None:
+        """The stream goes on: the older cut and a longer replay serve until a cut succeeds."""
+        self.cuts_failed += 1
+        logger.error("no cut at step %d, the one before it serves: %s", self.engine.step_number, error)
+
+    def cut(self) -> None:
+        """Take a cut from begin to end, after the one that is being written; raises `StateError` when it fails."""
+        if self._cutting is not None:
+            self._cutting.join()
+        self.engine.journal_hint = journal_end(self._log)
+        logger.info("cut: %s", self.engine.cut())
+
+    def close(self) -> None:
+        """Release the state folder; the log belongs to the caller."""
+        if self._cutting is not None:
+            self._cutting.join()
+        self.engine.close()
+        self._lock.close()
+
+    # -- figures ----------------------------------------------------------------------------------------------------
+
+    def _waiting(self) -> int:
+        """Records not yet taken; asked for at most twice a second."""
+        now = self._clock()
+        if now >= self._lag_due:
+            ends = self._log.end_offsets(topics.EVENTS)
+            lag = {str(p): max(0, ends[p] - offset) for p, offset in sorted(self.engine.positions.items())}
+            self.status.lag, self._backlog = lag, sum(lag.values())
+            self._lag_due = now + 0.5
+        return self._backlog
+
+    def _note(self, result: StepResult, batches: Sequence[RecordBatch], marks: Sequence[float]) -> None:
+        """Keep the figures of a step; `marks` are the moments of poll's end, step's end, commit's end and
+        learning's end.
+        """
+        polled, stepped, committed, learned = marks
+        self._records += result.events
+        self._rate.append((learned, self._records))
+        appended = min(batch.timestamps_ms[0] for batch in batches if len(batch))
+        self._freshness_ms.append(max(0.0, committed * 1000 - appended))
+        parts = (stepped - polled, committed - stepped, learned - committed, learned - polled)
+        for name, seconds in zip(_PARTS, parts, strict=True):
+            self._parts_ms[name] += _SMOOTHING * (seconds * 1000 - self._parts_ms[name])
+        self.status.step, self.status.last = result.step, result.messages
+
+    def metrics(self) -> StreamMetrics:
+        """The worker's figures at this moment."""
+        fresh = sorted(self._freshness_ms)
+        rate = 0.0
+        if len(self._rate) > 1:
+            (start, before), (stop, after) = self._rate[0], self._rate[-1]
+            rate = (after - before) / max(stop - start, 1e-3)
+        gauges = {
+            "events_per_second": round(rate, 1),
+            "lag": float(self._waiting()),
+            "freshness_p50_ms": fresh[len(fresh) // 2] if fresh else 0.0,
+            "freshness_p99_ms": fresh[len(fresh) * 99 // 100] if fresh else 0.0,
+            "cut_hold_ms": round(self.cut_hold_ms, 1),
+            "cuts_failed": float(self.cuts_failed),
+            **{name: round(value, 3) for name, value in self._parts_ms.items()},
+            **self.engine.gauges(),
+        }
+        return StreamMetrics(
+            worker=self._config.engine.worker,
+            ts=int(self._clock() * 1000),
+            state=self.status.state,  # type: ignore[arg-type]  # a Literal on the wire, a str here
+            step=self.engine.step_number,
+            model_step=self.engine.model_step,
+            counters=dict(self.engine.counters),
+            gauges=gauges,
+            lag=dict(self.status.lag),
+            event_ts=self.engine.event_ts,
+        )
+
+    def _metrics_messages(self) -> list[Message]:
+        """The figures as a message when they are due; they carry the wall clock, so they are no part of the step's
+        checksum.
+        """
+        now = self._clock()
+        if now < self._metrics_due:
+            return []
+        self._metrics_due = now + self._config.engine.metrics_every_s
+        self.status.metrics = metrics = self.metrics()
+        return [Message(topics.METRICS, metrics.worker.encode(), msgspec.json.encode(metrics), metrics.ts)]
+
+    def _publish_metrics(self, force: bool = False) -> None:
+        if force:
+            self._metrics_due = 0.0
+        messages = self._metrics_messages()
+        if messages:
+            try:
+                self._log.append(messages)
+            except LogUnavailable as exc:
+                logger.warning("metrics: %s", exc)
+
+    def _report(self) -> None:
+        if self._on_status is not None:
+            self._on_status(self.status)
+
+
+def _lock_folder(state: Path) -> IO[str]:
+    """Hold the state folder for this process; a second worker on it would tear the live database apart."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("a")
+    except OSError as exc:
+        raise StateInUse(
+            f"state folder {state}: cannot be written ({exc.strerror}): choose another with --state"
+        ) from exc
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        lock.close()
+        raise StateInUse(
+            f"state folder {state}: another worker is using it; stop that one, or give --state another folder"
+        ) from exc
+    return lock

@@ -1,0 +1,33 @@
+"""Kill -9 for real: a worker process dies at planned and drawn moments and is started again; nothing is lost,
+nothing is there twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.crash import AIMED, torture
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_a_worker_killed_ten_times_ends_with_the_bits_of_one_that_never_was(tmp_path: Path) -> None:
+    seen: list[str] = []
+    figures = torture(
+        tmp_path,
+        f"file://{tmp_path / 'log'}",
+        kills=11,
+        events=20_000,
+        seed=4,
+        aimed_share=1.0,
+        say=seen.append,
+    )
+    assert figures["difference"] == ""
+    assert figures["kills"] == 11
+    assert (figures["lost"], figures["duplicated"]) == (0, 0)
+    assert figures["events"] == 20_000
+    moments = {line.split()[-1] for line in seen}
+    assert moments <= set(AIMED)
+    assert {"in-cut", "after-commit", "in-learn"} <= moments

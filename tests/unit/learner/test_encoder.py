@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner.encoder import Encoder, EncoderConfig, dropout
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"layers": 2},
+    {"norm": "pre"},
+    {"positions": "relative"},
+    {"positions": "none", "frequency": 0.5},
+    {"norm": "pre", "frequency": 0.3, "layers": 2},
+]
+
+
+def make(variant: dict[str, Any], max_len: int = 8) -> Encoder:
+    encoder = Encoder(EncoderConfig(hidden=8, **variant), max_len, torch.Generator().manual_seed(0)).double().eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return encoder
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@settings(max_examples=15, deadline=None)
+@given(length=st.integers(1, 8), pad=st.integers(0, 5), seed=st.integers(0, 2**31))
+def test_padding_changes_nothing(variant: dict[str, Any], length: int, pad: int, seed: int) -> None:
+    encoder = make(variant)
+    T = min(8, length + pad)
+    x = torch.randn(2, T, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    valid = (torch.arange(T) >= T - length).expand(2, T)
+    padded, bare = encoder(x, valid), encoder(x[:, T - length :])
+    torch.testing.assert_close(padded[:, T - length :], bare)
+    assert torch.isfinite(padded).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_the_future_is_not_seen(variant: dict[str, Any]) -> None:
+    encoder = make(variant)
+    x = torch.randn(3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    later = x.clone()
+    later[:, 4:] = torch.randn(3, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(encoder(x)[:, :4], encoder(later)[:, :4])
+    assert not torch.allclose(encoder(x)[:, 4], encoder(later)[:, 4])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_last_is_the_newest_position(variant: dict[str, Any]) -> None:
+    encoder = make(variant)
+    x = torch.randn(3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    valid = torch.tensor([[False] * 5 + [True], [True] * 6, [False] * 2 + [True] * 4])
+    torch.testing.assert_close(encoder.last(x, valid), encoder(x, valid)[:, -1])
+    torch.testing.assert_close(encoder.last(x), encoder(x)[:, -1])
+
+
+def test_dropout_comes_from_its_generator_only() -> None:
+    encoder = Encoder(EncoderConfig(hidden=8), 4, torch.Generator().manual_seed(0)).train()
+    x = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
+    before = torch.get_rng_state()
+    one, two = (encoder(x, None, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, encoder(x))
+    assert torch.equal(encoder(x), encoder.eval()(x, None, torch.Generator().manual_seed(7)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_dropout_keeps_the_mean() -> None:
+    x = torch.ones(100_000)
+    dropped = dropout(x, 0.3, torch.Generator().manual_seed(0))
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+
+
+def test_too_long_a_history_is_refused() -> None:
+    with pytest.raises(ValueError, match="got 9 positions, more than max_len = 8"):
+        make({})(torch.zeros(1, 9, 8, dtype=torch.float64))
+
+
+def test_heads_must_divide_hidden() -> None:
+    with pytest.raises(ValueError, match="encoder.heads = 3 must divide encoder.hidden = 8"):
+        EncoderConfig(hidden=8, heads=3)
+
+
+def test_config_round_trip() -> None:
+    config = EncoderConfig(hidden=32, norm="pre", frequency=0.25)
+    assert msgspec.json.decode(msgspec.json.encode(config), type=EncoderConfig) == config

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from learner.memory import Memories, MemoryConfig
+
+ROWS = 12
+CONFIG = MemoryConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), ring=6, written=2, read=3)
+EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, ROWS - 1), st.booleans()), max_size=60)
+NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
+
+
+class Naive:
+    """The same memories, one event at a time."""
+
+    def __init__(self) -> None:
+        self.counted: list[int] = []
+        self.followers: dict[int, list[int]] = {row: [] for row in range(ROWS)}
+        self.predecessors: dict[int, list[int]] = {row: [] for row in range(ROWS)}
+        self.seen = [0] * ROWS
+
+    def take(self, anchors: list[int], row: int, positive: bool) -> None:
+        self.seen[row] += 1
+        if not positive:
+            return
+        self.counted.append(row)
+        for anchor in anchors[: CONFIG.written][::-1]:
+            if anchor and anchor != row:
+                self.followers[anchor] = (self.followers[anchor] + [row])[-CONFIG.ring :]
+                self.predecessors[row] = (self.predecessors[row] + [anchor])[-CONFIG.ring :]
+
+    def share(self, row: int, half_life: float) -> float:
+        weights = 0.5 ** (np.arange(len(self.counted))[::-1] / half_life)
+        own = weights[np.array(self.counted, dtype=int) == row].sum()
+        return float(np.log((own + 0.01) / (weights.sum() + 0.01)))
+
+    def neighbours(self, anchors: list[int]) -> dict[tuple[int, int, int], list[float]]:
+        found = {}
+        for place, anchor in enumerate(anchors[: CONFIG.read]):
+            for direction, lists in enumerate((self.followers, self.predecessors)):
+                ring = lists[anchor] if anchor else []
+                for row in set(ring):
+                    ages = [age for age, other in enumerate(ring[::-1]) if other == row]
+                    found[place, direction, row] = [sum(0.5 ** (a / h) for a in ages) for h in CONFIG.neighbours]
+        return found
+
+
+def anchors_of(history: list[int]) -> list[int]:
+    return (history[::-1] + [0, 0, 0])[:3]
+
+
+@settings(max_examples=60)
+@given(EVENTS, st.integers(1, 7))
+def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: int) -> None:
+    naive, memories = Naive(), Memories(CONFIG, ROWS)
+    histories: dict[int, list[int]] = {user: [] for user in range(4)}
+    anchors = []
+    for user, row, positive in events:
+        anchors.append(anchors_of(histories[user]))
+        naive.take(anchors[-1], row, positive)
+        histories[user].append(row)
+    for start in range(0, len(events), size):
+        part = slice(start, start + size)
+        memories.update(
+            np.array(anchors[part], dtype=np.int64),
+            np.array([row for _, row, _ in events[part]], dtype=np.int64),
+            NO_RECYCLING,
+            np.array([positive for _, _, positive in events[part]]),
+        )
+    assert memories.seen.tolist() == naive.seen
+    got = memories.log_popularity(np.arange(1, ROWS))
+    for place, half_life in enumerate(CONFIG.popularity):
+        assert got[place] == pytest.approx([naive.share(row, half_life) for row in range(1, ROWS)], abs=1e-9)
+    asked = [anchors_of(history) for history in histories.values()]
+    near = memories.neighbours(np.array(asked), NO_RECYCLING)
+    lines: dict[int, dict[tuple[int, int, int], list[float]]] = {user: {} for user in range(4)}
+    for user, *key, counts in zip(near.users, near.anchors, near.directions, near.rows, near.counts.T, strict=True):
+        lines[int(user)][tuple(map(int, key))] = counts.tolist()  # type: ignore[index]  # three numbers
+    for user, expected in enumerate(map(naive.neighbours, asked)):
+        assert lines[user].keys() == expected.keys()
+        for key3, values in expected.items():
+            assert lines[user][key3] == pytest.approx(values)
+    popular = set(memories.popular(ROWS, 6).tolist())
+    assert set(row for row in range(1, ROWS) if row in naive.counted[-1:]) <= popular
+    assert popular <= set(naive.counted)
+
+
+def one_event(memories: Memories, anchor: int, row: int, generations: NDArray[np.int64]) -> None:
+    memories.update(np.array([[anchor]]), np.array([row]), generations, np.array([True]))
+
+
+def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
+    memories, generations = Memories(CONFIG, ROWS), NO_RECYCLING.copy()
+    one_event(memories, 1, 2, generations)
+    one_event(memories, 2, 3, generations)
+    generations[2] += 1
+    memories.clear(np.array([2]))
+    assert memories.neighbours(np.array([[1], [3]]), generations).rows.tolist() == []
+    assert memories.neighbours(np.array([[2]]), generations).rows.tolist() == []
+    assert memories.seen[2] == 0
+    assert 2 not in memories.popular(ROWS, 10).tolist()
+
+
+def test_popularity_survives_its_own_rescaling() -> None:
+    memories = Memories(MemoryConfig(popularity=(1.0, 50.0)), 4)
+    blank = np.zeros((500, 3), dtype=np.int64)
+    rows = np.tile([1, 2], 250)
+    for _ in range(6):  # 3,000 half-lives: float64 ends at 1,023
+        memories.update(blank, rows, NO_RECYCLING[:4], np.ones(500, dtype=bool))
+    shares = np.exp(memories.log_popularity(np.array([1, 2, 3])))
+    assert np.isfinite(shares).all()
+    assert shares[0] == pytest.approx([1 / 3, 2 / 3, 0.005], abs=0.004)
+
+
+def test_growing_and_loading_lose_nothing() -> None:
+    one = Memories(CONFIG, 4)
+    one_event(one, 1, 2, NO_RECYCLING)
+    one.grow(ROWS)
+    one_event(one, 2, 9, NO_RECYCLING)
+    two = Memories(CONFIG, ROWS)
+    two.load_arrays(one.to_arrays(10))
+    for memories in (one, two):
+        one_event(memories, 9, 3, NO_RECYCLING)
+    for key, array in one.to_arrays(ROWS).items():
+        assert np.array_equal(array, two.to_arrays(ROWS)[key]), key

@@ -1,0 +1,275 @@
+"""The protocol on small data: exact resume, ranking, what may be seen when, and that it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from learner.counts import CountsConfig, ItemCounts
+from learner.errors import LearnerError, ModelFileError
+from learner.evaluation import Mixture, choose_mixture, evaluate, ranks_of
+from learner.metrics import UNRANKED
+from learner.model import ModelConfig
+from learner.offline import FitConfig, Progress, Stopped, Trainer, count_items, each_epoch, evaluate_folder, fit
+from learner.presets import MODERN, PRESETS
+from learner.sequences import Sequences, read_sequences
+from tests.unit.learner.test_intents import normalised_mutual_information
+
+SMALL: dict[str, Any] = {
+    "max_len": 12,
+    "encoder": {"hidden": 16, "dropout": 0.1, "attention_dropout": 0.1},
+    "intents": {"count": 4, "queue": 64},
+}
+
+
+def config(model: dict[str, Any] | None = None, **fields: Any) -> FitConfig:
+    base: dict[str, Any] = {
+        "model": {**SMALL, **(model or {})},
+        "epochs": 4,
+        "batch_users": 16,
+        "batch_positions": 256,
+        "learning_rate": 0.01,
+        "average": 0.9,
+    }
+    return msgspec.convert({**base, **fields}, FitConfig)
+
+
+@pytest.fixture
+def cycle(tmp_path: Path) -> Sequences:
+    """80 users who walk round a ring of 20 items: the next item is certain."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for user in range(80):
+        start, length = rng.integers(20), rng.integers(4, 11)
+        lines.append(f"{user} " + " ".join(str((start + step) % 20 + 1) for step in range(length)))
+    path = tmp_path / "cycle.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return read_sequences(path)
+
+
+PAPER = {"next_item": "bce", "sequence_contrast": 0.1, "intent_contrast": 0.1, "pool": "mean"}
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"score": "cosine"},
+    {"full_softmax_items": 5, "sampled_negatives": 8},
+    {**PAPER, "intents": {"count": 4, "clustering": "paper", "weight": 1.0}},
+    {**PAPER, "fusion": "concat", "compat": "authors", "intents": {"count": 4, "clustering": "paper"}},
+    {"intents": {"count": 1, "clustering": "none"}},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_resume_gives_the_same_bits(cycle: Sequences, tmp_path: Path, variant: dict[str, Any]) -> None:
+    settings = config(variant)
+    whole = fit(settings, cycle, tmp_path / "whole")
+
+    def stop(now: Progress) -> None:
+        if (now.epoch, now.step) == (3, 2):  # in the middle of an epoch: that epoch is done again
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(settings, cycle, tmp_path / "broken", stop)
+    resumed = fit(settings, cycle, tmp_path / "broken")
+    one, two = whole.fitted.model.state_dict(), resumed.fitted.model.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert [entry.loss for entry in whole.log] == [entry.loss for entry in resumed.log]
+    assert whole.report["test"] == resumed.report["test"]
+
+
+def test_intents_recover_a_known_mixture(tmp_path: Path) -> None:
+    """Users of 8 groups, each with its own 12 items and a tenth of stray ones; nobody tells the model the groups."""
+    rng = np.random.default_rng(1)
+    truth = rng.integers(8, size=600)
+    lines = []
+    for user, group in enumerate(truth):
+        own = rng.permutation(12)[: rng.integers(5, 10)] + 12 * group + 1
+        stray = rng.random(len(own)) < 0.1
+        lines.append(f"{user} " + " ".join(map(str, np.where(stray, rng.integers(1, 97, len(own)), own))))
+    path = tmp_path / "mixture.txt"
+    path.write_text("\n".join(lines) + "\n")
+    data = read_sequences(path)
+    settings = config({"encoder": {"hidden": 32}, "intents": {"count": 8, "queue": 512}}, epochs=15, evaluate_every=15)
+    trainer = Trainer(settings, data)
+    for _ in each_epoch(trainer):
+        pass
+    outcome = evaluate(trainer.best_model(), data, "test")
+    assert outcome.figures()["intents.effective"] >= 0.5 * 8
+    assert normalised_mutual_information(torch.from_numpy(truth), torch.from_numpy(outcome.intents)) >= 0.8
+
+
+def test_other_settings_do_not_go_on_with_a_training(cycle: Sequences, tmp_path: Path) -> None:
+    fit(config(epochs=1), cycle, tmp_path / "model")
+    with pytest.raises(ModelFileError, match="an unfinished training with other settings or data"):
+        fit(config(epochs=2), cycle, tmp_path / "model")
+
+
+def test_a_broken_training_file_is_refused(cycle: Sequences, tmp_path: Path) -> None:
+    (tmp_path / "training.pt").write_bytes(b"nonsense")
+    with pytest.raises(ModelFileError, match="not a training that can be continued"):
+        fit(config(), cycle, tmp_path)
+
+
+def test_it_learns_and_what_is_saved_is_what_was_measured(cycle: Sequences, tmp_path: Path) -> None:
+    result = fit(config({"future": 0.0}, epochs=30, evaluate_every=5, patience=100), cycle, tmp_path / "model")
+    assert result.report["network"]["test"]["ndcg@5"] > 0.9
+    assert result.report["test"]["ndcg@5"] > 0.9
+    assert result.report["users"] == 80 and result.report["peak_rss_mb"] > 0
+    again = evaluate_folder(tmp_path / "model", cycle)
+    assert {name: again[name] for name in result.report["test"]} == result.report["test"]
+
+
+def test_an_ensemble_is_the_mean_of_its_members(cycle: Sequences, tmp_path: Path) -> None:
+    result = fit(config(epochs=2, members=2, counts=None), cycle, tmp_path / "both")
+    single = fit(config(epochs=2, seed=1, counts=None), cycle, tmp_path / "second")
+    one, two = result.fitted.model, single.fitted.model  # the second member is the training with the next seed
+    figures = evaluate(one, cycle, "test", others=[two]).figures()
+    assert result.report["test"] == figures
+    again = evaluate_folder(tmp_path / "both", cycle)
+    assert {name: again[name] for name in figures} == figures
+
+
+def test_the_held_out_items_are_never_trained_on(cycle: Sequences) -> None:
+    trainer = Trainer(config(), cycle)
+    for users in trainer.batches():
+        batch = trainer.batch(users)
+        for row, user in enumerate(users.tolist()):
+            sequence = cycle.items[cycle.offsets[user] : cycle.offsets[user + 1]]
+            inputs = [int(x) for x in batch.inputs[row] if x > 0]
+            targets = [int(x) for x in batch.targets[row] if x > 0]
+            assert inputs == sequence[:-3].tolist()
+            assert targets == sequence[1:-2].tolist()
+
+
+def test_negatives_are_never_the_users_own(cycle: Sequences) -> None:
+    trainer = Trainer(config(PAPER), cycle)
+    for users in trainer.batches():
+        batch = trainer.batch(users)
+        assert batch.negatives is not None
+        own = torch.cat([batch.inputs, batch.targets], dim=1)
+        wanted = batch.targets > 0
+        assert not ((batch.negatives[:, :, None] == own[:, None, :]).any(-1) & wanted).any()
+        assert int(batch.negatives.min()) >= 1 and int(batch.negatives.max()) <= cycle.item_count
+
+
+def test_every_user_is_in_one_batch_and_little_is_padding(cycle: Sequences) -> None:
+    trainer = Trainer(config(), cycle)
+    batches = trainer.batches()
+    assert sorted(int(user) for users in batches for user in users) == list(range(80))
+    held = sum(int((trainer.batch(users).inputs > 0).sum()) for users in batches)
+    assert held / sum(trainer.batch(users).inputs.numel() for users in batches) > 0.85
+
+
+def test_a_loss_that_is_no_number_stops_with_a_reason(cycle: Sequences) -> None:
+    trainer = Trainer(config(), cycle)
+    with torch.no_grad():
+        trainer.model.items[1:] = float("nan")
+    with pytest.raises(LearnerError, match="epoch 1: the loss is nan; lower learning_rate"):
+        trainer.epoch()
+
+
+def test_users_with_nothing_to_predict_are_not_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_text("a 1 2 3\nb 1 2 3 4\nc 4 3 2 1 2\n")
+    trainer = Trainer(config(), read_sequences(path))
+    trainer.place_centers()
+    assert sorted(int(user) for users in trainer.batches() for user in users) == [1, 2]
+    trainer.validate(trainer.epoch())
+
+
+def test_ranks_are_the_loop() -> None:
+    scores = torch.tensor([[3.0, 1.0, 2.0, 2.0], [0.0, 5.0, 1.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    seen = (torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
+    ranks = ranks_of(scores, torch.tensor([[2], [2], [2]]), seen)
+    assert ranks.tolist() == [1, 1, UNRANKED]  # a tie counts against; an excluded answer has no rank
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(LearnerError, match="not numbers"):
+        ranks_of(torch.full((1, 3), float("nan")), torch.tensor([[0]]), (torch.tensor([0]), torch.tensor([1])))
+
+
+def test_evaluation_changes_nothing(cycle: Sequences) -> None:
+    trainer = Trainer(config(), cycle)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    evaluate(trainer.model, cycle, "test")
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    assert trainer.model.training
+
+
+def slow_counts(sequences: list[list[int]], N: int, c: CountsConfig) -> np.ndarray[Any, Any]:
+    table = np.zeros((N + 1, N + 1))
+    seen = np.zeros(N + 1)
+    for items in sequences:
+        for i, x in enumerate(items):
+            seen[x] += 1
+            for j in range(i + 1, min(i + c.window, len(items) - 1) + 1):
+                table[x, items[j]] += c.fade ** (j - i - 1)
+                table[items[j], x] += c.backward * c.fade ** (j - i - 1)
+    seen = seen.clip(min=1)
+    return table / (seen[:, None] * seen[None, :]) ** c.damping
+
+
+@pytest.mark.parametrize("window", [2, 50])
+def test_counts_are_the_loop(window: int) -> None:
+    sequences = [[1, 2, 3, 2], [3, 1], [2, 2, 4, 5, 1], [6]]
+    c = CountsConfig(window=window)
+    offsets = np.cumsum([0, *map(len, sequences)])
+    counts = ItemCounts(c, np.concatenate(sequences), offsets, item_count=7)
+    table = slow_counts(sequences, 7, c)
+    histories = np.array([[0, 0, 1], [2, 7, 3], [0, 0, 7]])
+    for scores, history in zip(counts.scores(histories), histories, strict=True):
+        expected = sum(table[x] * (rank + 1.0) ** -c.recency for rank, x in enumerate(history[::-1]) if x > 0)
+        total = expected.sum()
+        np.testing.assert_allclose(scores, expected / total if total > 0 else 0 * scores, rtol=1e-5, atol=1e-7)
+
+
+def test_the_mixture_is_chosen_among_the_grid_on_validation(cycle: Sequences) -> None:
+    trainer = Trainer(config(), cycle)
+    counts = count_items(config(), cycle)
+    assert counts is not None
+    grid = ((0.0, 0.01), (5.0, 0.01))
+    mixture, found = choose_mixture(trainer.model, cycle, counts, grid)
+    assert set(found) == set(grid)
+    assert (mixture.weight, mixture.floor) == (0.0, 0.01)  # an untrained network adds nothing to exact counts
+    for weight, floor in grid:
+        figures = evaluate(trainer.model, cycle, "validation", Mixture(counts, weight, floor)).figures()
+        assert figures["ndcg@20"] == pytest.approx(found[weight, floor])
+
+
+def test_damaged_counts_are_refused(cycle: Sequences, tmp_path: Path) -> None:
+    fit(config(epochs=1), cycle, tmp_path)
+    (tmp_path / "counts.npz").write_bytes(b"nonsense")
+    with pytest.raises(ModelFileError, match=r"counts.npz: not the counts"):
+        evaluate_folder(tmp_path, cycle)
+
+
+def test_presets_hold_the_papers_settings() -> None:
+    found = {
+        name: (c.model.intents.count, c.model.encoder.layers, c.model.intents.weight, c.model.fusion)
+        for name, c in PRESETS.items()
+    }
+    assert found == {
+        "beauty": (256, 1, 10.0, "shift"),
+        "sports": (512, 2, 1.0, "concat"),
+        "toys": (512, 3, 1.0, "concat"),
+        "yelp": (256, 2, 0.1, "concat"),
+    }
+    for c in PRESETS.values():
+        assert (c.learning_rate, c.batch_users, c.epochs, c.patience, c.counts) == (1e-3, 256, 300, 40, None)
+
+
+@pytest.mark.parametrize("settings", [MODERN, *PRESETS.values()])
+def test_settings_survive_json(settings: FitConfig) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(settings), type=FitConfig) == settings
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for kind in (FitConfig, ModelConfig, CountsConfig):
+        properties = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
+        for name, field in properties.items():
+            assert "description" in field or "$ref" in field or "anyOf" in field, f"{kind.__name__}.{name}"

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.api import split_events
+from monitor.config import MonitorConfig
+from monitor.guard import COOKIE, RateLimit, session_value
+from monitor.problems import Problem
+from stream import topics
+from stream.log import EventLog, Message, OffsetRange
+from tests.unit.monitor.conftest import NOW_MS, MakeClient
+from tests.unit.monitor.feed import Feed, encode, history
+
+TOKEN = "a-token-of-some-length"
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "x" * 256,
+    "🛒🧺",
+    "مستخدم",
+    "a/b?c=d#e",
+    "..%2f..",
+    " ",
+    "' or 1=1 --",
+    "\u202eevil",
+]
+
+
+def until(check: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for the monitor's reader thread."""
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "the monitor did not get there"
+        time.sleep(0.01)
+
+
+def there(client: httpx.Client, path: str) -> Callable[[], bool]:
+    return lambda: client.get(path).status_code == 200
+
+
+def records(log: EventLog, topic: str) -> list[bytes | None]:
+    values: list[bytes | None] = []
+    for partition, end in enumerate(log.end_offsets(topic)):
+        values += log.read(OffsetRange(topic, partition, log.begin_offsets(topic)[partition], end)).values
+    return values
+
+
+def test_every_answer_says_what_the_topics_say(log: EventLog, make_client: MakeClient) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    messages = history(feed, 40)
+    log.append(messages)
+    client = make_client()
+    until(
+        lambda: (
+            not any(client.get("/status").json()["monitor_lag"].values())
+            and client.get("/intents").json()["intents"] != []
+        )
+    )
+    newest = {m.key: m.value for m in messages if m.topic == topics.RECOMMENDATIONS}
+    key, value = newest.popitem()
+    assert key is not None and value is not None
+    whole = json.loads(value)
+    got = client.get(f"/recommendations/{key.decode()}", params={"k": 3}).json()
+    assert got["items"] == whole["items"][:3] and got["as_of"] == whole["as_of"]
+    user = client.get(f"/users/{key.decode()}").json()
+    assert user["recommendations"] == whole and user["history"][0]["item"]
+    assert len(client.get("/intents").json()["intents"]) == 10
+    one = client.get("/intents/3").json()
+    assert one["intent"]["name"] == "board games" and len(one["trail"]) == 40
+    episodes = client.get("/drift").json()["episodes"]
+    assert [(e["opened"]["episode"], e["closed"] is None) for e in episodes] == [(2, True), (1, False)]
+    letters = client.get("/dead-letters", params={"reason": "bad_ts", "limit": 2}).json()
+    assert letters["by_reason"] == {"bad_ts": feed.dead} and len(letters["letters"]) == 2
+    assert client.get("/status").json()["workers"][0]["counters"]["events"] == feed.events
+
+
+@pytest.mark.parametrize("user", HOSTILE)
+def test_ids_of_every_kind_come_back_as_they_were(log: EventLog, make_client: MakeClient, user: str) -> None:
+    log.append(Feed(start_ms=NOW_MS).event(user))
+    client = make_client()
+    path = f"/recommendations/{quote(user, safe='')}"
+    until(there(client, path))
+    assert client.get(path).json()["user"] == user
+    assert client.get(f"/users/{quote(user, safe='')}").json()["history"]
+
+
+def test_events_are_in_the_log_when_the_answer_comes(log: EventLog, make_client: MakeClient) -> None:
+    client = make_client()
+    good = {"user": "anna", "item": "tent", "ts": NOW_MS}
+    one = client.post("/events", json=good)
+    assert one.status_code == 200 and one.json() == {"appended": 1, "refused": []}
+    assert [json.loads(v) for v in records(log, topics.EVENTS) if v] == [good]
+    batch = [
+        good,
+        {"user": "", "item": "x", "ts": NOW_MS},
+        {"user": "b", "item": "x", "ts": 5},
+        [],
+        {"user": 7, "item": 8, "ts": NOW_MS},
+    ]
+    some = client.post("/events", json=batch).json()
+    assert some["appended"] == 2
+    assert [(r["index"], r["reason"]) for r in some["refused"]] == [(1, "bad_id"), (2, "bad_ts"), (3, "not_an_object")]
+    lines = b'{"user":"c","item":"i","ts":%d}\n\nnot json\n' % NOW_MS
+    more = client.post("/events", content=lines, headers={"content-type": "application/x-ndjson"}).json()
+    assert more["appended"] == 1 and more["refused"][0]["reason"] == "not_json"
+    assert len(records(log, topics.EVENTS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b"{", "application/json", 400),
+        (b"[1,", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b"\xff", "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b"{}", "", 415),
+        (b"\n\n", "application/x-ndjson", 422),
+        (b'{"user":"u"}', "application/json", 422),
+        (b"[" + b",".join([b"{}"] * 11) + b"]", "application/json", 413),
+        (b" " * 5000, "application/json", 413),
+    ],
+)
+def test_bodies_that_cannot_be_taken(make_client: MakeClient, content: bytes, kind: str, status: int) -> None:
+    client = make_client(max_batch_events=10, max_body_bytes=200_000 if content[:2] == b"[[" else 4096)
+    answer = client.post("/events", content=content, headers={"content-type": kind})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status and problem["detail"]
+
+
+def test_a_body_without_a_length_is_limited_too(make_client: MakeClient) -> None:
+    client = make_client(max_body_bytes=1024)
+    answer = client.post(
+        "/events", content=iter([b"[" + b" " * 600, b" " * 600]), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 413
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4)), min_size=1, max_size=6))
+def test_bodies_are_split_into_the_records_that_came(rows: list[dict[str, object]]) -> None:
+    body = json.dumps(rows).encode()
+    assert [json.loads(raw) for raw in split_events("application/json; charset=utf-8", body, 10)] == rows
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    assert [json.loads(raw) for raw in split_events("application/x-ndjson", lines, 10)] == rows
+    with pytest.raises(Problem):
+        split_events("application/json", body, 0)
+
+
+def test_an_idempotency_key_appends_once_also_after_a_restart(
+    log: EventLog, tmp_path: Path, make_client: MakeClient
+) -> None:
+    client = make_client()
+    headers = {"Idempotency-Key": "order-17"}
+    event = {"user": "anna", "item": "tent", "ts": NOW_MS}
+    first = client.post("/events", json=event, headers=headers)
+    second = client.post("/events", json=event, headers=headers)
+    assert first.json() == second.json() and second.headers["idempotent-replayed"] == "true"
+    assert client.post("/events", json={**event, "item": "stove"}, headers=headers).status_code == 422
+    assert len(records(log, topics.EVENTS)) == 1
+    assert client.post("/events", json={"user": ""}, headers={"Idempotency-Key": "k2"}).status_code == 422
+    assert (
+        client.post("/events", json=event, headers={"Idempotency-Key": "k2"}).status_code == 200
+    )  # a failure is not kept
+    for bad in ("", "x" * 129, "with space"):
+        assert client.post("/events", json=event, headers={"Idempotency-Key": bad}).status_code == 422
+
+
+def test_erasing_a_user_ends_with_a_receipt(log: EventLog, make_client: MakeClient) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    log.append(feed.event("a/b"))
+    client = make_client()
+    until(there(client, "/recommendations/a%2Fb"))
+    answer = client.delete("/users/a%2Fb")
+    assert answer.status_code == 202
+    receipt = answer.json()["receipt"]
+    assert client.get(receipt).status_code == 404
+    erase = [v for v in records(log, topics.EVENTS) if v and b"erase" in v]
+    assert json.loads(erase[0])["user"] == "a/b"
+    feed.offset += 1
+    log.append(feed.receipt("a/b"))  # what the worker does
+    until(there(client, receipt))
+    assert client.get("/recommendations/a%2Fb").status_code == 404
+    user = client.get("/users/a%2Fb").json()
+    assert user["history"] == [] and user["recommendations"] is None and user["erased"]["remains"]
+
+
+def test_readiness_follows_the_worker_and_the_lag(log: EventLog, make_client: MakeClient) -> None:
+    client = make_client(ready_max_lag=100, stale_after_s=30)
+    until(there(client, "/healthz"))
+    assert "no worker has reported" in client.get("/readyz").json()["detail"]
+    feed = Feed(start_ms=int(time.time() * 1000), every_ms=1)
+    log.append([feed.metrics()])
+    until(there(client, "/readyz"))
+    log.append([feed.metrics(lag=5000.0)])
+    until(lambda: "5,000 records wait" in client.get("/readyz").text)
+    old = Feed(start_ms=int(time.time() * 1000) + 10)
+    old.now_ms += 1
+    log.append([Message(topics.METRICS, b"worker-0", old.metrics(lag=0.0).value, NOW_MS)])
+    until(there(client, "/readyz"))
+
+
+def test_a_worker_that_went_silent_is_called_gone(log: EventLog, make_client: MakeClient) -> None:
+    log.append([Feed(start_ms=int(time.time() * 1000) - 600_000).metrics()])
+    client = make_client()
+    until(lambda: client.get("/status").json()["state"] == "gone")
+    assert client.get("/readyz").status_code == 503
+
+
+def test_a_token_is_asked_of_everybody(log: EventLog, make_client: MakeClient) -> None:
+    client = make_client(token=TOKEN)
+    for path in ("/intents", "/metrics", "/docs", "/openapi.json", "/nothing"):
+        answer = client.get(path)
+        assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
+    for wrong in ("Bearer", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xe9"):
+        assert (
+            client.get(
+                "/intents",
+                headers={"authorization": wrong.encode("latin-1").decode("latin-1")} if wrong.isascii() else {},
+            ).status_code
+            == 401
+        )
+    assert client.get("/intents", headers={"authorization": f"bearer {TOKEN}"}).status_code == 200
+    assert client.get("/healthz").status_code in (200, 503)
+    cookie = {"cookie": f"{COOKIE}={session_value(TOKEN)}"}
+    assert client.get("/intents", headers=cookie).status_code == 200
+    event = {"user": "u", "item": "i", "ts": NOW_MS}
+    assert client.post("/events", json=event, headers=cookie).status_code == 401  # the page's cookie only reads
+
+
+def test_other_sites_cannot_use_the_browser_of_an_operator(make_client: MakeClient) -> None:
+    client = make_client()
+    event = {"user": "u", "item": "i", "ts": NOW_MS}
+    assert client.get("/intents", headers={"host": "evil.example"}).status_code == 421
+    assert client.post("/events", json=event, headers={"origin": "https://evil.example"}).status_code == 403
+    answer = client.get("/intents")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_rate_is_kept_per_client_and_the_table_of_clients_is_bounded() -> None:
+    now = 0.0
+    limit = RateLimit(2, clock=lambda: now)
+    assert [limit.allow("a") for _ in range(4)] == [True, True, False, False]
+    assert limit.allow("b")
+    now = 1.0
+    assert [limit.allow("a") for _ in range(3)] == [True, True, False]
+    for n in range(20_000):
+        limit.allow(str(n))
+    assert len(limit._buckets) <= 10_000
+
+
+def test_too_many_requests_are_refused(make_client: MakeClient) -> None:
+    client = make_client(requests_per_second=5)
+    answers = [client.get("/healthz").status_code for _ in range(30)]
+    assert 429 in answers
+
+
+def test_a_topic_as_a_stream(log: EventLog, make_client: MakeClient) -> None:
+    client = make_client(max_streams=1)
+    feed = Feed(start_ms=NOW_MS)
+    with client.stream("GET", "/stream/recommendations", params={"user": "anna"}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        assert next(lines) == ": connected"
+        assert client.get("/stream/erasures").status_code == 503
+        log.append([*feed.event("bert"), *feed.event("anna"), *feed.receipt("anna")])
+        found = [line for line in _until_events(lines, 2) if line.startswith(("event", "data"))]
+    assert found[0] == "event: message" and json.loads(found[1][6:])["user"] == "anna"
+    assert found[2:] == ["event: tombstone", 'data: {"key":"anna"}']
+    assert client.get("/stream/behavior-events").status_code == 422
+
+
+def _until_events(lines: object, count: int) -> list[str]:
+    found: list[str] = []
+    for line in lines:  # type: ignore[attr-defined]  # httpx's iterator of lines
+        found.append(line)
+        if found.count("") > count:  # the comment ends with an empty line too
+            break
+    return found
+
+
+def test_unknown_paths_methods_and_parameters_are_problems(make_client: MakeClient) -> None:
+    client = make_client()
+    cases = [("GET", "/nope", 404), ("PUT", "/events", 405), ("GET", "/intents/x", 422), ("GET", "/intents/-1", 422)]
+    cases += [
+        ("GET", "/recommendations/u?k=0", 422),
+        ("GET", "/recommendations/u?k=101", 422),
+        ("GET", "/users/" + "x" * 257, 422),
+    ]
+    cases += [
+        ("GET", "/users/" + "%F0%9F%9B%92" * 65, 422),
+        ("GET", "/intents/99999999999999999999", 422),
+        ("GET", "/drift?limit=0", 422),
+    ]
+    for method, path, status in cases:
+        answer = client.request(method, path)
+        assert (path, answer.status_code) == (path, status)
+        assert answer.headers["content-type"] == "application/problem+json" and answer.json()["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"host": "0.0.0.0"}, "needs a `token`"),
+        ({"token": "short"}, "at least 16"),
+        ({"token": "with a space in the middle"}, "printable"),
+    ],
+)
+def test_unsafe_settings_are_refused(settings: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MonitorConfig(**settings)  # type: ignore[arg-type]  # the tests' own values
+
+
+def test_the_description_names_every_route_and_loads_nothing_from_elsewhere(make_client: MakeClient) -> None:
+    client = make_client()
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) >= {
+        "/events",
+        "/recommendations/{user}",
+        "/users/{user}",
+        "/intents",
+        "/stream/{topic}",
+    }
+    page = client.get("/docs").text
+    assert "http://" not in page.replace("http://127.0.0.1:8050", "") and "https://" not in page
+    assert encode(document)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monitor.errors import ViewInUse
+from monitor.reader import Reader
+from monitor.views import View
+from stream import topics
+from stream.log import EventLog, Message, TopicPartition, open_log
+from tests.unit.monitor.conftest import NOW_MS
+from tests.unit.monitor.feed import Feed, create, encode, history
+
+
+def read_all(log: EventLog, view: View, max_records: int = 500) -> None:
+    reader = Reader(log, view, interval_s=0.01, max_records=max_records)
+    reader._place()
+    while reader.turn():
+        pass
+
+
+def shown(view: View) -> object:
+    """All that a view says, for comparing two of them."""
+    users = [f"user-{i}" for i in range(200)]
+    return (
+        [view.recommendations(user) for user in users],
+        [view.history(user) for user in users],
+        [view.shifts_of(user) for user in users],
+        view.intents(),
+        view.episodes(),
+        view.letters(None, 1000),
+        view.series("worker-0", 0),
+        view.samples.newest(),
+        view.reasons,
+        view.totals,
+        view.workers,
+    )
+
+
+def test_a_view_says_what_the_topics_say(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    messages = history(feed, 60)
+    log.append(messages)
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    newest = {m.key: m.value for m in messages if m.topic == topics.RECOMMENDATIONS}
+    for key, value in newest.items():
+        assert key is not None and encode(view.recommendations(key.decode())) == value
+    wanted = [m.value for m in messages if m.topic == topics.METRICS]
+    assert len(view.points.newest()) == len(wanted)
+    assert [encode(i) for i in sorted(view.intents(), key=lambda i: i.intent)] == [
+        m.value for m in messages if m.topic == topics.INTENT_CATALOG
+    ][-10:]
+    assert [opened.episode for opened, _ in view.episodes()] == [2, 1]
+    assert [closed is None for _, closed in view.episodes()] == [True, False]
+    assert view.reasons == {"bad_ts": feed.dead}
+    view.close()
+
+
+def test_a_restart_goes_on_and_says_the_same_as_one_that_never_stopped(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    straight = View(tmp_path / "straight")
+    for _ in range(4):
+        log.append(history(feed, 15))
+        view = View(tmp_path / "view")
+        read_all(log, view, max_records=37)
+        view.close()
+    read_all(log, straight)
+    view = View(tmp_path / "view")
+    assert shown(view) == shown(straight)
+    view.close()
+    straight.close()
+
+
+def test_reading_records_again_after_a_crash_changes_nothing(log: EventLog, tmp_path: Path) -> None:
+    log.append(history(Feed(start_ms=NOW_MS), 20))
+    one, other = View(tmp_path / "one"), View(tmp_path / "other")
+    read_all(log, one)
+    read_all(log, other, max_records=11)
+    assert shown(one) == shown(other)
+    with pytest.raises(ViewInUse, match="another monitor"):
+        View(tmp_path / "one")
+    one.close()
+    other.close()
+
+
+def test_histories_are_bounded_in_number_and_age(log: EventLog, tmp_path: Path) -> None:
+    day = 86_400_000
+    log.append(
+        [
+            Message(topics.EVENTS, b"u", encode({"user": "u", "item": f"i{n}", "ts": NOW_MS + n * day // 10}), NOW_MS)
+            for n in range(400)
+        ]
+    )
+    view = View(tmp_path / "view", history_len=50, history_days=1)
+    read_all(log, view)
+    assert [one.item for one in view.history("u")][:3] == ["i399", "i398", "i397"]
+    assert len(view.history("u")) <= 50
+    for _ in range(10):
+        view.sweep(1000)
+    kept = sum(1 for _ in view._db.scan(b"h"))
+    assert kept == 11  # those within a day of the newest
+    view.close()
+
+
+def test_rings_have_a_fixed_length_on_disk_too(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    log.append([feed.letter(f"reason-{n % 50}") for n in range(1200)])
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    assert len(view.dead_letters) == 500 == sum(1 for _ in view._db.scan(b"qd"))
+    assert len(view.reasons) <= 33 and sum(view.reasons.values()) == 1200
+    view.close()
+
+
+def test_an_erasure_removes_the_user_from_everything_that_is_shown(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    log.append([*feed.event("anna"), *feed.event("bert"), feed.shift("anna"), feed.shift("bert")])
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    erase = encode({"user": "anna", "action": "erase", "ts": NOW_MS})
+    feed.offset += 1
+    log.append([Message(topics.EVENTS, b"anna", erase, NOW_MS), *feed.receipt("anna")])
+    read_all(log, view)
+    assert view.recommendations("anna") is None
+    assert view.history("anna") == [] == view.shifts_of("anna")
+    assert [one.user for one in view.shifts.newest()] == ["bert"]
+    assert "anna" not in {one.user for one in view.feed}
+    assert view.receipt("anna") is not None and view.receipt("bert") is None
+    # a shift from before the erasure that is read only now stays out, one from after it is taken
+    feed.offset -= 1
+    log.append([feed.shift("anna")])
+    read_all(log, view)
+    assert view.shifts_of("anna") == []
+    feed.offset += 5
+    log.append([*feed.event("anna"), feed.shift("anna")])
+    read_all(log, view)
+    assert len(view.shifts_of("anna")) == 1 == len(view.history("anna"))
+    view.close()
+
+
+def test_what_cannot_be_read_is_counted_and_passed_over(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    broken = [b"", b"{", b"\xff\xfe", b"[]", b'{"user":1}', b"null", b'{"user":"\\ud800","item":"i","ts":1}']
+    for topic in (topics.EVENTS, *topics.OUTPUTS):
+        log.append([Message(topic, b"u", value, NOW_MS) for value in broken])
+    nan = (
+        b'{"worker":"w","ts":5,"state":"running","step":1,"model_step":0,"counters":{},"gauges":{"loss":null,"lag":1}}'
+    )
+    log.append([*feed.event("anna"), Message(topics.METRICS, b"w", nan, NOW_MS)])
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    assert view.recommendations("anna") is not None
+    assert view.workers["w"].gauges == {"lag": 1.0}
+    assert view.totals["undecodable"] > 10
+    assert view.recommendations("u") is None
+    view.close()
+
+
+def test_another_log_in_the_place_of_the_first_begins_the_view_anew(tmp_path: Path) -> None:
+    for name, users in (("a", ["anna", "bert"]), ("b", ["carl"])):
+        with open_log(f"file://{tmp_path}/{name}") as log:
+            create(log)
+            feed = Feed(start_ms=NOW_MS)
+            log.append([m for user in users for m in feed.event(user)])
+            view = View(tmp_path / "view")
+            read_all(log, view)
+            assert view.recommendations(users[0]) is not None
+            assert (view.recommendations("anna") is None) == (name == "b")
+            view.close()
+
+
+def test_positions_are_kept_for_every_partition(log: EventLog, tmp_path: Path) -> None:
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    assert view.positions[TopicPartition(topics.EVENTS, 1)] == 0
+    view.close()
+    again = View(tmp_path / "view")
+    assert again.positions[TopicPartition(topics.EVENTS, 1)] == 0
+    again.close()

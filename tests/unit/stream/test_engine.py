@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from state import CutStore
+from stream import topics
+from stream.config import Config
+from stream.engine import Engine, open_cut
+from stream.errors import EngineError, StateMismatch
+from stream.messages import ErasureReceipt, Recommendations
+from tests.unit.stream.streams import START_MS, as_batches, events, small_config
+
+
+def run(
+    config: Config, folder: Path, records: list[bytes], step: int
+) -> tuple[Engine, list[tuple[str, bytes | None, bytes | None]]]:
+    engine = Engine.open(config, folder)
+    published = []
+    for batches in as_batches(records, config.log.partitions, step):
+        result = engine.step(batches)
+        published += [(m.topic, m.key, m.value) for m in result.messages]
+        engine.learn(engine.plan_learning(result.events, 0))
+    return engine, published
+
+
+def test_the_same_records_in_the_same_steps_give_the_same_bits(tmp_path: Path) -> None:
+    records = events(300)
+    first, one = run(small_config(), tmp_path / "a", records, 50)
+    second, two = run(small_config(), tmp_path / "b", records, 50)
+    assert one == two
+    assert first.digest() == second.digest()
+
+
+def test_another_step_size_changes_no_dead_letter_and_no_history(tmp_path: Path) -> None:
+    records = events(300)
+    one, published = run(small_config(), tmp_path / "a", records, 50)
+    two, others = run(small_config(), tmp_path / "b", records, 17)
+    assert sorted(p for p in published if p[0] == topics.DEAD_LETTERS) == sorted(
+        o for o in others if o[0] == topics.DEAD_LETTERS
+    )
+    for name in ("events", "users", "dead_letters", "duplicates", "late"):
+        assert one.counters[name] == two.counters[name] > 0
+    for user in range(40):
+        assert one.recommend(b"u%d" % user, 3).history == two.recommend(b"u%d" % user, 3).history
+    assert one.digest() != two.digest()
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_cut_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
+    config = small_config()
+    steps = as_batches(events(300), 2, 50)
+    whole = Engine.open(config, tmp_path / "whole")
+    broken = Engine.open(config, tmp_path / "broken")
+    for number, batches in enumerate(steps):
+        for engine in (whole, broken):
+            engine.step(batches)
+            engine.learn(2)
+        if number == at:
+            broken.cut()
+            broken.step(steps[number + 1])  # lost with the crash
+            broken.close()
+            broken = Engine.open(config, tmp_path / "broken")
+            assert broken.step_number == number + 1
+    assert whole.digest() == broken.digest()
+
+
+def test_a_list_holds_no_item_of_the_history_and_none_disliked(tmp_path: Path) -> None:
+    engine, published = run(small_config(), tmp_path, events(400), 40)
+    lists = [msgspec.json.decode(v, type=Recommendations) for t, _, v in published if t == topics.RECOMMENDATIONS and v]
+    assert lists
+    newest = {message.user: message for message in lists}
+    for user, message in newest.items():
+        answer = engine.recommend(user.encode(), 5)
+        assert not {item.item for item in message.items} & set(answer.history)
+        assert len({item.item for item in message.items}) == len(message.items)
+
+
+def test_an_unknown_user_gets_popular_items(tmp_path: Path) -> None:
+    engine, _ = run(small_config(), tmp_path, events(100), 40)
+    answer = engine.recommend(b"nobody", 5)
+    assert (answer.source, answer.intent, answer.history) == ("popular", None, [])
+    assert len(answer.items) == 5
+
+
+def test_erase_forgets_history_and_list_and_leaves_a_receipt(tmp_path: Path) -> None:
+    records = events(200)
+    records.append(json.dumps({"user": "u3", "action": "erase", "ts": START_MS}).encode())
+    engine, published = run(small_config(), tmp_path, records, 50)
+    assert engine.recommend(b"u3", 5).history == []
+    last = [value for topic, key, value in published if topic == topics.RECOMMENDATIONS and key == b"u3"][-1]
+    assert last is None
+    receipts = [value for topic, key, value in published if topic == topics.ERASURES and value]
+    assert msgspec.json.decode(receipts[0], type=ErasureReceipt).user == "u3"
+    assert engine.counters["erased"] == 1
+
+
+def test_events_after_an_erasure_in_the_same_step_count(tmp_path: Path) -> None:
+    def event(item: str, second: int) -> bytes:
+        return json.dumps({"user": "ada", "item": item, "ts": START_MS + second * 1000}).encode()
+
+    erase = json.dumps({"user": "ada", "action": "erase"}).encode()
+    engine, published = run(small_config(), tmp_path, [event("a", 0), event("b", 1), erase, event("c", 2)], 10)
+    assert engine.recommend(b"ada", 3).history == ["c"]
+    lists = [value for topic, _, value in published if topic == topics.RECOMMENDATIONS]
+    assert lists[0] is None  # the tombstone comes before the new list
+
+
+def test_state_of_another_shape_is_refused_with_key_and_values(tmp_path: Path) -> None:
+    config = small_config()
+    engine, _ = run(config, tmp_path, events(60), 30)
+    engine.cut()
+    engine.close()
+    other = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, max_len=12))
+    with pytest.raises(StateMismatch, match=r"learner.max_len = 10, the configuration says 12"):
+        Engine.open(other, tmp_path)
+
+
+def test_a_cut_can_be_read_beside_the_engine(tmp_path: Path) -> None:
+    config = small_config()
+    with pytest.raises(EngineError, match="no cut in it yet"), open_cut(config, tmp_path):
+        pass
+    engine, _ = run(config, tmp_path, events(100), 30)
+    engine.cut()
+    with open_cut(config, tmp_path) as read:
+        assert read.recommend(b"u1", 5) == engine.recommend(b"u1", 5)
+        assert read.digest() == engine.digest()
+
+
+def test_learning_falls_by_rule_under_backlog_but_not_below_the_floor(tmp_path: Path) -> None:
+    config = small_config(backlog_events=1000, learn_steps=8, learn_floor=2)
+    engine = Engine(config, tmp_path, CutStore(tmp_path / "cuts"))
+    assert [engine.plan_learning(256, backlog) for backlog in (0, 1000, 2000, 10**6)] == [8, 8, 4, 2]
+    assert engine.plan_learning(0, 0) == 0
+
+
+def test_full_vocabulary_recycles_and_goes_on(tmp_path: Path) -> None:
+    config = small_config()
+    config = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, capacity=20))
+    engine, published = run(config, tmp_path, events(400), 40)
+    assert engine.gauges()["items"] == 20
+    known = {f"i{number}" for number in range(60)}
+    for topic, _, value in published:
+        if topic == topics.RECOMMENDATIONS and value is not None:
+            assert {item.item for item in msgspec.json.decode(value, type=Recommendations).items} <= known
+    assert np.isfinite(engine.last_loss)

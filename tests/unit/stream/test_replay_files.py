@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.errors import SourceError
+from stream.events import decode_events
+from stream.sources.formats import find_unit, split_quoted, to_milliseconds
+from stream.sources.replay import EventChunk, EventFile, read_events
+
+TS = 1_506_826_800
+ROWS = [(f"u{i % 7}", f"lamp-{i % 11}", (TS + i) * 1000) for i in range(25)]
+
+Write = Callable[[str, bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def made(name: str, data: bytes) -> Path:
+        file = tmp_path / name
+        file.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return file
+
+    return made
+
+
+def csv_bytes(rows: list[tuple[str, str, int]] = ROWS, header: str = "user,item,ts", separator: str = ",") -> bytes:
+    lines = [header.replace(",", separator), *(separator.join(map(str, row)) for row in rows)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def events(file: EventFile) -> list[tuple[str, str, int]]:
+    chunks = list(file)
+    return [row for c in chunks for row in zip(c.users, c.items, c.ts.tolist(), strict=True)]
+
+
+def decoded(file: EventFile) -> list[tuple[str, str, int]]:
+    """The events as the engine sees them, and a check that keys and positions fit."""
+    found = []
+    position = 0
+    for chunk in file:
+        assert chunk.start == position
+        assert len(chunk) == len(chunk.values) == len(chunk.keys)
+        position += len(chunk)
+        columns = decode_events(chunk.values, chunk.keys)
+        found += list(zip([u.decode() for u in columns.users], columns.items, columns.ts.tolist(), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "no_suffix"])
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
+def test_csv(write: Write, name: str, separator: str) -> None:
+    file = read_events(write(name, csv_bytes(separator=separator)), chunk_records=10)
+    assert file.facts.format == "csv" and file.facts.unit == "milliseconds" and not file.facts.notes
+    assert events(file) == decoded(file) == ROWS
+    assert file.fraction == 1.0
+    assert [len(chunk) for chunk in file] == [10, 10, 5]
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("user_id,item_id,timestamp", ["user_id", "item_id", "timestamp"]),
+        ("UserID,MovieID,Timestamp", ["UserID", "MovieID", "Timestamp"]),
+        ("\ufeffuser,item,time", ["user", "item", "time"]),
+    ],
+)
+def test_columns_are_found_by_name(write: Write, header: str, names: list[str]) -> None:
+    file = read_events(write("a.csv", csv_bytes(header=header)))
+    assert list(file.facts.columns.values()) == names
+    assert events(file) == ROWS
+
+
+def test_windows_line_ends_quotes_blank_lines_and_no_last_line_end(write: Write) -> None:
+    data = b'item,user,ts,title\r\n"a, b",u1,1506826800000,"x ""y"""\r\n\r\nc,u2,1506826801000,z'
+    assert decoded(read_events(write("a.csv", data))) == [("u1", "a, b", TS * 1000), ("u2", "c", TS * 1000 + 1000)]
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(1, "seconds"), (1000, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds")]
+)
+def test_the_unit_of_time_is_found_and_said(write: Write, factor: int, unit: str) -> None:
+    rows = [(user, item, ts // 1000 * factor) for user, item, ts in ROWS]
+    file = read_events(write("a.csv", csv_bytes(rows)))
+    assert file.facts.unit == unit and unit in str(file.facts)
+    assert events(file) == ROWS
+
+
+def test_broken_lines_go_their_way_and_nothing_is_lost(write: Write) -> None:
+    lines = csv_bytes().splitlines()
+    lines[5] = b"only,two"
+    lines[9] = b"u1,lamp,yesterday"
+    lines[12] = b"u\xff,lamp,1506826800000"
+    lines[14] = b'u1,"lamp,1506826800000'
+    lines[20] = b"u1,lamp,99999999999999999999999"
+    file = read_events(write("a.csv", b"\n".join(lines)), chunk_records=8)
+    broken = {chunk.start + place: line for chunk in file for place, line in chunk.broken}
+    assert broken == {place - 1: lines[place] for place in (5, 9, 12, 14, 20)}
+    kept = [row for place, row in enumerate(ROWS) if place not in broken]
+    assert events(file) == decoded(file) == kept
+    values = [value for chunk in file for value in chunk.values]
+    assert [values[place] for place in broken] == list(broken.values())
+    assert len(values) == len(ROWS)
+
+
+def test_rows_with_bad_ids_are_left_to_the_engine(write: Write) -> None:
+    chunk = next(iter(read_events(write("a.csv", b"user,item,ts\n,lamp,1506826800000\nu1,lamp,1506826800000\n"))))
+    bad = decode_events(chunk.values, chunk.keys).bad
+    assert [(one.index, one.reason, one.field) for one in bad] == [(0, "bad_id", "user")]
+
+
+def test_actions_and_values_go_along(write: Write) -> None:
+    data = b"user,item,ts,action,rating\nu1,a,1506826800,cart,\nu1,b,1506826801,,4.5\n"
+    chunk = next(iter(read_events(write("a.csv", data))))
+    assert [json.loads(value) for value in chunk.values] == [
+        {"user": "u1", "item": "a", "ts": TS * 1000, "action": "cart"},
+        {"user": "u1", "item": "b", "ts": TS * 1000 + 1000, "value": 4.5},
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_json_lines(write: Write, name: str) -> None:
+    lines = [json.dumps({"user_id": user, "item_id": item, "timestamp": ts / 1000}) for user, item, ts in ROWS]
+    lines[3] = '{"user_id": "u1", "item_id"'
+    lines[4] = '{"user_id": null, "item_id": "a", "timestamp": 1}'
+    lines[5] = '{"user_id": 7, "item_id": 8, "timestamp": "1506826800", "more": [1]}'
+    lines[6] = '{"user_id": 7, "item_id": 8, "timestamp": 1e300}'
+    file = read_events(write(name, "\n".join(lines).encode()), chunk_records=4)
+    assert file.facts.format == "jsonl" and file.facts.unit == "seconds"
+    expected = ROWS[:3] + [("7", "8", TS * 1000)] + ROWS[7:]
+    assert events(file) == decoded(file) == expected
+    assert [chunk.start + place for chunk in file for place, _ in chunk.broken] == [3, 4, 6]
+
+
+@pytest.mark.parametrize("kind", ["number", "datetime", "float"])
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_parquet(tmp_path: Path, kind: str, gzipped: bool) -> None:
+    frame = pl.DataFrame(ROWS, schema=["user", "item", "ts"], orient="row")
+    if kind == "datetime":
+        frame = frame.with_columns(pl.from_epoch("ts", time_unit="ms"))
+    elif kind == "float":
+        frame = frame.with_columns(pl.col("ts") / 1000)
+    file = tmp_path / "a.parquet"
+    frame.write_parquet(file)
+    if gzipped:
+        file.write_bytes(gzip.compress(file.read_bytes()))
+    source = read_events(file, chunk_records=10)
+    assert source.facts.format == "parquet" and source.total == 25
+    assert events(source) == decoded(source) == ROWS
+    assert source.fraction == 1.0
+
+
+def test_parquet_with_gaps_and_numbers_for_ids(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": [1, None, 3], "item": [4, 5, 6], "ts": [TS, TS, None], "rating": [1.0, 2.0, None]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    file = read_events(tmp_path / "a.parquet")
+    assert decoded(file) == [("1", "4", TS * 1000)]
+    chunk = next(iter(file))
+    assert len(chunk) == 3 and [place for place, _ in chunk.broken] == [1, 2]
+    assert len(decode_events(chunk.values, chunk.keys).bad) == 2
+
+
+@pytest.mark.parametrize(("name", "separator"), [("u.data", "\t"), ("ratings.dat", "::")])
+def test_movielens(write: Write, name: str, separator: str) -> None:
+    rows = [(str(i % 5 + 1), str(i + 1), "3", str(TS - i)) for i in range(30)]
+    file = read_events(write(name, "\n".join(separator.join(row) for row in rows).encode()))
+    assert file.facts.format == "movielens" and file.facts.unit == "seconds"
+    assert "not in time order" in str(file.facts)
+    assert decoded(file) == [(user, item, int(ts) * 1000) for user, item, _, ts in rows]
+    assert json.loads(next(iter(file)).values[0])["value"] == 3.0
+
+
+def test_elcrec_text_has_no_times_so_events_are_a_second_apart(write: Write) -> None:
+    data = b"1 10 11 12\n2 10\n3\n4 13 14 15 16 17\n"
+    file = read_events(write("Beauty.txt", data), chunk_records=3)
+    assert file.facts.format == "elcrec" and "one second" in str(file.facts)
+    rows = decoded(file)
+    assert [(user, item) for user, item, _ in rows] == [
+        *(("1", item) for item in ("10", "11", "12")),
+        ("2", "10"),
+        *(("4", item) for item in ("13", "14", "15", "16", "17")),
+    ]
+    assert np.diff([ts for _, _, ts in rows]).tolist() == [1000, 1000, 1000, 2000, 1000, 1000, 1000, 1000]
+    assert [(chunk.start + place, line) for chunk in file for place, line in chunk.broken] == [(4, b"3")]
+    assert [len(chunk) for chunk in file] == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize("limit", [1, 9, 10, 11, 25, 1000])
+def test_limit(write: Write, limit: int) -> None:
+    file = read_events(write("a.csv", csv_bytes()), limit=limit, chunk_records=10)
+    assert events(file) == ROWS[:limit]
+    assert file.fraction == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"\n\n", "is empty"),
+        ("a.csv.gz", b"", "is empty"),
+        ("a.csv", b"user,item,ts\n", "has a header but no rows"),
+        (
+            "a.csv",
+            b"user,thing,ts\nu,i,1506826800\n",
+            "no column for item: found user, thing, ts; expected one of",
+        ),
+        ("a.csv", b"user,item,ts\nu,i,12\n", "12 is a time between 1990 and 2100 neither in seconds nor"),
+        ("a.csv", b"user,item,ts\nu,i,monday\n", "'monday' is no number: expected epoch seconds"),
+        ("a.jsonl", b'{"user":1}\n', "no column for item: found user"),
+        ("a.jsonl", b'{"user":1\n{]\n', "no line of the first 2 is a JSON object"),
+        ("a.json", b'[{"user":1}]', "a JSON array: expected JSON lines"),
+        ("a.parquet", b"PAR1 and nonsense", "not a readable Parquet file"),
+        ("a.bin", bytes(range(14, 32)), "unknown format"),
+        ("a.txt", b"hello\nworld\n", "unknown format"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused_in_one_line(write: Write, name: str, data: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        read_events(write(name, data))
+    assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_no_file_no_limit_and_a_folder(tmp_path: Path, write: Write) -> None:
+    with pytest.raises(SourceError, match="cannot be read: No such file"):
+        read_events(tmp_path / "none.csv")
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_events(tmp_path)
+    with pytest.raises(SourceError, match="limit 0: must be at least 1"):
+        read_events(write("a.csv", csv_bytes()), limit=0)
+
+
+def test_a_gzip_that_ends_too_early_gives_what_is_there_and_says_so(tmp_path: Path) -> None:
+    rows = [(f"u{i}", f"lamp-{i * 7919 % 1000}", (TS + i) * 1000) for i in range(200_000)]
+    file = tmp_path / "a.csv.gz"
+    data = gzip.compress(csv_bytes(rows), 1)
+    file.write_bytes(data[: len(data) - len(data) // 4])
+    found: list[EventChunk] = []
+    with pytest.raises(SourceError, match=r"cannot be read on after record \d+"):
+        for chunk in read_events(file):
+            found.append(chunk)
+    assert sum(len(chunk) for chunk in found) > 100_000
+
+
+def test_a_file_without_line_ends_does_not_fill_the_memory(write: Write) -> None:
+    with pytest.raises(SourceError, match="a line of more than 16 MiB"):
+        list(read_events(write("a.csv", b"user,item,ts\nu,i,1506826800\n" + b"x" * (18 << 20))))
+
+
+@given(st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line), max_size=12), st.integers(1, 5))
+@settings(max_examples=150)
+def test_whatever_the_lines_are_each_is_one_record(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], n: int
+) -> None:
+    file = tmp_path_factory.mktemp("lines") / "a.csv"
+    good = b"u1,lamp,1506826800"
+    file.write_bytes(b"\n".join([b"user,item,ts", good, good, good, *lines, good]))
+    chunks = list(read_events(file, chunk_records=n))
+    present = [line for line in lines if line.removesuffix(b"\r")]
+    assert sum(len(chunk) for chunk in chunks) == 4 + len(present)
+    for chunk in chunks:
+        found = decode_events(chunk.values, chunk.keys)
+        assert len(found.users) + len(found.bad) + len(found.erasures) == len(chunk)
+
+
+def test_small_parts() -> None:
+    assert split_quoted(b'"a', b",") == [b'"a']
+    assert split_quoted(b"a::b", b"::") == [b"a", b"b"]
+    assert to_milliseconds([b"1.5", b"2"], 1000.0).tolist() == [1500, 2000]
+    for bad in ([b"nan"], [b"inf"], [b""], [b"1e300"]):
+        with pytest.raises(ValueError):
+            to_milliseconds(bad, 1.0)
+    assert find_unit([None, "x", 1_506_826_800], "ts", Path("x")) == "seconds"

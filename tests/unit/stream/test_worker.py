@@ -1,0 +1,175 @@
+"""The worker over the real embedded log: recovery, lost answers, truncated input, policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from stream import topics
+from stream.config import Config
+from stream.errors import JournalError, StateInUse
+from stream.log import open_log
+from stream.log.base import CommitOutcomeUnknown, EventLog, LogUnavailable, Message, OffsetRange, TopicPartition
+from stream.messages import JournalEntry, StreamMetrics
+from stream.verify import verify
+from stream.worker import Worker
+from tests.unit.stream.streams import as_messages, events, small_config
+
+
+def open_filled(tmp_path: Path, count: int = 300, **engine: Any) -> tuple[Config, EventLog]:
+    config = small_config(url=f"file://{tmp_path / 'log'}", **engine)
+    log = open_log(config.log.url)
+    log.create_topics(topics.topic_specs(config.log.partitions))
+    log.append(as_messages(events(count)))
+    return config, log
+
+
+def drain(worker: Worker, log: EventLog, steps: int = 10**6) -> None:
+    ends = log.end_offsets(topics.EVENTS)
+    while steps and any(worker.engine.positions[p] < end for p, end in enumerate(ends)):
+        worker.turn()
+        steps -= 1
+
+
+def journal(log: EventLog) -> list[JournalEntry]:
+    end = log.end_offsets(topics.JOURNAL)[0]
+    values = log.read(OffsetRange(topics.JOURNAL, 0, 0, end)).values
+    return [msgspec.json.decode(value, type=JournalEntry) for value in values if value]
+
+
+def assert_equal_to_a_rebuild(config: Config, log: EventLog, tmp_path: Path) -> None:
+    found = verify(config, log, tmp_path / "state", tmp_path / "scratch")
+    assert found.difference == ""
+    assert found.messages > 0
+
+
+def test_a_worker_that_vanished_is_rebuilt_from_cut_and_journal(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+    with log:
+        first = Worker(config, log, tmp_path / "state")
+        first.recover()
+        drain(first, log, steps=5)
+        digest = first.engine.digest()
+        first.close()  # no cut since step 3
+        second = Worker(config, log, tmp_path / "state")
+        assert second.recover() == 2
+        assert second.engine.digest() == digest
+        drain(second, log)
+        second.cut()
+        second.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+        assert [entry.step for entry in journal(log)] == list(range(1, second.engine.step_number + 1))
+        assert log.committed("worker-0") == {
+            TopicPartition(topics.EVENTS, p): end for p, end in enumerate(log.end_offsets(topics.EVENTS))
+        }
+
+
+class Flaky:
+    """A log whose commits fail in a planned way: `before` it took effect or `after`."""
+
+    def __init__(self, log: EventLog, plan: Sequence[str]) -> None:
+        self._log, self._plan = log, list(plan)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
+        what = self._plan.pop(0) if self._plan else "well"
+        if what in ("after", "well"):
+            self._log.commit(messages, positions)
+        if what in ("before", "after"):
+            raise CommitOutcomeUnknown(f"commit: the answer was lost ({what})")
+
+
+@pytest.mark.parametrize("plan", [["before"], ["after"], ["well", "after", "before", "before"]])
+def test_a_lost_answer_is_settled_by_the_journal(tmp_path: Path, plan: list[str]) -> None:
+    config, log = open_filled(tmp_path)
+    with log:
+        worker = Worker(config, Flaky(log, plan), tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        worker.cut()
+        worker.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_recovery_that_makes_other_messages_says_so(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, on_replay_mismatch="fail", cut_every_steps=100)
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        drain(worker, log, steps=3)
+        worker.close()
+        changed = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, learning_rate=0.5))
+        other = Worker(changed, log, tmp_path / "state")
+        with pytest.raises(JournalError, match=r"step \d: recovery made .* checksum .* the journal has"):
+            other.recover()
+        other.close()
+
+
+def test_a_journal_with_a_hole_is_refused(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=100)
+    with log:
+        log.claim("worker-0")
+        for step in (1, 3):
+            entry = JournalEntry(worker="worker-0", step=step, ranges=[], learn_steps=0)
+            log.commit([Message(topics.JOURNAL, b"worker-0", msgspec.json.encode(entry), 0)], {})
+        worker = Worker(config, log, tmp_path / "state")
+        with pytest.raises(JournalError, match="step 3 .* expected step"):
+            worker.recover()
+        worker.close()
+
+
+def test_two_workers_on_one_state_folder_are_refused(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        with pytest.raises(StateInUse, match="another worker is using it"):
+            Worker(config, log, tmp_path / "state")
+        worker.close()
+
+
+def test_a_log_that_is_away_for_a_moment_is_polled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, log = open_filled(tmp_path)
+    waits: list[float] = []
+    monkeypatch.setattr("stream.worker.time.sleep", waits.append)
+
+    class Away(Flaky):
+        def poll(self, *args: Any) -> Any:
+            if self._plan:
+                self._plan.pop()
+                raise LogUnavailable("poll: no broker answers")
+            return self._log.poll(*args)
+
+    with log:
+        worker = Worker(config, Away(log, ["x", "x"]), tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        worker.close()
+    assert len(waits) == 2
+    assert worker.engine.counters["events"] > 0
+
+
+def test_run_stops_in_order_with_a_cut_and_says_so_in_the_metrics(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+    with log:
+        ends = log.end_offsets(topics.EVENTS)
+        worker = Worker(config, log, tmp_path / "state")
+        worker.run(lambda: all(worker.engine.positions[p] == end for p, end in enumerate(ends)))
+        worker.close()
+        step = worker.engine.step_number
+        assert (tmp_path / "state" / "cuts").is_dir()
+        again = Worker(config, log, tmp_path / "state")
+        assert again.recover() == 0
+        assert again.engine.step_number == step
+        again.close()
+        end = log.end_offsets(topics.METRICS)[0]
+        last = log.read(OffsetRange(topics.METRICS, 0, 0, end)).values[-1]
+        assert last is not None
+        metrics = msgspec.json.decode(last, type=StreamMetrics)
+        assert (metrics.state, metrics.step) == ("stopped", step)
+        assert metrics.counters == worker.engine.counters

@@ -143,11 +143,13 @@ def torture(
     with open_log(log_url) as log:
         fill(config, log, events, seed)
     progress = folder / "kills.json"
-    done: dict[str, Any] = json.loads(progress.read_text()) if progress.exists() else {"kills": 0, "recoveries": []}
+    done: dict[str, Any] = (
+        json.loads(progress.read_text()) if progress.exists() else {"kills": 0, "aimed": 0, "recoveries": []}
+    )
     rng = random.Random(seed * 1_000_003 + done["kills"])
     while True:
         more = done["kills"] < kills
-        aim = rng.choice(AIMED) if more and rng.random() < aimed_share else ""
+        aim = AIMED[done["aimed"] % len(AIMED)] if more and rng.random() < aimed_share else ""
         started = time.monotonic()
         with spawn(folder, log_url, aim, 1 if "cut" in aim else rng.randint(1, 6)) as process:
             assert process.stdout is not None
@@ -164,6 +166,7 @@ def torture(
         if code != -signal.SIGKILL:
             raise SystemExit(f"the worker ended with status {code} (aim {aim!r})")
         done["kills"] += 1
+        done["aimed"] += bool(aim)
         progress.write_text(json.dumps(done))
         say(f"kill {done['kills']} {aim or 'random'}")
     with open_log(log_url) as log, tempfile.TemporaryDirectory(dir=folder) as scratch:

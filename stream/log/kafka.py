@@ -288,20 +288,25 @@ class KafkaLog:
         self._drop_producer()
         doing = f"claim worker {worker_id}"
         made: list[Any] = []
+        given_up = threading.Event()
 
-        def connect() -> None:
-            made.append(
-                self._new_producer(
-                    transactional_id=_GROUP_PREFIX + worker_id,
-                    transaction_timeout_ms=self._config.transaction_timeout_ms,
-                )
+        def claim() -> None:
+            producer = self._new_producer(
+                transactional_id=_GROUP_PREFIX + worker_id,
+                transaction_timeout_ms=self._config.transaction_timeout_ms,
             )
-            made[0].init_transactions()
+            made.append(producer)
+            try:
+                producer.init_transactions()
+            finally:
+                if given_up.is_set():
+                    self._discard(producer)
 
-        failure = bounded(connect, 2 * self._config.commit_timeout_ms, "kafka-claim")
+        failure = bounded(claim, 2 * self._config.commit_timeout_ms, "kafka-claim")
         if failure is not None:
-            if made:
-                made[0].close(timeout=0)
+            given_up.set()
+            for producer in made:
+                self._discard(producer)
             if isinstance(failure, TimeoutError):
                 raise LogUnavailable(f"{self.url}: cannot {doing}: {failure}") from failure
             if not isinstance(failure, Exception):
@@ -388,7 +393,12 @@ class KafkaLog:
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            bounded(lambda: producer.close(timeout=0), 5_000, "kafka-close")
+            self._discard(producer)
+
+    def _discard(self, producer: Any) -> None:
+        """Close a producer without waiting for it: its thread ends when the brokers answer or its records expire."""
+        longest_s = 2 * self._config.commit_timeout_ms / 1000
+        bounded(lambda: producer.close(timeout=longest_s), 1_000, "kafka-close")
 
     def committed(self, worker_id: str) -> dict[TopicPartition, int]:
         """The positions of the worker's last commit; empty when there was none."""

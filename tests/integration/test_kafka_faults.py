@@ -45,8 +45,13 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def collect() -> Iterator[None]:
-    """Collect what the client left while its warnings are still allowed."""
+    """Nothing goes on behind the test, and what the client left is collected while its warnings are still allowed."""
+    before = set(threading.enumerate())
     yield
+    for thread in threading.enumerate():
+        if thread not in before and "kafka" in thread.name:
+            thread.join(30)
+            assert not thread.is_alive(), f"{thread.name} outlives its log"
     gc.collect()
 
 
@@ -292,6 +297,8 @@ def test_reading_over_aborted_transactions(case: LogCase, kafka_url: str) -> Non
         aborted = _transaction(kafka_url, case.name("x"), spec.name, b"aborted")
         aborted.abort_transaction()
         aborted.close(timeout=1)
+        while log.end_offsets(spec.name) != [4]:  # the marker is written after the answer
+            pass
         log.append(messages_of(spec.name, 1, start=2))
         positions = starts(spec)
         assert values(take(log, positions, 3)) == [b"value-0", b"value-1", b"value-2"]

@@ -21,7 +21,7 @@ def test_a_worker_killed_ten_times_ends_with_the_bits_of_one_that_never_was(tmp_
         kills=11,
         events=20_000,
         seed=4,
-        aimed_share=1.0,
+        aimed_share=0.7,
         say=seen.append,
     )
     assert figures["difference"] == ""
@@ -29,5 +29,4 @@ def test_a_worker_killed_ten_times_ends_with_the_bits_of_one_that_never_was(tmp_
     assert (figures["lost"], figures["duplicated"]) == (0, 0)
     assert figures["events"] == 20_000
     moments = {line.split()[-1] for line in seen}
-    assert moments <= set(AIMED)
-    assert {"in-cut", "after-commit", "in-learn"} <= moments
+    assert moments >= {*AIMED, "random"}

@@ -82,9 +82,12 @@ class Shell:
         ui.page_title(title)
         ui.add_css((_STATIC / "page.css").read_text())
         ui.add_head_html(_THEME_SCRIPT)
+        with ui.context.client.layout:  # beside NiceGUI's own <main>, where a banner and a main landmark belong
+            with box("div", "page bar") as bar:
+                self._header()
+        bar.move(target_index=0)
         with ui.column().classes("page"):
-            self._header()
-            self.main = box("main", "main", id="content")
+            self.main = box("div", "main", id="content")
         with self.main:
             with box("div", "standing", role="status", aria_live="polite") as self._standing:
                 box("span", "dot", aria_hidden="true")

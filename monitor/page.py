@@ -205,7 +205,8 @@ class Overview:
                         self._chips[name] = chip
             Text(
                 "p",
-                "How often the item that a user took stood in the list published for them. Bands are drift episodes.",
+                "How often the item that a user took stood in the list published for them, over the newest 10,000 "
+                "events. Bands are drift episodes.",
                 "sub",
             )
             self._accuracy_chart = Chart("tall")

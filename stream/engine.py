@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import Learner, Ranking, RankMetrics, StepBatch
+from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
 from state import Cut, CutStore, PendingCut, UserStore, append
 from stream import outputs
 from stream.config import Config
@@ -40,6 +40,7 @@ from stream.outputs import Coordinates
 logger = logging.getLogger(__name__)
 
 ENGINE_FORMAT: Final = 1
+RECENT_RANKS: Final = 10_000  # newest scored events behind the accuracy gauges: a fall shows within minutes
 _COUNTERS: Final = (
     "events",
     "users",
@@ -155,6 +156,9 @@ class Engine:
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self.served = RankMetrics()
         self.prequential = RankMetrics()
+        # For the gauges only, so not in the cut: recovery fills them again from the journal's steps.
+        self._recent_served = WindowedRankMetrics(RECENT_RANKS)
+        self._recent_prequential = WindowedRankMetrics(RECENT_RANKS)
         self.last_loss = float("nan")
         self.journal_hint = 0
         if cut is not None:
@@ -286,6 +290,7 @@ class Engine:
             )
             result = self._learner.take(batch, evaluate=self._evaluates())
             self.prequential.add(result.ranks[result.ranks >= 0])
+            self._recent_prequential.add(result.ranks)
             tally.events, tally.taken, tally.items = len(taken), result, batch.items
             self._publish(users, user_index[taken], partitions[taken], offsets[taken], ts[taken], records, messages)
         self._write(users, user_partition, records)
@@ -309,7 +314,9 @@ class Engine:
         listed = records["list"][user_index[scored]]  # (m, k)
         hits = (listed == items[scored, None]) & (listed != 0)
         hit = hits.any(axis=1)
-        self.served.add(np.where(hit, hits.argmax(axis=1), self.config.engine.list_len))
+        ranks = np.where(hit, hits.argmax(axis=1), self.config.engine.list_len)
+        self.served.add(ranks)
+        self._recent_served.add(ranks)
         return len(hit), int(hit.sum())
 
     def _publish(
@@ -424,9 +431,12 @@ class Engine:
         return self._learner.model_step
 
     def gauges(self) -> dict[str, float]:
-        """Figures of the learner and of the served lists, for the metrics topic; no part of the state."""
+        """Figures of the learner and of the served lists, for the metrics topic; no part of the state.
+
+        Accuracy is that of the newest `RECENT_RANKS` scored events, so that a fall is seen however long the worker runs.
+        """
         health = self._learner.intent_health()
-        served, ranked = self.served.result(), self.prequential.result()
+        served, ranked = self._recent_served.result(), self._recent_prequential.result()
         gauges = {
             "items": float(self._learner.size),
             "intents_active": float(health["active"]),
@@ -537,10 +547,12 @@ class Engine:
             return keep
         row_of = {(user, int(p)): row for row, (user, p) in enumerate(zip(users, user_partition, strict=True))}
         for before, user, partition, offset, ts in arrivals.erasures:
-            row = row_of[user, partition]
-            keep[:before] &= user_index[:before] != row
-            records[row : row + 1] = self._store.blank(1)
-            self._store.erase(partition, [user])
+            for other in range(self.config.log.partitions):  # misplaced events made a record outside the user's own
+                row = row_of.get((user, other))
+                if row is not None:
+                    keep[:before] &= user_index[:before] != row
+                    records[row : row + 1] = self._store.blank(1)
+                self._store.erase(other, [user])
             self._learner.forget(int(user_keys([user])[0]))
             self.counters["erased"] += 1
             as_of = AsOf(partition=partition, offset=offset, ts=ts)

@@ -404,8 +404,12 @@ class Learner:
         ]
 
     def forget(self, user_key: int) -> None:
-        """Erase every pair of the user with this key from what may be replayed."""
+        """Erase every pair of the user with this key from what may be replayed.
+
+        Refused mini-batches are dropped whole: they are kept without keys, so any of them may hold the user's history.
+        """
         self._replay.forget(user_key)
+        self._network.refused.clear()
 
     @property
     def refused_batches(self) -> list[Any]:

@@ -21,7 +21,7 @@ from monitor import records
 from monitor.records import DeadLetter, Point, Sample, Taken
 from monitor.viewdb import Ring, ViewDb, user_hash
 from stream import topics
-from stream.log.base import RecordBatch, TopicPartition
+from stream.log.base import Headers, RecordBatch, TopicPartition
 from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class View:
         self.revision = dict.fromkeys(READ, 0)
         self._event_ts = 0
         self._cursor = b"h"
+        self._forgotten: dict[bytes, tuple[int, int]] = {}  # erasures of the batches at hand, not yet written
         self._apply: dict[str, Callable[[WriteBatch, RecordBatch], None]] = {
             topics.EVENTS: self._events,
             topics.RECOMMENDATIONS: self._recommendations,
@@ -119,7 +120,9 @@ class View:
         """Take over the records and the positions after them, all or nothing; returns the number of records."""
         write = WriteBatch(raw_mode=True)
         count = 0
-        for batch in batches:
+        self._forgotten.clear()
+        # Erasures first: what the other topics say of the user from before is then not taken at all.
+        for batch in sorted(batches, key=lambda one: one.topic != topics.ERASURES):
             if len(batch):
                 self._apply[batch.topic](write, batch)
                 self.totals[batch.topic] = self.totals.get(batch.topic, 0) + len(batch)
@@ -244,18 +247,21 @@ class View:
             if shift is None or value is None:
                 continue
             user = user_hash(shift.user.encode())
-            erased = self._erased(user)
-            if erased is not None and erased[0] == shift.as_of.partition and shift.as_of.offset <= erased[1]:
+            if self._erased(user, shift.as_of.partition, shift.as_of.offset):
                 continue
             write.put(b"s" + user + shift.as_of.ts.to_bytes(8, "big") + shift.step.to_bytes(8, "big"), value)
             self.shifts.append(write, shift, value)
 
-    def _erased(self, user: bytes) -> tuple[int, int] | None:
-        raw = self._db.get(b"e" + user)
-        if raw is None:
-            return None
-        as_of = records.receipt(raw).as_of
-        return as_of.partition, as_of.offset
+    def _erased(self, user: bytes, partition: int, offset: int) -> bool:
+        """Whether the user was erased after this input record."""
+        known = self._forgotten.get(user)
+        if known is None:
+            raw = self._db.get(b"e" + user)
+            if raw is None:
+                return False
+            as_of = records.receipt(raw).as_of
+            known = as_of.partition, as_of.offset
+        return known[0] == partition and offset <= known[1]
 
     def _catalog(self, write: WriteBatch, batch: RecordBatch) -> None:
         for key, value in zip(batch.keys, batch.values, strict=True):
@@ -313,6 +319,7 @@ class View:
             if receipt is None or value is None:
                 continue
             user = user_hash(receipt.user.encode())
+            self._forgotten[user] = receipt.as_of.partition, receipt.as_of.offset
             write.put(b"e" + user, value)
             for key, raw in self._db.scan(b"s" + user):
                 if records.shift(raw).as_of.offset <= receipt.as_of.offset:
@@ -330,7 +337,8 @@ class View:
             letter = records.letter(offset, key, value, ts, headers)
             reason = letter.reason if letter.reason in self.reasons or len(self.reasons) < MAX_REASONS else "other"
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
-            self.dead_letters.append(write, letter, records.pack(letter))
+            if not self._erased(user_hash(key or b""), *_origin(headers)):
+                self.dead_letters.append(write, letter, records.pack(letter))
 
     def _decoded(self, decode: Callable[[bytes], Any], value: bytes | None, batch: RecordBatch) -> Any:
         """The message, None when this version cannot read it: counted, never an end of the monitor."""
@@ -403,6 +411,15 @@ class View:
     def report(self) -> StreamMetrics | None:
         """The newest report of any worker."""
         return max(self.workers.values(), key=lambda one: one.ts, default=None)
+
+
+def _origin(headers: Headers) -> tuple[int, int]:
+    """Partition and offset of the input record that became a dead letter; -1 where they are not said."""
+    said = dict(headers)
+    try:
+        return int(said["partition"]), int(said["offset"])
+    except (KeyError, ValueError):
+        return -1, -1
 
 
 def wall_clock_ms() -> int:

@@ -91,14 +91,25 @@ def dead_letter(batch: RecordBatch, bad: Bad) -> Message:
 
 def erasure_messages(user: bytes, step: int, as_of: AsOf) -> list[Message]:
     """Build the tombstone of the user's list and the receipt."""
+    kept = {spec.name: spec.retention_ms or 0 for spec in topics.topic_specs(1)}
+
+    def until(what: str, topic: str) -> str:
+        return (
+            f"{what}: {kept[topic] // topics.DAY_MS} days after they were written, or as the topic is set on the broker"
+        )
+
     receipt = ErasureReceipt(
         user=user.decode(),
-        erased=["history", "recommendations", "replay memory", "pending evaluation", "intent"],
+        erased=["history", "recommendations", "replay memory", "refused mini-batches", "pending evaluation", "intent"],
         remains={
             "weights and item counts": "not stored per user; they fade as the model goes on learning",
-            "older cuts": "removed when the newest `engine.keep_cuts` cuts have replaced them",
-            topics.EVENTS: "removed by the input topic's own retention",
-            topics.INTENT_SHIFTS: "removed by the topic's own retention",
+            "cuts made before": "each is removed, its copy too, when `engine.keep_cuts` newer ones are finished",
+            "deleted rows in database files": "until RocksDB next merges those files",
+            topics.EVENTS: until("the user's events and the request", topics.EVENTS),
+            topics.RECOMMENDATIONS: "earlier lists, behind the tombstone: until the log next compacts the topic",
+            topics.INTENT_SHIFTS: until("earlier shifts", topics.INTENT_SHIFTS),
+            topics.DEAD_LETTERS: until("refused records, if there were any", topics.DEAD_LETTERS),
+            topics.ERASURES: until("this receipt", topics.ERASURES).replace("they were", "it was"),
         },
         step=step,
         as_of=as_of,

@@ -7,6 +7,7 @@ warms it up, the next part judges it, by NDCG@20 of test, then train.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -33,6 +34,10 @@ _VALUES: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
 )
 
 
+class SearchEnded(Exception):  # noqa: N818 (not an error)
+    """Raised by a callback of `tune` to end the search with what was found so far."""
+
+
 class Recorded:
     """A stream as arrays, sorted by time, with the history of every event at hand.
 
@@ -42,6 +47,8 @@ class Recorded:
         Ids of each event.
     ts
         (n,) epoch milliseconds, rising.
+    weights
+        (n,) of each event as an example; None: all 1.
 
     Examples
     --------
@@ -50,7 +57,13 @@ class Recorded:
     [[0, 1]]
     """
 
-    def __init__(self, users: Sequence[Any], items: Sequence[Any], ts: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        users: Sequence[Any],
+        items: Sequence[Any],
+        ts: NDArray[np.int64],
+        weights: NDArray[np.float32] | None = None,
+    ) -> None:
         if not len(users) == len(items) == len(ts):
             raise ValueError(f"users, items and ts must be equally long, got {len(users)}, {len(items)}, {len(ts)}")
         if len(ts) and (np.diff(ts) < 0).any():
@@ -61,6 +74,7 @@ class Recorded:
         self.users = np.fromiter((people.setdefault(u, len(people)) for u in users), np.int64, len(users))
         self.names = ["", *map(str, numbers)]
         self.ts = ts
+        self.weights = np.ones(len(ts), dtype=np.float32) if weights is None else weights
         self._order = np.argsort(self.users, kind="stable")
         self._place = np.empty(len(ts), dtype=np.int64)
         self._place[self._order] = np.arange(len(ts))
@@ -104,19 +118,26 @@ def batches(stream: Recorded, learner: Learner, step_events: int = 256) -> Itera
             context_actions=np.zeros(contexts.shape, dtype=np.uint8),
             context_ts=context_ts,
             items=learner.admit(names, np.arange(start, stop)),
-            weights=np.ones(stop - start, dtype=np.float32),
+            weights=stream.weights[start:stop],
             ts=stream.ts[start:stop],
         )
 
 
-def prequential(stream: Recorded, config: LearnerConfig, step_events: int = 256) -> Run:
-    """Test, then train, in steps of `step_events`."""
+def prequential(
+    stream: Recorded,
+    config: LearnerConfig,
+    step_events: int = 256,
+    on_step: Callable[[int], None] | None = None,
+) -> Run:
+    """Test, then train, in steps of `step_events`; `on_step` is given the number of events done after each."""
     learner = Learner(config)
-    ranks = []
+    ranks: list[NDArray[np.int64]] = []
     for batch in batches(stream, learner, step_events):
         ranks.append(learner.take(batch).ranks)
         if config.mix.parts != "memories":
             learner.learn(1)
+        if on_step is not None:
+            on_step(min(len(ranks) * step_events, len(stream)))
     return Run(np.concatenate(ranks) if ranks else np.zeros(0, dtype=np.int64), learner)
 
 
@@ -136,6 +157,8 @@ def tune(
     trials: int = 12,
     judge_from: float = 0.5,
     progress: Callable[[Trial], None] | None = None,
+    on_step: Callable[[str, Any, int], None] | None = None,
+    step_events: int = 256,
 ) -> tuple[LearnerConfig, list[Trial]]:
     """Try settings one after the other and keep what is better.
 
@@ -151,42 +174,65 @@ def tune(
         Share of the events that only warm the learner up.
     progress
         Called after each trial.
+    on_step
+        Called with a trial's setting, its value and the events done after each step; may raise `SearchEnded`.
+    step_events
+        Events of a step.
 
     Returns
     -------
-    The best settings, and all trials in order.
+    The best settings, and all finished trials in order.
+
+    Raises
+    ------
+    SearchEnded
+        A callback raised it before the first trial was finished.
     """
     if trials < 1 or not 0 <= judge_from < 1:
         raise ValueError(f"trials must be >= 1 and judge_from in [0, 1), got {trials} and {judge_from}")
 
-    def judge(config: LearnerConfig) -> float:
+    def judge(config: LearnerConfig, setting: str, value: Any) -> float:
+        step = None if on_step is None else partial(on_step, setting, value)
         metrics = RankMetrics()
-        metrics.add(prequential(stream, config).ranks[int(len(stream) * judge_from) :])
+        metrics.add(prequential(stream, config, step_events, step).ranks[int(len(stream) * judge_from) :])
         return metrics.result()["ndcg@20"]
 
-    best, best_ndcg = base, judge(base)
-    done = [Trial("defaults", None, best_ndcg, True)]
-    if progress:
+    best, done = base, [Trial("defaults", None, judge(base, "defaults", None), True)]
+    if progress is not None:
         progress(done[0])
-    for setting, value in _candidates(base):
-        if len(done) >= trials:
-            break
-        config = _replace(best, setting, value)
-        ndcg = judge(config)
-        done.append(Trial(setting, value, ndcg, ndcg > best_ndcg))
-        if ndcg > best_ndcg:
-            best, best_ndcg = config, ndcg
-        if progress:
-            progress(done[-1])
+    best_ndcg = done[0].ndcg
+    try:
+        for setting, value in _candidates(base)[: trials - 1]:
+            config = _replace(best, setting, value)
+            ndcg = judge(config, setting, value)
+            done.append(Trial(setting, value, ndcg, ndcg > best_ndcg))
+            if ndcg > best_ndcg:
+                best, best_ndcg = config, ndcg
+            if progress is not None:
+                progress(done[-1])
+    except SearchEnded:
+        pass
     return best, done
 
 
 def _candidates(base: LearnerConfig) -> list[tuple[str, Any]]:
+    """What there is to try: other values than those of `base`, and none that a configuration file may not hold."""
     found: list[tuple[str, Any]] = []
     for setting, factors in _FACTORS:
         default = _get(base, setting)
-        found += [(setting, round(default * factor, 6)) for factor in factors]
-    return found + [(setting, value) for setting, values in _VALUES for value in values]
+        found += [(setting, float(f"{default * factor:.3g}")) for factor in factors]
+    found += [(setting, value) for setting, values in _VALUES for value in values]
+    return [
+        (setting, value) for setting, value in found if value != _get(base, setting) and _valid(base, setting, value)
+    ]
+
+
+def _valid(base: LearnerConfig, setting: str, value: Any) -> bool:
+    try:
+        msgspec.convert(msgspec.to_builtins(_replace(base, setting, value)), LearnerConfig)
+    except (msgspec.ValidationError, ValueError):
+        return False
+    return True
 
 
 def _get(config: LearnerConfig, setting: str) -> Any:
@@ -204,4 +250,7 @@ def _replace(config: LearnerConfig, setting: str, value: Any) -> LearnerConfig:
     return msgspec.structs.replace(config, **{name: value})
 
 
-__all__ = ["Recorded", "Run", "Trial", "batches", "prequential", "tune"]
+MOST_TRIALS: Final = 1 + sum(len(values) for _, values in (*_FACTORS, *_VALUES))
+"""with a base whose values are none of those tried"""
+
+__all__ = ["MOST_TRIALS", "Recorded", "Run", "SearchEnded", "Trial", "batches", "prequential", "tune"]

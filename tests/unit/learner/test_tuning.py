@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from learner import EncoderConfig, IntentConfig, LearnerConfig
-from learner.tuning import Recorded, Trial, prequential, tune
+from learner import EncoderConfig, IntentConfig, Learner, LearnerConfig
+from learner.tuning import MOST_TRIALS, Recorded, SearchEnded, Trial, batches, prequential, tune
 
 SMALL = LearnerConfig(
     max_len=6, replay=16, encoder=EncoderConfig(hidden=8), intents=IntentConfig(count=4, queue=16), recent_pairs=100
@@ -37,6 +38,40 @@ def test_the_search_is_bounded_and_keeps_only_what_is_better() -> None:
     assert len(again.ranks) == 400
     better = [trial.setting for trial in trials[1:] if trial.kept]
     assert (best == SMALL) == (not better)
+
+
+def test_a_search_that_is_ended_keeps_what_was_finished() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def step(setting: str, value: object, events: int) -> None:
+        calls.append((setting, events))
+        if setting != "defaults":
+            raise SearchEnded
+
+    best, trials = tune(stream(), SMALL, on_step=step, step_events=150)
+    assert best == SMALL and [trial.setting for trial in trials] == ["defaults"]
+    assert calls == [("defaults", 150), ("defaults", 300), ("defaults", 400), ("item_learning_rate", 150)]
+
+    def at_once(setting: str, value: object, events: int) -> None:
+        raise SearchEnded
+
+    with pytest.raises(SearchEnded):
+        tune(stream(), SMALL, on_step=at_once)
+
+
+def test_only_what_a_configuration_may_hold_is_tried() -> None:
+    base = replace(SMALL, item_learning_rate=0.5, updates=4)  # 3 x 0.5 is above 1; 4 is there already
+    seen = [(trial.setting, trial.value) for trial in tune(stream(60), base, trials=MOST_TRIALS)[1]]
+    assert len(seen) == MOST_TRIALS - 2
+    assert ("item_learning_rate", 0.167) in seen
+    assert ("item_learning_rate", 1.5) not in seen and ("updates", 4) not in seen
+
+
+def test_weights_reach_the_learner() -> None:
+    users, items, ts = ["a"] * 5, list("vwxyz"), np.arange(5)
+    recorded = Recorded(users, items, ts, np.array([1, 2, 3, 1, 2], np.float32))
+    found = [batch.weights.tolist() for batch in batches(recorded, Learner(SMALL), 3)]
+    assert found == [[1, 2, 3], [1, 2]]
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -7,9 +7,10 @@ partitions, topics, routes and reasons are few, users and intents are never a la
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -47,14 +48,20 @@ COUNTERS: Final[dict[str, Figure]] = {
     "learn_refused": Figure("intentstream_learn_steps_refused", "Optimizer steps refused: loss or gradient not sound."),
     "examples": Figure("intentstream_examples", "Examples learned from."),
 }
+STATES: Final = ("recovering", "running", "stopped")
 GAUGES: Final[dict[str, Figure]] = {
     "events_per_second": Figure("intentstream_events_per_second", "Recent pace of the worker."),
+    "freshness_p50_ms": Figure(
+        "intentstream_freshness_p50_seconds", "From an event's arrival to its list, median.", 1e-3
+    ),
+    "freshness_p99_ms": Figure(
+        "intentstream_freshness_p99_seconds", "From an event's arrival to its list, 99 %.", 1e-3
+    ),
     "step_ms": Figure("intentstream_step_seconds", "Running mean of a whole step.", 1e-3),
     "engine_ms": Figure("intentstream_step_engine_seconds", "Running mean of a step's engine part.", 1e-3),
     "commit_ms": Figure("intentstream_step_commit_seconds", "Running mean of a step's commit.", 1e-3),
     "learn_ms": Figure("intentstream_step_learn_seconds", "Running mean of a step's learning.", 1e-3),
     "cut_hold_ms": Figure("intentstream_cut_hold_seconds", "How long the newest cut held the stream up.", 1e-3),
-    "cuts_failed": Figure("intentstream_cuts_failed", "Cuts that failed since the worker started."),
     "items": Figure("intentstream_items", "Items in the vocabulary."),
     "intents_active": Figure("intentstream_intents_active", "Intents with users."),
     "intents_effective": Figure(
@@ -63,8 +70,8 @@ GAUGES: Final[dict[str, Figure]] = {
     "loss": Figure("intentstream_loss", "Loss of the newest learning step."),
 }
 QUALITY: Final = {
-    "served": "The item taken against the list that was published.",
-    "prequential": "Test, then train: all items ranked.",
+    "served": "The item taken against the list that was published; newest 10,000 scored events.",
+    "prequential": "Test, then train: all items ranked; newest 10,000 scored events.",
 }
 
 
@@ -75,6 +82,9 @@ class Telemetry(Collector):
         self._service = service
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
+        ProcessCollector(
+            registry=self.registry
+        )  # memory and CPU of this process, which under `run` is the worker's too
         self._requests = Counter(
             "intentstream_http_requests", "Requests answered.", ("route", "method", "status"), registry=self.registry
         )
@@ -110,6 +120,9 @@ class Telemetry(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All figures of the newest reports and of the view."""
+        build = GaugeMetricFamily("intentstream_build_info", "1; the version is the label.", labels=["version"])
+        build.add_metric([version("intentstream")], 1.0)
+        yield build
         yield from self._worker_metrics()
         yield from self._view_metrics()
 
@@ -122,13 +135,14 @@ class Telemetry(Collector):
         )
         steps = CounterMetricFamily("intentstream_steps", "Engine steps made.", labels=["worker"])
         lag = GaugeMetricFamily("intentstream_input_lag_records", "Records waiting.", labels=["worker", "partition"])
-        fresh = GaugeMetricFamily(
-            "intentstream_freshness_seconds",
-            "From an event's arrival to its list, recent quantiles.",
-            labels=["worker", "quantile"],
-        )
         event_time = GaugeMetricFamily(
-            "intentstream_event_time_seconds", "Newest event time, Unix time.", labels=["worker"]
+            "intentstream_event_timestamp_seconds", "Newest event time, Unix time.", labels=["worker"]
+        )
+        state = GaugeMetricFamily(
+            "intentstream_worker_state", "1 for the state last reported.", labels=["worker", "state"]
+        )
+        cuts = CounterMetricFamily(
+            "intentstream_cuts_failed", "Cuts that failed since the worker started.", labels=["worker"]
         )
         for worker, report in reports:
             seconds = max(0.0, (now_ms - report.ts) / 1000)
@@ -139,10 +153,10 @@ class Telemetry(Collector):
             event_time.add_metric([worker], report.event_ts / 1000)
             for partition, waiting in sorted(report.lag.items())[:1024]:
                 lag.add_metric([worker, partition], waiting)
-            for quantile, name in (("0.5", "freshness_p50_ms"), ("0.99", "freshness_p99_ms")):
-                if name in report.gauges:
-                    fresh.add_metric([worker, quantile], report.gauges[name] / 1000)
-        yield from (up, age, steps, lag, fresh, event_time)
+            for one in STATES:
+                state.add_metric([worker, one], float(report.state == one))
+            cuts.add_metric([worker], report.gauges.get("cuts_failed", 0.0))
+        yield from (up, age, steps, lag, event_time, state, cuts)
         for key, figure in COUNTERS.items():
             counter = CounterMetricFamily(figure.name, figure.help, labels=["worker"])
             for worker, report in reports:
@@ -156,7 +170,7 @@ class Telemetry(Collector):
                     gauge.add_metric([worker], report.gauges[key] * figure.scale)
             yield gauge
         for kind, text in QUALITY.items():
-            quality = GaugeMetricFamily(f"intentstream_{kind}_accuracy", text, labels=["worker", "measure"])
+            quality = GaugeMetricFamily(f"intentstream_{kind}_accuracy_ratio", text, labels=["worker", "measure"])
             for worker, report in reports:
                 for measure in ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"):
                     if f"{kind}_{measure}" in report.gauges:
@@ -183,7 +197,7 @@ class Telemetry(Collector):
         open_now.add_metric([], sum(closed is None for _, closed in episodes))
         intents = GaugeMetricFamily("intentstream_intents", "Intents in the catalogue.")
         intents.add_metric([], len(view.catalog))
-        share = GaugeMetricFamily("intentstream_intent_share_max", "Share of users in the largest intent.")
+        share = GaugeMetricFamily("intentstream_largest_intent_ratio", "Share of users in the largest intent.")
         share.add_metric([], max((one.share for one in list(view.catalog.values())), default=0.0))
         streams = GaugeMetricFamily("intentstream_http_streams", "Open server-sent event streams.")
         streams.add_metric([], len(self._service.hub))

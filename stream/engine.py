@@ -433,7 +433,7 @@ class Engine:
     def gauges(self) -> dict[str, float]:
         """Figures of the learner and of the served lists, for the metrics topic; no part of the state.
 
-        Accuracy is that of the newest `RECENT_RANKS` scored events, so that a fall is seen however long the worker runs.
+        Accuracy is that of the newest `RECENT_RANKS` scored events, so that a fall is seen however long it runs.
         """
         health = self._learner.intent_health()
         served, ranked = self._recent_served.result(), self._recent_prequential.result()

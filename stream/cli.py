@@ -33,7 +33,7 @@ from learner import LearnerError, set_threads
 from monitor import MonitorError, serve
 from monitor import run as serve_forever
 from state import StateError
-from stream import cli_fit, cli_tune, reference, topics
+from stream import cli_fit, cli_letters, cli_tune, reference, topics
 from stream.config import Config, dump_default, load_config
 from stream.engine import open_cut
 from stream.errors import SourceError, StreamError
@@ -390,6 +390,7 @@ def status(
 
 cli_fit.register(app)
 cli_tune.register(app)
+cli_letters.register(app)
 
 
 def main() -> None:

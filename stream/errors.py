@@ -6,6 +6,7 @@ StreamError
 ├── StateMismatch    a cut was made with settings that this configuration contradicts
 ├── StateInUse       the state folder belongs to a running worker, or cannot be written
 ├── JournalError     the journal or the input it names is not all there, or says otherwise
+├── LetterError      there is no such dead letter
 └── EngineError      anything else the engine refuses
 """
 
@@ -38,6 +39,10 @@ class StateInUse(StreamError):
 
 class JournalError(StreamError):
     """The journal cannot be replayed: entries or input are missing, or the outcome differs."""
+
+
+class LetterError(StreamError):
+    """There is no dead letter at the place that was named."""
 
 
 class EngineError(StreamError):

@@ -112,6 +112,9 @@ def _dead_letters() -> list[str]:
         "| `value` | what was there, shortened |",
         "| `rule` | what is expected |",
         "| `topic`, `partition`, `offset` | where the record is |",
+        "",
+        "A record with the reason `replayed` is no letter but a mark, which names offsets of this topic that",
+        '`intentstream dead-letters replay` sent again: `{"ranges": [[start, stop], ...]}`.',
     ]
 
 

@@ -17,6 +17,7 @@ from stream import topics
 from stream.config import Config
 from stream.engine import Engine
 from stream.journal import input_ranges, read_entries
+from stream.letters import is_mark
 from stream.log.base import EventLog, Message, OffsetRange
 from stream.log.murmur2 import partition_of
 
@@ -105,7 +106,8 @@ class _Published:
                 while position < ends[partition]:
                     span = OffsetRange(topic, partition, position, min(position + _PAGE, ends[partition]))
                     batch = log.read(span)
-                    hashes += [_hash(key, value) for key, value in zip(batch.keys, batch.values, strict=True)]
+                    rows = zip(batch.keys, batch.values, batch.headers, strict=True)
+                    hashes += [_hash(key, value) for key, value, headers in rows if not is_mark(headers)]
                     position = max(batch.next_offset, span.stop)
                 self._found[topic, partition] = hashes
 

@@ -142,8 +142,8 @@ class Worker:
         if result.checksum != entry.checksum:
             text = (
                 f"step {entry.step}: recovery made {len(result.messages)} messages with checksum "
-                f"{result.checksum:#010x}, the journal has {entry.messages} with {entry.checksum:#010x}: this is other code, another library or "
-                "another kind of machine than the one that published them"
+                f"{result.checksum:#010x}, the journal has {entry.messages} with {entry.checksum:#010x}: this is other "
+                "code, another library or another kind of machine than the one that published them"
             )
             if self._config.engine.on_replay_mismatch == "fail":
                 raise JournalError(text + '; set `engine.on_replay_mismatch = "warn"` to go on')

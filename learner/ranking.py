@@ -80,7 +80,7 @@ class Candidates(NamedTuple):
     rows: NDArray[np.int64]
     """(Z,) rising within a user"""
     features: Tensor
-    """(Z, f + u) of the candidate, then of its user"""
+    """(Z, f + u) of the candidate, then of its user; stored by column"""
     neighbours: Neighbours
     lines: NDArray[np.int64]
     """(T,) which candidate each line of `neighbours` is about, -1 = none"""
@@ -165,34 +165,34 @@ class Ranker:
     ) -> Tensor:
         Z, C = len(rows), self._channels // 2
         popularity = memories.log_popularity(rows)  # (H, Z)
-        group = _GROUP_OF[np.minimum(near.anchors, len(_GROUP_OF) - 1)]
-        channel = near.directions * _GROUPS + group
-        of = lines >= 0
-        place = lines[of] * C + channel[of]
-        share = 1.0 / (1 + near.anchors[of])
-        counts = np.empty((Z, 2 * C), dtype=np.float32)  # short half-life, then long
-        for half, count in enumerate(near.counts):
-            counts[:, half * C : half * C + C] = np.bincount(place, share * count[of], minlength=Z * C).reshape(Z, C)
-        fill = (self.config.smoothing * np.exp(popularity[self._reference])).astype(np.float32)
-        seen = memories.seen[rows]
-        out = np.empty((Z, self._candidate_inputs + len(_LENGTHS) + 3), dtype=np.float32)
+        seen = memories.seen[rows].astype(np.float32)
         H, f = self._H, self._candidate_inputs
-        out[:, :H] = popularity.T + 8
-        out[:, H] = np.log1p(seen)
-        out[:, H + 1 : H + 3] = np.log1p(memories.ages(rows)).T / 3
-        out[:, H + 3 : H + 3 + 2 * C] = np.log(counts / fill[:, None] + 1)[:, _ORDER]
-        out[:, H + 3 + 2 * C : H + 3 + 4 * C] = np.log(counts + 1)
-        out[:, f - 3 : f] = 0
+        # by input and not by candidate: every line below writes one stretch of memory
+        out = np.zeros((f + len(_LENGTHS) + 3, Z), dtype=np.float32)
+        out[:H] = popularity + 8
+        out[H] = np.log(seen + 1)
+        out[H + 1 : H + 3] = np.log(memories.ages(rows).astype(np.float32) + 1) / 3
+        group = _GROUP_OF[np.minimum(near.anchors, len(_GROUP_OF) - 1)]
+        of = lines >= 0
+        place = (near.directions * _GROUPS + group)[of] * Z + lines[of]
+        share = 1.0 / (1 + near.anchors[of])
+        fill = self.config.smoothing * np.exp(popularity[self._reference])  # (Z,)
+        cells = np.flatnonzero(np.bincount(place, minlength=C * Z))  # a few of them: most candidates are nobody's
+        channel, about = cells // Z, cells % Z
+        for half, count in enumerate(near.counts):
+            counts = np.bincount(place, share * count[of], minlength=C * Z)[cells].astype(np.float32)
+            out[H + 3 + _PLACE[half * C + channel], about] = np.log(counts / fill[about] + 1)
+            out[H + 3 + 2 * C + half * C + channel, about] = np.log(counts + 1)
         if asked.network is not None and self.config.parts != "memories":
             said = asked.network.numpy()[users, rows]
-            trust = seen / (seen + self.config.trust_events)
-            out[:, f - 3] = trust * (said + 8)
-            out[:, f - 2] = trust * (said - popularity[self._reference])
-            out[:, f - 1] = said + 8
-        out[:, f:] = self._of_users(asked, near)[users]
+            trust = seen / (seen + np.float32(self.config.trust_events))
+            out[f - 3] = trust * (said + 8)
+            out[f - 2] = trust * (said - popularity[self._reference])
+            out[f - 1] = said + 8
+        out[f:] = np.ascontiguousarray(self._of_users(asked, near).T)[:, users]
         if self.config.parts == "network":
-            out[:, : f - 3] = 0
-        return torch.from_numpy(out)
+            out[: f - 3] = 0
+        return torch.from_numpy(out).T
 
     def _of_users(self, asked: Asked, near: Neighbours) -> NDArray[np.float32]:
         """What tells users apart, (B, u): kind of length, time since, how much is known of their newest item."""
@@ -332,7 +332,7 @@ class Ranker:
 
 
 # linear start values stand on the first gains: followers of the newest item short and long, then of the next two
-_ORDER: Final = np.array([0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11])
+_PLACE: Final = np.argsort([0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11])
 
 
 def _find(candidates: Candidates, targets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -14,13 +14,15 @@ from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from river import drift, stats
+from river import drift
 
 from learner.errors import LearnerStateError
 
 DetectorName = Literal["adwin", "page_hinkley", "kswin"]
 HOUR_MS: Final = 3_600_000
 _SCALE: Final = 10.0  # of what ADWIN sees: its bound has a term for values in 0 to 1, which would drown ours
+_DATED: Final = 128  # newest values among which ADWIN's change is dated
+_PRIOR_BINS: Final = 64  # values of 0 that Page-Hinkley starts with
 _WINSOR: Final = 3.0  # deviations beyond count as this many when the usual deviation is measured
 _WINSORED: Final = 1.0 / 0.9733  # mean square of a normal deviation cut at 3
 
@@ -59,29 +61,46 @@ class Adwin:
     name: DetectorName = "adwin"
 
     def __init__(self, delta: float) -> None:
-        self._river = drift.ADWIN(delta=delta, clock=1, min_window_length=3, grace_period=10)
+        self._delta = delta
+        self._newest: collections.deque[float] = collections.deque(maxlen=_DATED)
         self.since = 1
+        self._start()
+
+    def _start(self) -> None:
+        self._river = drift.ADWIN(delta=self._delta, clock=1, min_window_length=3, grace_period=10)
+        self._newest.clear()
 
     def update(self, value: float) -> bool:
         """Take the next value."""
-        before = self._river.width
+        self._newest.append(value)
         self._river.update(value * _SCALE)
         found = bool(self._river.drift_detected)
         if found:
-            self.since = max(1, min(int(self._river.width), int(before) + 1))
+            # river's window loses whole buckets, the oldest first, and still holds much of what was before: its width
+            # says nothing about when the change began, and what is left would alarm again
+            self.since = _since(np.array(self._newest))
+            self._start()
         return found
 
     def to_state(self) -> dict[str, Any]:
         """See `Detector`."""
-        fields = vars(self._river)
-        window = base64.b64encode(fields["_helper"].__getstate__()).decode()
-        return {"window": window, "found": bool(fields["_drift_detected"]), "since": self.since}
+        window = base64.b64encode(vars(self._river)["_helper"].__getstate__()).decode()
+        return {"window": window, "newest": list(self._newest), "since": self.since}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Detector`."""
         vars(self._river)["_helper"].__setstate__(base64.b64decode(state["window"]))
-        vars(self._river)["_drift_detected"] = bool(state["found"])
+        self._newest = collections.deque(state["newest"], maxlen=_DATED)
         self.since = int(state["since"])
+
+
+def _since(values: NDArray[np.float64]) -> int:
+    """Length of the newest part whose mean differs most, in standard errors, from that of the values before it."""
+    n = len(values)
+    old = np.arange(1, n)
+    before = np.cumsum(values)[:-1]
+    gap = (values.sum() - before) / (n - old) - before / old
+    return n - 1 - int((np.abs(gap) * np.sqrt(old * (n - old))).argmax())
 
 
 class PageHinkley:
@@ -101,9 +120,16 @@ class PageHinkley:
     name: DetectorName = "page_hinkley"
 
     def __init__(self, allowance: float, threshold: float, mode: Literal["up", "down", "both"]) -> None:
-        self._river = drift.PageHinkley(min_instances=5, delta=allowance, threshold=threshold, alpha=1.0, mode=mode)
-        self._up = self._down = 0  # bins since the sums were last at their turning points
+        self._settings: dict[str, Any] = {"delta": allowance, "threshold": threshold, "mode": mode}
         self.since = 1
+        self._start()
+
+    def _start(self) -> None:
+        self._river = drift.PageHinkley(min_instances=5, alpha=1.0, **self._settings)
+        # river measures from the mean of what it saw since its start: alone, the first values would be that mean, and
+        # a change that follows another closely would hide itself; cleaned values are about 0 by construction
+        vars(vars(self._river)["_x_mean"]).update(n=_PRIOR_BINS, _mean=0.0)
+        self._up = self._down = 0  # bins since the sums were last at their turning points
 
     def update(self, value: float) -> bool:
         """Take the next value."""
@@ -116,7 +142,7 @@ class PageHinkley:
             rise = fields["_sum_increase"] - fields["_min_increase"]
             fall = fields["_max_decrease"] - fields["_sum_decrease"]
             self.since = max(1, self._up if rise >= fall else self._down)
-            self._up = self._down = 0
+            self._start()
         return found
 
     def to_state(self) -> dict[str, Any]:
@@ -129,21 +155,16 @@ class PageHinkley:
             "mean": mean.get(),
             "sums": [fields["_sum_increase"], fields["_sum_decrease"]],
             "turns": [None if math.isinf(lowest) else lowest, fields["_max_decrease"]],
-            "found": bool(fields["_drift_detected"]),
             "since": [self._up, self._down, self.since],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Detector`."""
         fields = vars(self._river)
-        mean = stats.Mean()
-        if state["n"]:
-            vars(mean).update(n=state["n"], _mean=state["mean"])
-        fields["_x_mean"] = mean
+        vars(fields["_x_mean"]).update(n=state["n"], _mean=state["mean"])
         fields["_sum_increase"], fields["_sum_decrease"] = state["sums"]
         lowest, highest = state["turns"]
         fields["_min_increase"], fields["_max_decrease"] = math.inf if lowest is None else lowest, highest
-        fields["_drift_detected"] = bool(state["found"])
         self._up, self._down, self.since = state["since"]
 
 

@@ -206,9 +206,6 @@ class Signal:
         self._sum = self._weight = 0.0
         return mean, weight
 
-    def settle(self) -> None:
-        """Take the present for normal: called when a change was found."""
-
     def to_state(self) -> dict[str, Any]:
         """Everything kept between steps, JSON-able, exact."""
         return {"sum": self._sum, "weight": self._weight}
@@ -380,7 +377,6 @@ class Shares(Signal):
         self._counts = np.zeros(self.cells)
         self._reference = np.zeros(self.cells)  # decayed counts of earlier bins
         self._decay = 0.5 ** (1.0 / config.reference)
-        self.lost = self.gained = 0.0
 
     def value(self) -> tuple[float, float]:
         """See `Signal`."""

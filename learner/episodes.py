@@ -9,6 +9,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -17,8 +18,9 @@ from learner.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, Pag
 from learner.drift import SIGNALS, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _NAN: Final = float("nan")
+_RECENT: Final = 8  # newest values of a signal that are kept
 
 
 class Effects(NamedTuple):
@@ -74,9 +76,8 @@ class _Watch:
         self.signal = signal
         self.cleaner = Cleaner(config.half_life, config.warm_up, signal.floor, signal.rhythm)
         self.detector = _make_detector(detector, signal, config, seed)
-        self.recent: deque[float] = deque(maxlen=4)  # newest values: the level after a change
+        self.recent: deque[float] = deque(maxlen=_RECENT)  # newest values
         self.score = 0.0  # of the newest bin
-        self.last = _NAN
 
     def look(self, ts: int) -> bool:
         """End the bin; true where the signal has changed the way that matters."""
@@ -93,7 +94,7 @@ class _Watch:
 
     def _matters(self) -> bool:
         """Two-sided detectors find changes either way; only the signal's own direction is an alarm."""
-        rise = self.after - self.before
+        rise = self.changed_to - self.before
         return self.signal.mode == "both" or (rise > 0) == (self.signal.mode == "up")
 
     @property
@@ -102,7 +103,14 @@ class _Watch:
         return self.cleaner.level
 
     @property
-    def after(self) -> float:
+    def changed_to(self) -> float:
+        """Level since the change just found. The middle value: one from before the change, or from its beginning, would
+        leave a mean short of the new level, and everything that follows would look like the same change.
+        """
+        return median(list(self.recent)[-self.detector.since :])
+
+    @property
+    def level(self) -> float:
         """Level of the newest bins."""
         return sum(self.recent) / len(self.recent) if self.recent else _NAN
 
@@ -170,7 +178,7 @@ class DriftMonitor:
             name: _Watch(SIGNALS[name](config), detector, config, seed + place)
             for place, (name, detector) in enumerate(sorted(config.signals.items()))
         }
-        self._filled = 0  # events in the bin
+        self._filled = 0  # records in the bin
         self._ends: deque[tuple[int, int]] = deque(maxlen=512)  # event number and time at the end of the newest bins
         self._episode: _Episode | None = None
         self._episodes = 0
@@ -193,7 +201,7 @@ class DriftMonitor:
         self._event = event_number
         for watch in self._watches.values():
             watch.signal.add(seen)
-        self._filled += max(seen.events, 1 if seen.records else 0)
+        self._filled += seen.records  # not the good ones alone: nothing but bad records is a drift too
         if self._filled < self.config.bin_events:
             return []
         self._filled = 0
@@ -206,7 +214,7 @@ class DriftMonitor:
             changes.append(self._open(alarms, event_number, seen.ts))
         for name in alarms:
             watch = self._watches[name]
-            watch.cleaner.settle(watch.after)
+            watch.cleaner.settle(watch.changed_to)
         return changes
 
     def _open(self, alarms: list[str], event_number: int, ts: int) -> Change:
@@ -248,6 +256,7 @@ class DriftMonitor:
         return [self._change("closed", episode, event_number, ts)]
 
     def _change(self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int) -> Change:
+        first = self._watches[episode.signals[0]]
         return Change(
             episode.number,
             state,
@@ -255,7 +264,7 @@ class DriftMonitor:
             tuple(episode.signals),
             episode.detector,
             episode.before,
-            self._watches[episode.signals[0]].after,
+            first.changed_to if state == "opened" else first.level,
             episode.since_event,
             episode.since_ts,
             event_number,

@@ -1,0 +1,216 @@
+"""Every signal through the same checks, with the detector that is its default, and what the configuration refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from learner.drift import KINDS, SIGNALS, DriftConfig, Observed
+from learner.episodes import Change, DriftMonitor
+
+EVENTS = 256
+DAY_BINS = 96  # bins of a made-up day
+STEP_MS = 24 * 3_600_000 // DAY_BINS
+DETECTORS = DriftConfig().signals
+each = pytest.mark.parametrize("name", SIGNALS)
+
+
+def observed(rng: np.random.Generator, number: int, **changes: Any) -> Observed:
+    """A usual bin: rates of a shop in balance, with the noise that counting has."""
+    rates = {"hits": 0.3, "new": 0.01, "dead": 0.002, "loss": 5.0, "distance": 0.5, "movement": 0.02, "refused": 0.0}
+    rates |= {name: value for name, value in changes.items() if name in rates}
+    intents = changes.get("intents", np.ones(12) / 12)
+    items = changes.get("items", np.arange(1, 201) ** -0.8)
+    dead = int(rng.binomial(EVENTS, rates["dead"]))
+    return Observed(
+        events=EVENTS,
+        records=EVENTS + dead,
+        dead_letters=dead,
+        ts=changes.get("ts", 1_700_000_000_000 + number * STEP_MS),
+        served=EVENTS,
+        hits=int(rng.binomial(EVENTS, rates["hits"])),
+        loss=rates["loss"] + 0.1 * float(rng.normal()),
+        distance=rates["distance"] + 0.01 * float(rng.normal()),
+        intents=rng.choice(len(intents), EVENTS, p=intents / intents.sum()),
+        items=rng.choice(len(items), EVENTS, p=items / items.sum()) + 1,
+        new_items=int(rng.binomial(EVENTS, rates["new"])),
+        movement=rates["movement"] * math.exp(0.1 * float(rng.normal())),
+        refused=int(rng.poisson(rates["refused"])),
+    )
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "served_hits": {"hits": 0.05},
+    "loss": {"loss": 6.0},
+    "distance": {"distance": 0.7},
+    "intent_shares": {"intents": np.array([6.0] + [0.5] * 11)},
+    "popularity": {"items": np.roll(np.arange(1, 201) ** -0.8, 37)},
+    "centre_speed": {"movement": 0.1},
+    "new_items": {"new": 0.2},
+    "dead_letters": {"dead": 0.1},
+    "refusals": {"refused": 3.0},
+}
+
+
+def watch(name: str, **more: Any) -> DriftMonitor:
+    return DriftMonitor(DriftConfig(signals={name: DETECTORS[name]}, actions={}, **more), seed=1)
+
+
+def changed(name: str, bin_number: int) -> dict[str, Any]:
+    """What the drift of a signal does to bin `bin_number`; for the arrival rate, time passes three times as fast."""
+    if name == "arrival_rate":
+        return {"ts": 1_700_000_000_000 + 100 * STEP_MS + (bin_number - 100) * STEP_MS // 3}
+    return CHANGED[name]
+
+
+def drive(monitor: DriftMonitor, name: str, bins: int, change_at: int, start: int = 0) -> list[Change]:
+    found = []
+    for number in range(start, bins):
+        rng = np.random.default_rng([7, number])
+        seen = observed(rng, number, **(changed(name, number) if number >= change_at else {}))
+        found += monitor.step(seen, (number + 1) * EVENTS)
+    return found
+
+
+def test_every_signal_is_watched_by_default_and_changed_in_these_tests() -> None:
+    assert DETECTORS.keys() == SIGNALS.keys() == CHANGED.keys() | {"arrival_rate"}
+
+
+@each
+def test_a_lasting_change_is_found_and_dated(name: str) -> None:
+    found = drive(watch(name), name, 140, change_at=100)
+    assert [change.state for change in found][:1] == ["opened"]
+    assert found[0].signals == (name,)
+    assert 100 * EVENTS < found[0].at_event <= (100 + 21) * EVENTS
+    assert abs(found[0].since_event - 100 * EVENTS) <= 20 * EVENTS
+    assert found[0].kind in KINDS
+
+
+@each
+def test_a_stationary_stream_is_no_drift(name: str) -> None:
+    assert drive(watch(name), name, 1200, change_at=10**9) == []
+
+
+@each
+def test_what_never_varies_is_no_drift(name: str) -> None:
+    monitor = watch(name)
+    seen = observed(np.random.default_rng(0), 0)
+    for number in range(300):
+        assert monitor.step(seen._replace(ts=seen.ts + number * STEP_MS), (number + 1) * EVENTS) == []
+
+
+@each
+def test_a_daily_rhythm_is_no_drift(name: str) -> None:
+    """Over five days, every rate of the shop swings with the hour."""
+    monitor = watch(name)
+    ts = 1_700_000_000_000
+    for number in range(8 * DAY_BINS):
+        wave = math.sin(2 * math.pi * number / DAY_BINS)
+        phase = 2 * math.pi * (number / DAY_BINS + np.arange(12) / 12)
+        ts = 1_700_000_000_000 + number * STEP_MS
+        swung = {
+            "hits": 0.3 + 0.03 * wave,
+            "loss": 5 + 0.15 * wave,
+            "distance": 0.5 + 0.01 * wave,
+            "movement": 0.02 * math.exp(0.1 * wave),
+            "new": 0.01 * (1 + 0.5 * wave),
+            "intents": 1 + 0.3 * np.sin(phase),
+        }
+        seen = observed(np.random.default_rng([3, number]), number, ts=ts, **swung)
+        if name == "arrival_rate":
+            # bins of as many events, more or less far apart
+            ts += int(0.4 * DAY_BINS / (2 * math.pi) * STEP_MS * (math.cos(2 * math.pi * number / DAY_BINS) - 1))
+            seen = seen._replace(ts=ts)
+        alarms = monitor.step(seen, (number + 1) * EVENTS)
+        assert number < 3 * DAY_BINS or alarms == []
+
+
+@each
+@pytest.mark.parametrize("cut", [3, 90, 101, 104])
+def test_it_saves_to_plain_data_and_continues_bit_for_bit(name: str, cut: int) -> None:
+    whole = watch(name)
+    expected = drive(whole, name, 130, change_at=100)
+    first, second = watch(name), watch(name)
+    before = drive(first, name, cut, change_at=100)
+    second.load_state(json.loads(json.dumps(first.to_state())))
+    assert before + drive(second, name, 130, change_at=100, start=cut) == expected
+    assert json.dumps(second.to_state(), sort_keys=True) == json.dumps(whole.to_state(), sort_keys=True)
+
+
+@pytest.mark.parametrize("name", CHANGED)  # the arrival rate reads the clock of whole steps
+def test_steps_of_any_size_make_the_same_bin(name: str) -> None:
+    """A step cut in two shows the same as the whole."""
+    seen = observed(np.random.default_rng(2), 0)
+    parts = [
+        seen._replace(
+            events=128,
+            served=128,
+            hits=hits,
+            new_items=new,
+            records=128 + dead,
+            dead_letters=dead,
+            intents=seen.intents[half],
+            items=seen.items[half],
+            movement=seen.movement / 2,
+            refused=0,
+        )
+        for hits, new, dead, half in (
+            (seen.hits, 0, seen.dead_letters, slice(0, 128)),
+            (0, seen.new_items, 0, slice(128, None)),
+        )
+    ]
+    one, two = SIGNALS[name](DriftConfig()), SIGNALS[name](DriftConfig())
+    for _ in range(2):  # the second time there is a reference to compare with
+        one.add(seen)
+        for part in parts:
+            two.add(part)
+        assert two.value() == pytest.approx(one.value(), nan_ok=True)
+
+
+@each
+def test_a_bin_without_anything_has_no_weight(name: str) -> None:
+    nobody = np.zeros(0, dtype=np.int64)
+    empty = Observed(0, 0, 0, 0, 0, 0, math.nan, math.nan, nobody, nobody, 0, math.nan, 0)
+    signal = SIGNALS[name](DriftConfig())
+    signal.add(empty)
+    assert signal.value()[1] == 0
+
+
+def test_a_stream_of_nothing_but_bad_records_is_found() -> None:
+    monitor = watch("dead_letters")
+    assert drive(monitor, "dead_letters", 100, change_at=10**9) == []
+    nobody = np.zeros(0, dtype=np.int64)
+    found = []
+    for number in range(100, 110):
+        bad = Observed(0, EVENTS, EVENTS, 0, 0, 0, math.nan, math.nan, nobody, nobody, 0, 0.0, 0)
+        found += monitor.step(bad, (number + 1) * EVENTS)
+    assert [change.kind for change in found] == ["quality"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"signals": {"hits": "adwin"}}, "signals.hits: there is no such signal"),
+        ({"actions": {"hits": []}}, "actions.hits: neither a kind of drift"),
+        (
+            {"signals": {"loss": "adwin"}, "actions": {"served_hits": []}},
+            "actions.served_hits: the signal is not watched",
+        ),
+        ({"signals": {"loss": "hddm"}}, r"\$.signals\[...\]"),
+        ({"actions": {"loss": ["pray"]}}, r"\$.actions\[...\]"),
+        ({"kswin_recent": 50}, "kswin_recent = 50: must be at most half of kswin_window = 80"),
+        ({"longest_events": 10}, "longest_events = 10: must not be below quiet_events"),
+        ({"adwin_delta": 1.0}, r"< 1.0.*adwin_delta"),
+        ({"threshold": 0}, r"> 0.*threshold"),
+        ({"bin_events": 1}, r">= 16.*bin_events"),
+        ({"faster_decay": 1.5}, r"<= 1.0.*faster_decay"),
+    ],
+)
+def test_a_bad_configuration_is_refused_at_the_start(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=message):
+        msgspec.convert(settings, DriftConfig)

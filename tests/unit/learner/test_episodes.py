@@ -1,0 +1,171 @@
+"""Alarms become episodes: one alert at the start, one at the end, and actions in between."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learner.drift import DriftConfig, Observed
+from learner.episodes import Change, DriftMonitor, Effects
+from learner.errors import LearnerStateError
+
+EVENTS = 100
+NOBODY = np.zeros(0, dtype=np.int64)
+CONFIG: dict[str, Any] = {
+    "signals": {"loss": "page_hinkley", "distance": "page_hinkley"},
+    "bin_events": EVENTS,
+    "warm_up": 10,
+    "quiet_events": 1000,
+    "cooldown_events": 500,
+    "action_events": 600,
+    "longest_events": 5000,
+    "actions": {"loss": ["more_steps", "higher_rate", "faster_decay"], "distance": ["reseed", "rollback"]},
+}
+
+
+def config(**changes: Any) -> DriftConfig:
+    return DriftConfig(**(CONFIG | changes))
+
+
+def seen(number: int, loss: float = 5.0, distance: float = 0.5) -> Observed:
+    wobble = 0.02 * math.sin(number * 1.7)
+    intents = np.zeros(EVENTS, dtype=np.int64)
+    return Observed(
+        EVENTS, EVENTS, 0, number, EVENTS, 30, loss + wobble, distance + wobble / 10, intents, NOBODY, 0, 0.01, 0
+    )
+
+
+def drive(monitor: DriftMonitor, values: dict[int, dict[str, float]], start: int, stop: int) -> list[Change]:
+    """`values` holds from each of its bins on."""
+    found = []
+    for number in range(start, stop):
+        since = max((begin for begin in values if begin <= number), default=None)
+        found += monitor.step(seen(number, **({} if since is None else values[since])), (number + 1) * EVENTS)
+    return found
+
+
+def test_one_alert_at_the_start_and_one_at_the_end() -> None:
+    monitor = DriftMonitor(config())
+    found = drive(monitor, {50: {"loss": 6.0}}, 0, 200)
+    assert [change.state for change in found] == ["opened", "closed"]
+    opened, closed = found
+    assert opened.episode == closed.episode == 1
+    assert opened.signals == ("loss",)
+    assert opened.kind == "meaning"
+    assert opened.detector == "page_hinkley"
+    assert opened.before == pytest.approx(5.0, abs=0.2)
+    assert opened.after > opened.before + 0.5
+    assert abs(opened.since_event - 50 * EVENTS) <= 2 * EVENTS
+    assert 50 * EVENTS < opened.at_event <= 56 * EVENTS
+    assert closed.at_event - opened.at_event >= 1000
+    assert closed.after == pytest.approx(6.0, abs=0.05)
+    assert opened.actions == closed.actions == ("more_steps", "higher_rate", "faster_decay")
+    assert monitor.episodes == 1
+    assert not monitor.is_open
+
+
+def test_a_second_alarm_joins_the_open_episode() -> None:
+    found = drive(DriftMonitor(config()), {50: {"loss": 6.0}, 58: {"loss": 6.0, "distance": 0.8}}, 0, 200)
+    assert [change.state for change in found] == ["opened", "closed"]
+    assert found[0].signals == ("loss",)
+    assert found[1].signals == ("loss", "distance")
+
+
+def test_an_episode_stays_open_until_it_has_been_quiet_for_long_enough() -> None:
+    stairs = {50 + 8 * number: {"loss": 6.0 + number} for number in range(6)}
+    found = drive(DriftMonitor(config()), stairs, 0, 200)
+    assert [change.state for change in found] == ["opened", "closed"]
+    assert found[1].at_event >= 90 * EVENTS + 1000
+
+
+def test_an_episode_ends_after_its_longest_time_in_any_case() -> None:
+    stairs = {50 + 8 * number: {"loss": 6.0 + number} for number in range(30)}
+    found = drive(DriftMonitor(config(longest_events=2000, quiet_events=1000)), stairs, 0, 130)
+    assert [change.state for change in found][:2] == ["opened", "closed"]
+    assert found[1].at_event - found[0].at_event == 2000
+
+
+def test_no_other_opens_in_the_cooldown_and_one_opens_after_it() -> None:
+    first = drive(DriftMonitor(config()), {50: {"loss": 6.0}}, 0, 200)
+    closed = first[-1].at_event // EVENTS
+    soon, late = {50: {"loss": 6.0}, closed: {"loss": 7.0}}, {50: {"loss": 6.0}, closed + 6: {"loss": 7.0}}
+    assert len(drive(DriftMonitor(config()), soon, 0, 200)) == 2
+    again = drive(DriftMonitor(config()), late, 0, 200)
+    assert [(change.episode, change.state) for change in again[2:]] == [(2, "opened"), (2, "closed")]
+
+
+def test_actions_last_their_time_and_single_ones_happen_once() -> None:
+    monitor = DriftMonitor(config())
+    assert monitor.effects() == Effects()
+    opened = drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0].at_event
+    assert monitor.effects() == Effects(steps=3.0, rate=2.0, half_lives=0.25)
+    last = opened // EVENTS + 6
+    drive(monitor, {50: {"loss": 6.0}}, 56, last - 1)
+    assert monitor.effects().steps == 3.0
+    drive(monitor, {50: {"loss": 6.0}}, last - 1, last)
+    assert monitor.effects() == Effects()
+    assert monitor.is_open
+    other = DriftMonitor(config())
+    drive(other, {50: {"distance": 0.8}}, 0, 56)
+    assert other.effects() == Effects(reseed=True, rollback=True)
+    other.acted()
+    assert other.effects() == Effects()
+
+
+def test_the_signal_goes_before_the_kind_and_neither_is_no_action() -> None:
+    def actions(**chosen: list[str]) -> tuple[str, ...]:
+        return drive(DriftMonitor(config(actions=chosen)), {50: {"loss": 6.0}}, 0, 60)[0].actions
+
+    assert actions(loss=["higher_rate"], meaning=["more_steps"]) == ("higher_rate",)
+    assert actions(meaning=["more_steps"]) == ("more_steps",)
+    assert actions(loss=[], meaning=["more_steps"]) == ("none",)
+    assert actions() == ("none",)
+
+
+@pytest.mark.parametrize("cut", [20, 53, 54, 58, 70, 90])
+def test_it_continues_bit_for_bit_also_in_an_open_episode(cut: int) -> None:
+    values = {50: {"loss": 6.0}, 56: {"loss": 6.0, "distance": 0.9}, 120: {"loss": 8.0}}
+    whole, first, second = (DriftMonitor(config(), seed=5) for _ in range(3))
+    expected = drive(whole, values, 0, 200)
+    begun = drive(first, values, 0, cut)
+    second.load_state(json.loads(json.dumps(first.to_state())))
+    assert second.effects() == first.effects()
+    assert second.scores() == first.scores()
+    assert begun + drive(second, values, cut, 200) == expected
+    hashes = [hashlib.blake2b(), hashlib.blake2b()]
+    for monitor, digest in zip((whole, second), hashes, strict=True):
+        monitor.update_digest(digest)
+    assert hashes[0].digest() == hashes[1].digest()
+
+
+def test_a_signal_added_later_begins_anew_beside_the_others() -> None:
+    old = DriftMonitor(config(signals={"loss": "page_hinkley"}, actions={}))
+    drive(old, {}, 0, 40)
+    both = DriftMonitor(config(actions={}))
+    both.load_state(old.to_state())
+    found = drive(both, {45: {"loss": 6.0, "distance": 0.9}}, 40, 80)  # distance is still warming up
+    assert [(change.state, change.signals) for change in found] == [("opened", ("loss",)), ("closed", ("loss",))]
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(LearnerStateError, match="drift: state of format 99"):
+        DriftMonitor(config()).load_state({"format": 99})
+
+
+def test_kinds_are_told_from_the_signals_together() -> None:
+    def kind(*signals: str) -> str:
+        return DriftMonitor(DriftConfig())._kind(signals)
+
+    assert kind("intent_shares") == kind("popularity", "intent_shares") == "shares"
+    assert kind("popularity") == kind("popularity", "loss") == "popularity"
+    assert kind("new_items", "loss") == "new_intent"
+    assert kind("served_hits") == kind("loss") == "meaning"
+    assert kind("refusals", "loss") == "learner"
+    assert kind("dead_letters") == "quality"
+    assert kind("arrival_rate") == "traffic"
+    assert kind("centre_speed") == "unknown"

@@ -228,6 +228,8 @@ class Memories:
 
     def log_popularity(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logarithm of the decayed share of rows (z,) per half-life, (H, z); a hundredth of an event for nothing."""
+        if len(rows) > self.rows:  # candidates of many users repeat: each row's logarithm once
+            return self.log_popularity(np.arange(self.rows))[:, rows]
         scale = 2.0 ** ((self._events - self._origin) / self._half_lives)[:, None]
         totals = self._totals[:, None] / scale + 0.01
         # single precision is enough for a logarithm and takes a quarter of the time

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
-from learner.checkpoint import Fitted, load_fitted
+from learner.checkpoint import MODEL_FILE, Fitted, load_fitted
 from learner.config import LearnerConfig
 from learner.errors import ModelFileError
 from learner.online import Learner
@@ -19,6 +22,22 @@ def matching(config: LearnerConfig, fitted: Fitted) -> LearnerConfig:
     encoder = replace(model.encoder, dropout=own.dropout, attention_dropout=own.attention_dropout)
     intents = replace(config.intents, count=model.intents.count)
     return replace(config, encoder=encoder, intents=intents, max_len=model.max_len)
+
+
+def fingerprint(folder: Path) -> str:
+    """Names a fitted model, 16 hexadecimal digits; its description holds the checksums of its other files.
+
+    Raises
+    ------
+    ModelFileError
+        There is no fitted model in the folder.
+    """
+    try:
+        return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ModelFileError(
+            f"{folder}: no fitted model: {MODEL_FILE}: {error.strerror}; `intentstream fit` makes one"
+        ) from None
 
 
 def start_from(learner: Learner, folder: Path) -> int:
@@ -37,15 +56,27 @@ def start_from(learner: Learner, folder: Path) -> int:
     model = fitted.model.config
     if model.score != "dot":
         raise ModelFileError(f"{folder}: fitted with score = {model.score!r}; the stream ranks by 'dot'")
-    wanted = matching(learner.config, fitted)
-    for name in ("encoder", "intents", "max_len"):
-        ours, theirs = getattr(learner.config, name), getattr(wanted, name)
-        if ours != theirs:
-            raise ModelFileError(f"{folder}: the model has {name} {theirs}, the configuration {ours}")
+    ours, theirs = _flat(learner.config), _flat(matching(learner.config, fitted))
+    other = [name for name in ours if ours[name] != theirs[name]]
+    if other:
+        raise ModelFileError(
+            f"{folder}: the model has another shape than the configuration: set "
+            + ", ".join(f"learner.{name} = {msgspec.json.encode(theirs[name]).decode()}" for name in other)
+        )
     if len(fitted.items) > learner.config.capacity:
         raise ModelFileError(f"{folder}: {len(fitted.items)} items, learner.capacity is {learner.config.capacity}")
     learner.start_from(fitted.items, fitted.model)
     return len(fitted.items)
 
 
-__all__ = ["matching", "start_from"]
+def _flat(config: LearnerConfig) -> dict[str, Any]:
+    """What a fitted model decides, by name."""
+    encoder = msgspec.structs.asdict(config.encoder)
+    return {
+        "max_len": config.max_len,
+        **{f"encoder.{name}": value for name, value in encoder.items()},
+        "intents.count": config.intents.count,
+    }
+
+
+__all__ = ["fingerprint", "matching", "start_from"]

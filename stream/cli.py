@@ -58,6 +58,9 @@ logger = logging.getLogger(__name__)
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; see `intentstream config`.")]
 LogOption = Annotated[str | None, typer.Option("--log", help="file:///DIR or kafka://host:port[,host:port].")]
 StateOption = Annotated[Path, typer.Option("--state", help="State folder.")]
+InitOption = Annotated[
+    Path | None, typer.Option("--init", help="Folder of `intentstream fit`: a new state begins with its model.")
+]
 
 
 def settings(path: Path | None, log_url: str | None = None) -> Config:
@@ -104,13 +107,14 @@ def print_config() -> None:
 def worker(
     log: LogOption = None,
     state: StateOption = Path("var/state"),
+    init: InitOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Read the event topic, learn, publish; Ctrl-C finishes the step, takes a cut and ends."""
     chosen = settings(config, log)
     stop = stop_on_signals()
     with open_log(chosen.log.url, config=chosen.log) as opened:
-        _work(chosen, opened, state, stop)
+        _work(chosen, opened, state, stop, init=init)
 
 
 def _work(
@@ -121,11 +125,12 @@ def _work(
     *,
     feed: Callable[[], object] | None = None,
     title: str = "",
+    init: Path | None = None,
 ) -> None:
     """Run a worker with the live view when there is a terminal, with plain log lines otherwise."""
     console = Console()
     view = LiveView(console, title or chosen.log.url) if console.is_terminal else None
-    running = Worker(chosen, opened, state, feed=feed, on_status=view.update if view else None)
+    running = Worker(chosen, opened, state, feed=feed, on_status=view.update if view else None, init=init)
     try:
         with view or nullcontext():
             running.run(stop)
@@ -148,6 +153,7 @@ def replay_command(
     state: Annotated[Path | None, typer.Option("--state", help="Kept, and continued on the same file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
     baselines: Annotated[bool, typer.Option(help="Compute the simple baselines beside it.")] = True,
+    init: InitOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Send a file through the engine: live accuracy while it runs, a table at the end."""

@@ -25,8 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
+from learner.start import fingerprint, start_from
 from state import Cut, CutStore, PendingCut, UserStore, append
 from stream import outputs
+from stream.beginning import NOTE, keep_model, kept_model, warn_of_other
 from stream.config import Config
 from stream.errors import EngineError, StateMismatch
 from stream.events import Decoder, user_keys
@@ -72,7 +74,7 @@ class StepResult:
     checksum: int
     events: int  # records taken, bad ones included
     event_ts: int  # newest event time seen so far, epoch milliseconds
-    notes: dict[str, str]  # the actions of a drift episode that are in force
+    notes: dict[str, str]  # the actions of a drift episode in force; in step 1, the model that it all began with
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class Engine:
         Where to continue from; None starts empty.
     titles
         Title and category by item id, to name the intents with.
+    init
+        Folder of the fitted model that an engine without a cut begins with; None begins with nothing.
     """
 
     def __init__(
@@ -125,12 +129,20 @@ class Engine:
         cuts: CutStore,
         cut: Cut | None = None,
         titles: Mapping[str, tuple[str, str]] | None = None,
+        init: Path | None = None,
     ) -> None:
         self.config = config
+        self._folder = folder
         self._cuts = cuts
         self._decoder = Decoder(config.actions)
         self._action_weights = np.array(config.actions.weights(), dtype=np.float32)
         self._max_len = config.learner.max_len
+        self._learner = Learner(config.learner, config.actions.weights())
+        self.began_with = ""  # fingerprint of a fitted model
+        self._init = init if cut is None else None
+        if self._init is not None:
+            start_from(self._learner, self._init)
+            self.began_with = fingerprint(self._init)
         live = folder / "live"
         if cut is not None:
             _refuse_other_shape(cut, _shape(config))
@@ -146,7 +158,6 @@ class Engine:
             cache_bytes=config.state.cache_bytes,
             write_buffer_bytes=config.state.write_buffer_bytes,
         )
-        self._learner = Learner(config.learner, config.actions.weights())
         self.meaning = Meaning(config, self._learner, titles)
         self.step_number = 0
         self.event_number = 0
@@ -165,8 +176,16 @@ class Engine:
             self._load(cut)
 
     @classmethod
-    def open(cls, config: Config, folder: Path, titles: Mapping[str, tuple[str, str]] | None = None) -> Engine:
-        """Continue from the newest valid cut in `folder`, or start empty.
+    def open(
+        cls,
+        config: Config,
+        folder: Path,
+        titles: Mapping[str, tuple[str, str]] | None = None,
+        init: Path | None = None,
+    ) -> Engine:
+        """Continue from the newest valid cut in `folder`, or begin with the fitted model in `init`, or with nothing.
+
+        A copy of the model that `keep_init` left in `folder` goes before `init`.
 
         Raises
         ------
@@ -174,10 +193,20 @@ class Engine:
             The cut was made with another shape of model or histories.
         StateError
             The folder cannot be read or written, or its format is unknown.
+        ModelFileError
+            There is no fitted model in `init`, or one of another shape.
         """
         folder.mkdir(parents=True, exist_ok=True)
         cuts = CutStore(folder / "cuts", keep=config.engine.keep_cuts, location=config.state.cut_location or None)
-        return cls(config, folder, cuts, cuts.latest(), titles)
+        engine = cls(config, folder, cuts, cuts.latest(), titles, kept_model(folder) or init)
+        if init is not None:
+            warn_of_other(init, engine.began_with, folder)
+        return engine
+
+    def keep_init(self) -> None:
+        """Copy the fitted model that this engine began with into the state folder, before anything is made from it."""
+        if self._init is not None and kept_model(self._folder) is None:
+            keep_model(self._init, self._folder)
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -210,8 +239,12 @@ class Engine:
             checksum(messages),
             tally.records,
             self.event_ts,
-            self.meaning.notes(),
+            self._notes(),
         )
+
+    def _notes(self) -> dict[str, str]:
+        notes = self.meaning.notes()
+        return {**notes, NOTE: self.began_with} if self.step_number == 1 and self.began_with else notes
 
     def jump(self, partition: int, offset: int) -> None:
         """Take the next records of the partition from `offset`; those in between are counted as truncated."""
@@ -482,6 +515,7 @@ class Engine:
             "prequential": self.prequential.to_state(),
             "last_loss": None if np.isnan(self.last_loss) else self.last_loss,
             "journal_hint": self.journal_hint,
+            "began_with": self.began_with,
         }
 
     def _load(self, cut: Cut) -> None:
@@ -502,6 +536,7 @@ class Engine:
         self.prequential = RankMetrics.from_state(state["prequential"])
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
         self.journal_hint = state["journal_hint"]
+        self.began_with = state.get("began_with", "")  # a cut of an older version has none
         self._learner.load(cut.path / "learner")
 
     def digest(self) -> str:

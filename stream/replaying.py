@@ -83,6 +83,7 @@ def replay(
     keep: bool,
     step_events: int,
     baselines: bool = True,
+    init: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[ReplayProgress], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -97,6 +98,8 @@ def replay(
         State folder; with `keep` it gets cuts and is continued when it holds some of the same file.
     step_events
         Records of one step.
+    init
+        Folder of the fitted model that a new state folder begins with.
     stop
         Asked after every step; when true the replay ends there, with a cut.
 
@@ -108,9 +111,10 @@ def replay(
     began = clock()
     if keep:
         _claim_folder(state, file.path, step_events)
-        engine = Engine.open(config, state)
+        engine = Engine.open(config, state, init=init)
+        engine.keep_init()
     else:
-        engine = Engine(config, state, CutStore(state / "cuts"))
+        engine = Engine(config, state, CutStore(state / "cuts"), init=init)
     beside = Baselines(config) if baselines else None
     inside = 0.0  # seconds in the engine: decode, step, learn
     done = engine.positions[0]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from state import Cut, CutStore
 from stream import topics
+from stream.beginning import kept_model, refuse_other
 from stream.config import Config
 from stream.engine import Engine
 from stream.journal import input_ranges, read_entries
@@ -56,10 +57,12 @@ def verify(
     newest = cuts.peek()
     base = cuts.peek(oldest=True) if from_oldest_cut else None
     compared = _Published(log, after_step=base.step if base else 0)
-    engine = Engine(config, scratch / "replay", CutStore(scratch / "cuts"), base)
+    engine = Engine(config, scratch / "replay", CutStore(scratch / "cuts"), base, init=kept_model(state))
     difference, steps, messages = "", 0, 0
     try:
         for entry in read_entries(log, config.engine.worker, engine.step_number):
+            if entry.step == 1:
+                refuse_other(entry.notes, engine.began_with, state)
             for partition, start, _ in entry.ranges:
                 engine.jump(partition, start)
             result = engine.step([log.read(span) for span in input_ranges(entry)])

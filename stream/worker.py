@@ -24,6 +24,7 @@ import msgspec
 
 from state import PendingCut, StateError
 from stream import topics
+from stream.beginning import refuse_other
 from stream.config import Config
 from stream.engine import Engine, StepResult
 from stream.errors import JournalError, StateInUse
@@ -70,6 +71,8 @@ class Worker:
         Called before every poll; the one-process default appends the simulator's events here.
     on_status
         Called after every step and while idle.
+    init
+        Folder of the fitted model that a new stream begins with.
     """
 
     def __init__(
@@ -81,15 +84,17 @@ class Worker:
         clock: Callable[[], float] = time.time,
         feed: Callable[[], object] | None = None,
         on_status: Callable[[Status], None] | None = None,
+        init: Path | None = None,
     ) -> None:
         self._config = config
+        self._state = state
         self._log = log
         self._clock = clock
         self._feed = feed
         self._on_status = on_status
         self._lock = _lock_folder(state)
         try:
-            self.engine = Engine.open(config, state)
+            self.engine = Engine.open(config, state, init=init)
         except BaseException:
             self._lock.close()
             raise
@@ -125,6 +130,7 @@ class Worker:
             replayed += 1
             if self._on_status is not None and replayed % 20 == 0:
                 self._report()
+        self.engine.keep_init()
         self.status.state = "running"
         logger.info(
             "recovered: cut plus %d journalled steps, now at step %d, positions %s",
@@ -135,6 +141,8 @@ class Worker:
         return replayed
 
     def _redo(self, entry: JournalEntry) -> None:
+        if entry.step == 1:
+            refuse_other(entry.notes, self.engine.began_with, self._state)
         batches = [self._reread(span) for span in input_ranges(entry)]
         for partition, start, _ in entry.ranges:
             self.engine.jump(partition, start)  # a jump over truncated input shows as a gap between ranges

@@ -5,7 +5,8 @@ Starts `intentstream run` in a process of its own, as a user would, and asks it 
 1. `POST /events` in batches of 100, the worker taking them as they come
 2. `GET /recommendations/{user}` when all is taken: the learner is idle
 3. the same while a simulated shop keeps the learner at full speed; once as fast as it answers, once at 300 a second
-4. with `--viewers N`: the worker's pace with N browsers on the page and with none (their processor time is included)
+4. with `--viewers N`: the worker's pace with N browsers on the page and with none. `viewers_pace_share` is what the
+   pace loses, on few cores to the browsers themselves; `viewers_cpu_share` is what the server spends on them
 
     python -m benchmarks.api [--seconds 10] [--connections 8] [--viewers 0] [--config FILE]
 
@@ -32,6 +33,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
@@ -209,32 +211,44 @@ def asks(port: int, users: list[str]) -> list[bytes]:
     return [f"GET /recommendations/{quote(u, safe='')} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode() for u in known]
 
 
-def pace_of_worker(port: int, seconds: float) -> float:
-    """Events a second that the worker takes; its reports come every five seconds, so their own times are used."""
+class Pace(NamedTuple):
+    """What the server did over some seconds."""
+
+    events_per_second: float
+    cpu_ms_per_event: float  # of the server's process, all threads
+
+
+def pace(port: int, seconds: float) -> Pace:
+    """The worker's pace; its reports come every five seconds, so their own times are used."""
 
     def newest() -> tuple[float, float]:
         worker = json.loads(get(port, "/status"))["workers"][0]
         return worker["ts"] / 1000, worker["counters"]["events"]
 
-    first = newest()
+    def next_report() -> tuple[float, float, float]:
+        known = newest()
+        wait_for(lambda: newest() != known, 60)
+        return (*newest(), metric(port, "process_cpu_seconds_total"))
+
+    first = next_report()
     time.sleep(seconds)
-    last = newest()
-    return (last[1] - first[1]) / (last[0] - first[0])
+    last = next_report()
+    events = last[1] - first[1]
+    return Pace(events / (last[0] - first[0]), (last[2] - first[2]) * 1000 / events)
 
 
-def with_viewers(port: int, viewers: int, seconds: float) -> tuple[float, float]:
-    """The worker's pace with nobody on the page, before and after taken together, and with so many."""
+def with_viewers(port: int, viewers: int, seconds: float) -> tuple[Pace, Pace]:
+    """The worker's pace with nobody on the page, and with so many."""
     executable = shutil.which("chromium")
-    before = pace_of_worker(port, seconds)
+    alone = pace(port, seconds)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         for _ in range(viewers):
             browser.new_context(viewport={"width": 1600, "height": 1000}).new_page().goto(f"http://127.0.0.1:{port}/")
         time.sleep(5)
-        watched = pace_of_worker(port, seconds)
+        watched = pace(port, seconds)
         browser.close()
-    after = pace_of_worker(port, seconds)
-    return (before + after) / 2, watched
+    return alone, watched
 
 
 def main() -> None:
@@ -276,8 +290,12 @@ def main() -> None:
             if given.viewers:
                 alone, watched = with_viewers(port, given.viewers, max(12.0, given.seconds))
                 found["viewers"] = float(given.viewers)
-                found["viewers_cost_share"] = round(1 - watched / alone, 4)
-                print(f"worker: {alone:,.0f} events/s alone, {watched:,.0f} with {given.viewers} viewers")
+                found["viewers_pace_share"] = round(1 - watched.events_per_second / alone.events_per_second, 4)
+                found["viewers_cpu_share"] = round(1 - alone.cpu_ms_per_event / watched.cpu_ms_per_event, 4)
+                for name, one in (("alone", alone), (f"with {given.viewers} viewers", watched)):
+                    print(
+                        f"worker {name}: {one.events_per_second:,.0f} events/s, {one.cpu_ms_per_event:.2f} ms CPU each"
+                    )
     print(json.dumps(found))
 
 

@@ -33,10 +33,11 @@ from learner import LearnerError, set_threads
 from monitor import MonitorError, serve
 from monitor import run as serve_forever
 from state import StateError
-from stream import cli_fit, cli_letters, cli_tune, reference, topics
+from stream import cli_fit, cli_intents, cli_letters, cli_tune, reference, topics
 from stream.config import Config, dump_default, load_config
 from stream.engine import open_cut
 from stream.errors import SourceError, StreamError
+from stream.itemfile import Titles, read_items
 from stream.live import LiveView
 from stream.log import EventLog, LogError, open_log
 from stream.replaying import ReplayProgress, replay

@@ -242,7 +242,7 @@ def run(
         shop = Shop(chosen.simulate, opened, state=folder / "shop.npz", seed=seed, rate=rate)
         title = f"a simulated shop at {rate:,.0f} events/s"
         with _page(chosen, folder / "view") if page else nullcontext("") as url:
-            _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}")
+            _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}", titles=titles)
         shop.save()
 
 
@@ -290,6 +290,9 @@ def simulate(
     truth: Annotated[
         Path | None, typer.Option(help="Write what is true (intents, switches, drifts) to this file.")
     ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help="File that keeps the shop's state: the next start goes on, not anew.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Append a simulated shop's events to the log; a worker may be running on it."""
@@ -297,11 +300,12 @@ def simulate(
     stop = stop_on_signals()
     with open_log(chosen.log.url, mode="producer", config=chosen.log) as opened:
         opened.create_topics(topics.topic_specs(chosen.log.partitions))
-        shop = Shop(chosen.simulate, opened, state=None, seed=seed, rate=rate, truth=truth)
+        shop = Shop(chosen.simulate, opened, state=keep, seed=seed, rate=rate, truth=truth)
         while not stop() and (limit is None or shop.made < limit):
             shop.feed(limit=None if limit is None else limit - shop.made)
             if rate:
                 time.sleep(0.02)
+        shop.save()
     typer.echo(f"{shop.made:,} events appended to {chosen.log.url}")
 
 

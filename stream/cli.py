@@ -242,7 +242,7 @@ def run(
         shop = Shop(chosen.simulate, opened, state=folder / "shop.npz", seed=seed, rate=rate)
         title = f"a simulated shop at {rate:,.0f} events/s"
         with _page(chosen, folder / "view") if page else nullcontext("") as url:
-            _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}", titles=titles)
+            _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}")
         shop.save()
 
 

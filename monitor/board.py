@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
-from monitor.charts import Theme, Times, colour, intent_name
+from monitor.charts import Theme, Times, colour, intent_label
 from monitor.records import Point, thinned
 from monitor.service import Health, Service
 from monitor.widgets import Cell
@@ -19,6 +19,7 @@ ACTIONS = {
     "faster_decay": "memories fade faster for a while",
     "reseed": "intents re-seeded",
 }
+_SHORT_ID = 16
 CAUSES = {"user": "the user moved", "model": "the model moved"}
 
 
@@ -182,11 +183,16 @@ def episode_rows(service: Service, times: Times, now_ms: int) -> list[list[Cell]
     return rows
 
 
+def user_cell(user: str) -> Cell:
+    """A user, leading to their page; a short id stays on one line."""
+    return Cell(user, href=user_url(user), kind="tight" if len(user) <= _SHORT_ID else "")
+
+
 def intent_cell(service: Service, intent: int | None, theme: Theme) -> Cell:
     """An intent with its colour, leading to its page."""
     if intent is None:
         return Cell("first intent", kind="calm")
-    name = intent_name(service.view.catalog.get(intent), intent)
+    name = intent_label(service.view.catalog.get(intent), intent)
     return Cell(name, href=f"/intent/{intent}", mark=colour(intent, theme))
 
 
@@ -195,12 +201,12 @@ def shift_rows(service: Service, found: list[IntentShift], theme: Theme, with_us
     rows = []
     for shift in found:
         at = moment(shift.as_of.ts)
-        row = [Cell(at[11:]), Cell(shift.user, href=user_url(shift.user))] if with_user else [Cell(at)]
+        row = [Cell(at[11:], kind="tight"), user_cell(shift.user)] if with_user else [Cell(at, kind="tight")]
         row += [
             intent_cell(service, shift.from_intent, theme),
             intent_cell(service, shift.to_intent, theme),
-            Cell(CAUSES[shift.cause], kind="" if shift.cause == "user" else "calm"),
-            Cell(f"{shift.confidence:.0%}"),
+            Cell(CAUSES[shift.cause], kind="tight" if shift.cause == "user" else "tight calm"),
+            Cell(f"{shift.confidence:.0%}", kind="tight"),
             Cell(", ".join(shift.evidence[:4]) or "–"),
         ]
         rows.append(row)
@@ -247,7 +253,7 @@ def feed_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
     for one in list(service.view.feed)[: -most - 1 : -1]:
         rows.append(
             [
-                Cell(one.user, href=user_url(one.user)),
+                user_cell(one.user),
                 intent_cell(service, one.intent, theme) if one.intent is not None else Cell("none yet", kind="calm"),
                 Cell(", ".join(item.item for item in one.items[:4])),
                 Cell({"model": "model", "intent": "its intent", "popular": "popular items"}[one.source]),

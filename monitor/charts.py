@@ -16,8 +16,11 @@ WINDOWS: Final = {"15 min": 900_000, "1 hour": 3_600_000, "6 hours": 21_600_000,
 _CURVE_POINTS: Final = 300
 _SHARES: Final = 10  # intents that have a colour of their own in the shares; the rest is one band
 _TRAIL: Final = 40
+_MANY: Final = 20  # intents above which the map draws short, faint trails: long ones would hide the discs
+_TRAIL_OF_MANY: Final = 10
 _MAP_NAMES: Final = 14
-_NAMED_SHARE: Final = 0.035  # a thinner band has no room for its name
+_LABEL: Final = (0.62, 0.1)  # room of a name on the map, in its own units
+_NAMED_SHARE: Final = 0.035  # of the axis: a thinner band has no room for its name
 _FONT: Final = "Roboto, system-ui, sans-serif"
 OTHER: Final = -1
 
@@ -126,6 +129,11 @@ def intent_name(intent: Intent | None, number: int | None) -> str:
     if intent.name:
         return intent.name
     return f"{number} · {intent.top_items[0]}" if intent.top_items else f"intent {number}"
+
+
+def intent_label(intent: Intent | None, number: int | None) -> str:
+    """A short name, for a cell or a label: of a list of items the first."""
+    return intent_name(intent, number).partition(", ")[0]
 
 
 def _axis(theme: Theme, **more: Any) -> dict[str, Any]:
@@ -237,7 +245,7 @@ def ranked_intents(view: View) -> list[int]:
 
 
 def shares(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str, Any]:
-    """Shares of the intents over time, stacked to one."""
+    """Shares of the largest intents over time, stacked; up to one with all others, unless these are most of it."""
     points, since, until = span(view, worker, window_ms)
     times = Times(points)
     samples: list[Sample] = view.samples.newest()
@@ -246,7 +254,9 @@ def shares(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str, A
     chosen = ranked_intents(view)
     moments = [times.of_step(s.step) for s in samples]
     series = []
-    for number in [*chosen, OTHER]:
+    shown = sum(samples[-1].intents.get(number, (0.0,))[0] for number in chosen) if samples else 1.0
+    whole = shown >= 0.5
+    for number in [*chosen, OTHER] if whole else chosen:
         if number == OTHER:
             values = [sum(v[0] for i, v in s.intents.items() if i not in chosen) for s in samples]
         else:
@@ -262,8 +272,8 @@ def shares(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str, A
                 "areaStyle": {"opacity": 0.92},
                 "emphasis": {"focus": "series"},
                 "endLabel": {
-                    "show": bool(values) and values[-1] >= _NAMED_SHARE,
-                    "formatter": _short(intent_name(view.catalog.get(number), number), 15),
+                    "show": bool(values) and values[-1] >= _NAMED_SHARE * (1.0 if whole else shown),
+                    "formatter": _short(intent_label(view.catalog.get(number), number), 15),
                     "color": theme.ink,
                     "fontSize": 12,
                     "fontFamily": _FONT,
@@ -275,7 +285,7 @@ def shares(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str, A
         theme,
         grid={"left": 44, "right": 118, "top": 12, "bottom": 28},
         xAxis=_time_axis(theme, moments[0] if moments else since, moments[-1] if moments else until),
-        yAxis=_axis(theme, type="value", min=0, max=1, interval=0.25),
+        yAxis=_axis(theme, type="value", min=0, **({"max": 1, "interval": 0.25} if whole else {"splitNumber": 4})),
         tooltip=_tooltip(theme, trigger="axis", order="valueDesc"),
         series=series,
     )
@@ -284,23 +294,37 @@ def shares(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str, A
 def centres(view: View, theme: Theme, focus: int | None = None) -> dict[str, Any]:
     """The intents' centres on a fixed map, sized by share, with where they came from.
 
-    The projection is the catalogue's own; the axes never change, so nothing jumps from frame to frame.
+    The projection is the catalogue's own, and the axes change in quarters only, so nothing jumps from frame to frame.
     """
     samples: list[Sample] = view.samples.newest(_TRAIL)
     intents = view.intents()
+    many = len(intents) > _MANY
+    if many and focus is None:
+        samples = samples[-_TRAIL_OF_MANY:]
     trails = []
+    reach = [0.25]
     for intent in intents:
         path = [
             [s.intents[intent.intent][1], s.intents[intent.intent][2]] for s in samples if intent.intent in s.intents
         ]
+        reach += [abs(value) for point in path for value in point]
         if len(path) > 1:
             faint = focus is not None and focus != intent.intent
-            style = {"color": colour(intent.intent, theme), "opacity": 0.15 if faint else 0.65, "width": 2}
+            style = {
+                "color": colour(intent.intent, theme),
+                "opacity": 0.12 if faint else 0.4 if many else 0.65,
+                "width": 2,
+            }
             trails.append({"coords": path, "lineStyle": style})
     dots = []
-    for place, intent in enumerate(intents):
+    named_at: list[tuple[float, float]] = []
+    for intent in intents:
         x, y = (intent.position + [0.0, 0.0])[:2]
-        named = place < _MAP_NAMES if focus is None else focus == intent.intent
+        reach += [abs(x), abs(y)]
+        free = all(abs(x - other_x) > _LABEL[0] or abs(y - other_y) > _LABEL[1] for other_x, other_y in named_at)
+        named = free and len(named_at) < _MAP_NAMES if focus is None else focus == intent.intent
+        if named:
+            named_at.append((x, y))
         dots.append(
             {
                 "name": str(intent.intent),
@@ -312,10 +336,11 @@ def centres(view: View, theme: Theme, focus: int | None = None) -> dict[str, Any
                     "borderColor": theme.panel,
                     "borderWidth": 1.5,
                 },
-                "label": {"show": named, "formatter": _short(intent_name(intent, intent.intent))},
+                "label": {"show": named, "formatter": _short(intent_label(intent, intent.intent))},
             }
         )
-    hidden = {"type": "value", "min": -1.08, "max": 1.08, "show": False}
+    extent = min(1.0, math.ceil(4 * max(reach)) / 4) + 0.08
+    hidden = {"type": "value", "min": -extent, "max": extent, "show": False}
     return _base(
         theme,
         animationDurationUpdate=900,
@@ -337,7 +362,15 @@ def centres(view: View, theme: Theme, focus: int | None = None) -> dict[str, Any
                 "type": "scatter",
                 "data": dots,
                 "labelLayout": {"hideOverlap": True},
-                "label": {"position": "right", "color": theme.ink, "fontSize": 13, "fontFamily": _FONT, "distance": 6},
+                "label": {
+                    "position": "right",
+                    "color": theme.ink,
+                    "fontSize": 13,
+                    "fontFamily": _FONT,
+                    "distance": 6,
+                    "textBorderColor": theme.panel,
+                    "textBorderWidth": 3,
+                },
                 "emphasis": {"scale": 1.15},
             },
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from monitor.widgets import Cell, Chart, Spark, Table, Text, box, set_prop
 _STATIC: Final = Path(__file__).parent / "static"
 _TICK_S: Final = 1.0
 _DEFAULT_WINDOW: Final = "1 hour"
+_SHIFTS: Final = 14
 _ICON: Final = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#0b7a6b"/>'
     '<path d="M5 20c5-11 8 4 13-5 3-5 5-5 9-2" fill="none" stroke="#fff" stroke-width="2.6" stroke-linecap="round"/>'
@@ -266,7 +268,7 @@ class Overview:
             self._shift_table = Table(
                 "Latest intent shifts, newest first",
                 ["UTC", "User", "From", "To", "Cause", "Sure", "Evidence"],
-                10,
+                _SHIFTS,
                 "No shift yet. One is published when a user's new intent holds.",
             )
 
@@ -346,10 +348,10 @@ class Overview:
                 lambda: charts.shares(view, worker, window, theme),
             ),
             "Shares of the intents over time. Now: "
-            + ", ".join(f"{charts.intent_name(one, one.intent)} {one.share:.0%}" for one in view.intents()[:5]),
+            + ", ".join(f"{charts.intent_label(one, one.intent)} {one.share:.1%}" for one in view.intents()[:5]),
             nothing,
         )
-        self._shift_table.show(board.shift_rows(service, board.newest_shifts(service, 10), theme))
+        self._shift_table.show(board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme))
         self._reasons.show(board.reason_rows(service))
         self._show_letter()
         self._feed_table.show(board.feed_rows(service, theme, 6))
@@ -431,7 +433,12 @@ def user_page(shell: Shell, user: str) -> None:
             )
         rows = newest.items if newest else []
         items.show([[Cell(str(i)), Cell(one.item), Cell(f"{one.score:.3f}")] for i, one in enumerate(rows, 1)])
-        history.show([[Cell(board.moment(one.ts)), Cell(one.item), Cell(one.action or "–")] for one in found.history])
+        history.show(
+            [
+                [Cell(board.moment(one.ts), kind="tight"), Cell(one.item), Cell(one.action or "–")]
+                for one in found.history
+            ]
+        )
         shifts.show(board.shift_rows(service, found.shifts, shell.theme, with_user=False))
         if found.erased is not None:
             remains = "; ".join(f"{what}: {when}" for what, when in found.erased.remains.items())
@@ -482,7 +489,8 @@ def intent_page(shell: Shell, intent: int) -> None:
         name.show(charts.intent_name(one, intent))
         intro.show(
             f"{one.share:.1%} of the active users. Distance to the nearest other centre {one.separation:.2f}, "
-            f"speed {one.speed:.3f} per 1,000 events, born at step {one.born_at:,}."
+            f"speed {one.speed:.3f} per 1,000 events; "
+            + (f"born after {one.born_at:,} records." if one.born_at else "there from the start.")
         )
         get, theme, worker = shell.shared.get, shell.theme, shell.worker
         share.show(
@@ -554,6 +562,8 @@ def add_page(app: FastAPI, service: Service) -> None:
         shell.refresh()
 
     _login(app, service)
+    # At its start NiceGUI asks every object of the process for its class, and a deprecated one of torch answers aloud.
+    warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op.*", category=FutureWarning)
     ui.run_with(
         app,
         title="intentstream",

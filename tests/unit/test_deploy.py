@@ -158,6 +158,13 @@ def test_names_units_and_types_are_those_of_prometheus_conventions(families: dic
             assert name.endswith(UNITS) or UNITLESS.fullmatch(name), f"{name} does not say its unit"
 
 
+def test_the_documentation_lists_every_metric_and_no_other(families: dict[str, Metric]) -> None:
+    page = (ROOT / "docs/monitor.md").read_text()
+    listed = set(re.findall(r"^\| `(intentstream_\w+)` \|", page, re.M))
+    exported = {name + ("_total" if one.type == "counter" else "") for name, one in families.items()}
+    assert listed == {name for name in exported if not name.startswith("process_")}
+
+
 def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
     handbook = (ROOT / "docs/operations.md").read_text()
     names = [rule["alert"] for rule in RULES]

@@ -81,6 +81,7 @@ def show_command(
         "rule": letter.rule,
         "sent again": "yes" if letter.replayed else "no",
         "key": "none" if letter.key is None else repr(letter.key)[2:-1],
+        "whole": "no, cut down" if letter.cut else "yes",
         "bytes": "none" if letter.value is None else repr(letter.value)[2:-1],
     }
     for name, text in rows.items():
@@ -103,7 +104,7 @@ def replay_command(
         done = replay_letters(opened, now_ms=int(time.time() * 1000), reason=reason, limit=limit)
     typer.echo(f"{done.sent} letters sent again to {topics.EVENTS}")
     if done.left:
-        typer.echo(f"{done.left} left: larger than {topics.EVENTS} takes")
+        typer.echo(f"{done.left} left: too large for {topics.EVENTS}, or no longer whole")
 
 
 def register(app: typer.Typer) -> None:

@@ -43,6 +43,7 @@ class Letter(msgspec.Struct, frozen=True):
     found: str
     rule: str
     origin: str  # topic[partition] offset
+    cut: bool = False  # the record was too large for the dead-letter topic: these are its first bytes
     replayed: bool = False
 
     @property
@@ -61,7 +62,7 @@ class Replayed(msgspec.Struct, frozen=True):
     """The outcome of a replay."""
 
     sent: int
-    left: int  # larger than the event topic takes
+    left: int  # larger than the event topic takes, or cut down: not the record's own bytes
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -158,7 +159,7 @@ def replay_letters(
             for letter in _letters(log, end, done.copy(), reason, waiting=True):
                 if limit is not None and len(done) - len(before) + len(chunk) >= limit:
                     break
-                if letter.size + _FRAME_BYTES > _LARGEST:
+                if letter.cut or letter.size + _FRAME_BYTES > _LARGEST:
                     left += 1
                     continue
                 if len(chunk) == _CHUNK or (chunk and sum(x.size for x in chunk) + letter.size > _CHUNK_BYTES):
@@ -226,6 +227,7 @@ def _letter(record: _Record, done: set[int]) -> Letter:
         said.get("value", ""),
         said.get("rule", ""),
         f"{said.get('topic', '?')}[{said.get('partition', '?')}] offset {said.get('offset', '?')}",
+        "size" in said,
         record.offset in done,
     )
 

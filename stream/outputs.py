@@ -17,6 +17,8 @@ from stream.log.base import Message, RecordBatch
 from stream.messages import AsOf, ErasureReceipt, IntentShift, Recommendations, Recommended, Source
 
 SOURCES: Final[tuple[Source, ...]] = ("model", "intent", "popular")
+LETTER_BYTES: Final = 768 * 1024  # of key and value in a dead letter; its topic takes 1 MiB with the headers
+LETTER_KEY_BYTES: Final = 64 * 1024  # what is left of the key of one that is cut down
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,8 +76,14 @@ def shift_message(where: Coordinates, row: int, shift: IntentShift) -> Message:
 
 
 def dead_letter(batch: RecordBatch, bad: Bad) -> Message:
-    """Build the dead letter of one bad record: its own bytes, and in the headers why and where it came from."""
-    headers = (
+    """Build the dead letter of one bad record: its own bytes, and in the headers why and where it came from.
+
+    A record that the dead-letter topic would not take is cut down, with its size in a header: it must not hold the
+    stream up for ever.
+    """
+    key, value = batch.keys[bad.index], batch.values[bad.index]
+    size = len(key or b"") + len(value or b"")
+    headers = [
         ("reason", bad.reason.encode()),
         ("field", bad.field.encode()),
         ("value", bad.value.encode()),
@@ -83,10 +91,12 @@ def dead_letter(batch: RecordBatch, bad: Bad) -> Message:
         ("topic", batch.topic.encode()),
         ("partition", str(batch.partition).encode()),
         ("offset", str(batch.offsets[bad.index]).encode()),
-    )
-    return Message(
-        topics.DEAD_LETTERS, batch.keys[bad.index], batch.values[bad.index], batch.timestamps_ms[bad.index], headers
-    )
+    ]
+    if size > LETTER_BYTES:
+        headers.append(("size", str(size).encode()))
+        key = key[:LETTER_KEY_BYTES] if key is not None else None
+        value = value[: LETTER_BYTES - LETTER_KEY_BYTES] if value is not None else None
+    return Message(topics.DEAD_LETTERS, key, value, batch.timestamps_ms[bad.index], tuple(headers))
 
 
 def erasure_messages(user: bytes, step: int, as_of: AsOf) -> list[Message]:

@@ -103,7 +103,7 @@ def topics_page() -> str:
 def _dead_letters() -> list[str]:
     reasons = ", ".join(f"`{reason}`" for reason in REASONS)
     return [
-        "The record's own key and bytes, nothing cut off.",
+        "The record's own key and bytes; of one that this topic would not take, the first bytes.",
         "",
         "| header | content |",
         "|---|---|",
@@ -112,6 +112,7 @@ def _dead_letters() -> list[str]:
         "| `value` | what was there, shortened |",
         "| `rule` | what is expected |",
         "| `topic`, `partition`, `offset` | where the record is |",
+        "| `size` | only when it was cut down: bytes of the whole key and value |",
         "",
         "A record with the reason `replayed` is no letter but a mark, which names offsets of this topic that",
         '`intentstream dead-letters replay` sent again: `{"ranges": [[start, stop], ...]}`.',

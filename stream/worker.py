@@ -283,7 +283,7 @@ class Worker:
             logger.warning("cut at step %d passed over: the last one is still being written", self.engine.step_number)
             return
         began = self._clock()
-        self.engine.journal_hint = journal_end(self._log)
+        self._note_journal_end()
         try:
             pending = self.engine.begin_cut()
         except StateError as exc:
@@ -292,6 +292,13 @@ class Worker:
         self.cut_hold_ms = (self._clock() - began) * 1000
         self._cutting = threading.Thread(target=self._finish_cut, args=(pending,), name="cut")
         self._cutting.start()
+
+    def _note_journal_end(self) -> None:
+        """Where a restart from the cut to come begins to read the journal; an older place only costs it time."""
+        try:
+            self.engine.journal_hint = journal_end(self._log)
+        except LogUnavailable as exc:
+            logger.warning("end of the journal: %s; the one noted last serves", exc)
 
     def _finish_cut(self, pending: PendingCut) -> None:
         try:
@@ -308,7 +315,7 @@ class Worker:
         """Take a cut from begin to end, after the one that is being written; raises `StateError` when it fails."""
         if self._cutting is not None:
             self._cutting.join()
-        self.engine.journal_hint = journal_end(self._log)
+        self._note_journal_end()
         logger.info("cut: %s", self.engine.cut())
 
     def close(self) -> None:
@@ -324,7 +331,11 @@ class Worker:
         """Records not yet taken; asked for at most twice a second."""
         now = self._clock()
         if now >= self._lag_due:
-            ends = self._log.end_offsets(topics.EVENTS)
+            try:
+                ends = self._log.end_offsets(topics.EVENTS)
+            except LogUnavailable as exc:
+                logger.warning("lag: %s; the last figure stands", exc)
+                return self._backlog
             lag = {str(p): max(0, ends[p] - offset) for p, offset in sorted(self.engine.positions.items())}
             self.status.lag, self._backlog = lag, sum(lag.values())
             self._lag_due = now + 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,10 @@ def test_what_the_event_topic_does_not_take_is_left(log: EventLog, monkeypatch: 
     monkeypatch.setattr(letters, "_CHUNK_BYTES", 20)
     fill(log, 4)
     log.append([letter(b"x" * (128 * 1024), "too_large")])
-    assert replay_letters(log, now_ms=0) == letters.Replayed(4, 1)
-    assert replay_letters(log, now_ms=0) == letters.Replayed(0, 1)
+    whole = letter(b"the beginning of", "too_large")
+    log.append([replace(whole, headers=(*whole.headers, ("size", b"900000")))])
+    assert replay_letters(log, now_ms=0) == letters.Replayed(4, 2)
+    assert replay_letters(log, now_ms=0) == letters.Replayed(0, 2)
 
 
 class Failing:

@@ -1,0 +1,165 @@
+"""The worker when its disk fails, its cuts are lost or damaged, or a record is too large to be passed on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import state.cuts
+from stream import topics
+from stream.config import Config
+from stream.errors import StateInUse
+from stream.letters import read_letters
+from stream.log import EventLog, open_log
+from stream.log.base import LogUnavailable, Message, TopicSpec
+from stream.outputs import LETTER_BYTES
+from stream.worker import Worker
+from tests.unit.stream.streams import as_messages, events, small_config
+from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, open_filled
+
+
+def started(config: Config, log: EventLog, folder: Path) -> Worker:
+    worker = Worker(config, log, folder)
+    worker.recover()
+    return worker
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_costs_a_cut_not_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=2)
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "disk")
+
+    with log:
+        worker = started(config, log, tmp_path / "state")
+        with monkeypatch.context() as broken:
+            broken.setattr(state.cuts.os, "rename", fail)  # type: ignore[attr-defined]
+            drain(worker, log, steps=3)
+            worker._cutting.join()  # type: ignore[union-attr]
+        assert worker.cuts_failed == 1
+        assert worker.metrics().gauges["cuts_failed"] == 1.0
+        assert os.strerror(number) in caplog.text
+        assert not list((tmp_path / "state" / "cuts").glob("0*"))
+        drain(worker, log)
+        worker.cut()
+        worker.close()
+        assert worker.cuts_failed == 1
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    with log, pytest.raises(StateInUse, match="cannot be written .* choose another with --state"):
+        Worker(config, log, tmp_path / "file" / "state")
+
+
+def _lose_disk(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _spoil_newest(folder: Path) -> None:
+    newest = max((folder / "cuts").iterdir())
+    victim = next(path for path in sorted((newest / "learner").rglob("*")) if path.is_file() and path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+
+
+def _lose_cuts(folder: Path) -> None:
+    shutil.rmtree(folder / "cuts")
+
+
+@pytest.mark.parametrize(
+    ("harm", "shared", "redone"),
+    [(_lose_disk, True, 1), (_spoil_newest, False, 3), (_lose_cuts, False, 5)],
+    ids=["the disk is gone, cuts at the shared location", "the newest cut is corrupt", "all cuts are gone"],
+)
+def test_the_same_bits_from_what_is_left(
+    tmp_path: Path, harm: Callable[[Path], None], shared: bool, redone: int
+) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=2)
+    if shared:
+        location = f"file://{tmp_path / 'shared'}"
+        config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, cut_location=location))
+    with log:
+        worker = started(config, log, tmp_path / "state")
+        for _ in range(5):  # cuts after steps 2 and 4, each finished before the next is due
+            worker.turn()
+            if worker._cutting is not None:
+                worker._cutting.join()
+        digest = worker.engine.digest()
+        worker.close()
+        harm(tmp_path / "state")
+        again = Worker(config, log, tmp_path / "state")
+        assert again.recover() == redone
+        assert again.engine.digest() == digest
+        drain(again, log)
+        again.cut()
+        again.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_a_record_larger_than_a_dead_letter_does_not_hold_the_stream_up(tmp_path: Path) -> None:
+    config = small_config(url=f"file://{tmp_path / 'log'}")
+    wide = 2 * 1024 * 1024
+    with open_log(config.log.url) as log:
+        log.create_topics([TopicSpec(topics.EVENTS, 2, max_message_bytes=4 * wide)])  # an operator raised it
+        log.create_topics(topics.topic_specs(2))
+        log.append([Message(topics.EVENTS, b"u1", b"x" * wide, 0), Message(topics.EVENTS, b"k" * wide, b"{}", 0)])
+        log.append(as_messages(events(50)))
+        worker = started(config, log, tmp_path / "state")
+        drain(worker, log)
+        worker.cut()
+        worker.close()
+        large = [letter for letter in read_letters(log) if letter.cut]
+        assert [letter.reason for letter in large] != []
+        assert len(large) == 2
+        assert all(letter.size <= LETTER_BYTES for letter in large)
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+class Deaf:
+    """A log that does not say where a topic ends while it is away."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log, self.away = log, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def end_offsets(self, topic: str) -> list[int]:
+        if self.away:
+            raise LogUnavailable(f"cannot ask for the end of {topic}: no broker answers")
+        return self._log.end_offsets(topic)
+
+
+def test_figures_that_cannot_be_had_do_not_stop_the_worker(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=2)
+    deaf: Any = Deaf(log)
+    with log:
+        worker = started(config, deaf, tmp_path / "state")
+        worker.turn()
+        deaf.away = True
+        for _ in range(3):
+            worker._lag_due = 0.0
+            assert worker.turn()
+        worker.cut()
+        deaf.away = False
+        worker.close()
+        again = Worker(config, log, tmp_path / "state")
+        assert again.recover() == 0
+        drain(again, log)
+        again.cut()
+        again.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)

@@ -110,7 +110,7 @@ def letter(offset: int, key: bytes | None, value: bytes | None, ts: int, headers
         value=readable(value),
         key=readable(key),
         ts=ts,
-        size=len(value) if value is not None else 0,
+        size=int(said["size"]) if said.get("size", "").isdecimal() else len(value or b""),  # a long one was cut
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,16 @@ def site(tmp_path: Path) -> Iterator[Site]:
     with open_log(config.log.url) as log:
         log.create_topics(topics.topic_specs(config.log.partitions))
         log.append(as_messages(events(600)))
-        worker = Worker(config, log, tmp_path / "state")
-        worker.recover()
-        with monitored(config, tmp_path) as client:
+        with (
+            closing(Worker(config, log, tmp_path / "state")) as worker,
+            monitored(config, tmp_path) as client,
+        ):
+            worker.recover()
             made = Site(config, log, worker, client, tmp_path)
             made.work()
             until(lambda: made.status("/recommendations/u1") == 200)
             until(lambda: any(one["key"] == "u1" for one in made.get("/dead-letters?limit=500")["letters"]))
             yield made
-        worker.close()
 
 
 def erase(site: Site) -> None:

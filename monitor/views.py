@@ -207,7 +207,7 @@ class View:
     def _events(self, write: WriteBatch, batch: RecordBatch) -> None:
         decode, pack, put = records.event, records.pack, write.put
         newest = self._event_ts
-        for value in batch.values:
+        for value, appended_ms in zip(batch.values, batch.timestamps_ms, strict=True):
             try:
                 event = decode(value)  # type: ignore[arg-type]  # None raises TypeError, and is caught
                 user = user_hash(str(event.user).encode())
@@ -221,7 +221,8 @@ class View:
                 put(b"h" + user + event.ts.to_bytes(8, "big") + mark, pack(Taken(item, event.ts, event.action)))
             except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError):
                 continue  # the worker makes a dead letter of it, which is shown
-            newest = max(newest, event.ts)
+            # One event with a wrong clock must not make everybody's history look old.
+            newest = max(newest, min(event.ts, appended_ms + _DAY_MS))
         self._event_ts = newest
 
     def _recommendations(self, write: WriteBatch, batch: RecordBatch) -> None:

@@ -87,10 +87,11 @@ def test_reading_records_again_after_a_crash_changes_nothing(log: EventLog, tmp_
 
 def test_histories_are_bounded_in_number_and_age(log: EventLog, tmp_path: Path) -> None:
     day = 86_400_000
+    moments = [NOW_MS + n * day // 10 for n in range(400)]
     log.append(
         [
-            Message(topics.EVENTS, b"u", encode({"user": "u", "item": f"i{n}", "ts": NOW_MS + n * day // 10}), NOW_MS)
-            for n in range(400)
+            Message(topics.EVENTS, b"u", encode({"user": "u", "item": f"i{n}", "ts": ts}), ts)
+            for n, ts in enumerate(moments)
         ]
     )
     view = View(tmp_path / "view", history_len=50, history_days=1)
@@ -101,6 +102,17 @@ def test_histories_are_bounded_in_number_and_age(log: EventLog, tmp_path: Path) 
         view.sweep(1000)
     kept = sum(1 for _ in view._db.scan(b"h"))
     assert kept == 11  # those within a day of the newest
+    view.close()
+
+
+def test_an_event_from_the_far_future_makes_nobody_elses_history_old(log: EventLog, tmp_path: Path) -> None:
+    for user, ts in (("u", NOW_MS), ("clock", NOW_MS + 40 * 365 * 86_400_000)):
+        log.append([Message(topics.EVENTS, user.encode(), encode({"user": user, "item": "i", "ts": ts}), NOW_MS)])
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    view.sweep(1000)
+    view.sweep(1000)
+    assert [one.item for one in view.history("u")] == ["i"]
     view.close()
 
 

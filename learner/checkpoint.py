@@ -56,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError as error:
-        reason = "it holds more than tensors" if "Weights only load failed" in str(error) else "it is no weights file"
+        reason = "it is no weights file" if "Unsupported operand" in str(error) else "it holds more than tensors"
         raise ModelFileError(f"{path}: refused, {reason}; expected a PyTorch state_dict of tensors") from None
     except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError, AttributeError, IndexError, TypeError):
         raise ModelFileError(f"{path}: not a weights file; expected a PyTorch state_dict of tensors") from None
@@ -186,7 +186,6 @@ class _ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def save_fitted(folder: Path, fitted: Fitted) -> None:
     """Write weights and items first and `model.json`, which names their checksums, last: half a folder is no model."""
-    folder.mkdir(parents=True, exist_ok=True)
     replace(folder / ITEMS_FILE, lambda path: path.write_text(json.dumps(fitted.items), encoding="utf-8"))
     replace(folder / WEIGHTS_FILE, lambda path: torch.save(fitted.model.state_dict(), path))
     note = _ModelFile(
@@ -232,10 +231,22 @@ def load_fitted(folder: Path) -> Fitted:
 
 
 def replace(path: Path, write: Any) -> None:
-    """Let `write` fill a file beside `path`, then put it there in one step: a crash leaves the old one whole."""
+    """Let `write` fill a file beside `path`, then put it there in one step: a crash leaves the old one whole.
+
+    Raises
+    ------
+    ModelFileError
+        the file cannot be written
+    """
     part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        part.replace(path)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except RuntimeError as error:  # torch.save's for a failure of the file system
+        raise ModelFileError(f"{path}: cannot be written: {error}") from error
 
 
 def _digest(path: Path) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from learner.checkpoint import Fitted, load_fitted, replace, save_fitted
 from learner.counts import CountsConfig, ItemCounts
-from learner.errors import LearnerError, ModelFileError
+from learner.errors import DataError, LearnerError, ModelFileError
 from learner.evaluation import Mixture, choose_mixture, evaluate
 from learner.intents import kmeans
 from learner.model import Batch, ELCRec, ModelConfig
@@ -134,6 +134,10 @@ class Trainer:
         self.best: dict[str, Any] | None = None  # epoch, score, state_dict
         self._length = np.minimum(sequences.lengths - 3, config.model.max_len)  # inputs per user; 0: nothing to predict
         self._users = torch.from_numpy(np.flatnonzero(self._length > 0))
+        if not len(self._users):
+            raise DataError(
+                "no user has 4 items or more: with one each to validate and test, nothing is left to train on"
+            )
         native = torch.cpu.get_capabilities()
         fast = bool(native.get("avx512_bf16") or native.get("amx_bf16"))
         self._half = config.precision == "bfloat16" or (config.precision == "auto" and fast)
@@ -345,8 +349,10 @@ def fit(
     ------
     LearnerError
         the loss is no number
+    DataError
+        no user has an item to train on
     ModelFileError
-        `folder` holds an unfinished training with other settings or data
+        `folder` holds an unfinished training with other settings or data, or cannot be written
     """
     started = time.perf_counter()
     members = []
@@ -377,10 +383,10 @@ def _member_folder(folder: Path, place: int) -> Path:
 def _train(
     config: FitConfig, sequences: Sequences, folder: Path, progress: Callable[[Progress], None] | None
 ) -> _Member:
-    folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, sequences)
     if not _resume(trainer, folder / STATE_FILE):
         trainer.place_centers()
+        replace(folder / STATE_FILE, lambda path: torch.save(trainer.state(), path))  # fails now, not after an epoch
     while not trainer.finished:
         trainer.validate(trainer.epoch(progress))
         replace(folder / STATE_FILE, lambda path: torch.save(trainer.state(), path))

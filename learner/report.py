@@ -13,7 +13,6 @@ from learner.offline import EpochLog
 
 def write_report(path: Path, figures: Mapping[str, Any]) -> None:
     """Write `figures` as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, lambda part: part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8"))
 
 
@@ -41,7 +40,6 @@ def draw_curve(path: Path, log: Sequence[EpochLog], title: str) -> None:
     accuracy.set_ylabel("validation NDCG, network alone")
     accuracy.set_ylim(bottom=0)
     loss.legend(handles=[*loss.lines, *accuracy.lines], loc="center right")
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, lambda part: canvas.print_png(part))
 
 

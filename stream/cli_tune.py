@@ -78,10 +78,7 @@ def tune_command(
         f"# Tuned on {len(stream)} events of {file.name}: {judge_from:.0%} of them to train on, the rest to judge by.\n"
         f"# NDCG@20 {done[0].ndcg:.4f} before, {max(trial.ndcg for trial in done):.4f} after {len(done)} runs.\n"
     )
-    try:
-        replace(out, lambda path: path.write_text(head + configfile.render(chosen), encoding="utf-8"))
-    except OSError as exc:
-        raise SourceError(f"{out}: cannot be written: {exc.strerror}") from exc
+    replace(out, lambda path: path.write_text(head + configfile.render(chosen), encoding="utf-8"))
     console.print(_table(done))
     console.print(f"written: {out}", highlight=False)
 

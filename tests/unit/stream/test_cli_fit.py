@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from typer.testing import CliRunner
 
 from learner.errors import LearnerError
 from learner.presets import MODERN
+from stream import cli
 from stream.cli_fit import load_fit_config, register
 from stream.errors import ConfigError
 
@@ -43,6 +47,27 @@ def settings(tmp_path: Path) -> Path:
     path = tmp_path / "fit.toml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture
+def main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., str]]:
+    """The whole command line, for words that it refuses: exit status 2 and what it says, one line."""
+
+    def refused(*words: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["intentstream", *map(str, words), "--threads", "1"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        told = capsys.readouterr().err
+        assert stopped.value.code == 2
+        assert told.startswith("intentstream: ") and told.count("\n") == 1 and told.endswith("\n")
+        return told
+
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    yield refused
+    torch.set_num_threads(threads)
 
 
 def run(*words: str | Path) -> str:
@@ -117,3 +142,81 @@ def test_paths_must_fit_the_kind_of_model(data: Path) -> None:
         run("evaluate", data)
     with pytest.raises(ConfigError, match="expected DATA alone beside --checkpoint"):
         run("evaluate", data, data, "--checkpoint", data)
+
+
+class Code:
+    """Runs something when it is unpickled, which nothing here may do."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("executed"),))
+
+
+def authors(items: int = 9) -> dict[str, torch.Tensor]:
+    """Weights with the authors' keys and sizes, without layers."""
+    return {
+        "item_embeddings.weight": torch.zeros(items + 2, 4),
+        "position_embeddings.weight": torch.zeros(50, 4),
+        "LayerNorm.weight": torch.ones(4),
+        "LayerNorm.bias": torch.zeros(4),
+        "cluster_centers": torch.ones(3, 4),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a 1 2 3 4\n\nb 1 2 3\n", "data.txt, line 2: empty; expected `user item item ...`"),
+        (b"a 1 2 3 4\nb 1 0 3\n", "data.txt, line 2: user 'b' has item 0; items are numbered from 1"),
+        (b"a 1 2\nb 3\n", "no user with 3 items or more (2 with fewer)"),
+        (b"a 1 2 3\n", "no user has 4 items or more"),
+        (b"\x80\x02", "data.txt: no user with 3 items or more"),
+    ],
+)
+def test_bad_data_end_in_one_line(
+    tmp_path: Path, data: Path, main: Callable[..., str], content: bytes, said: str
+) -> None:
+    data.write_bytes(content)
+    assert said in main("fit", data, "--out", tmp_path / "model")
+    assert not (tmp_path / "model" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (authors(items=7), "'item_embeddings.weight' has 9 rows, expected 11: the data's items and two more"),
+        ({**authors(), "cluster_centers": torch.ones(3)}, "'cluster_centers' has shape 3, expected two dimensions"),
+        ({**authors(), "extra": torch.ones(1)}, "key 'extra' is not one of the authors'"),
+        ({"weight": torch.ones(1)}, "key 'item_embeddings.weight' is missing; expected the authors' keys"),
+        ({**authors(), "hook": Code()}, "refused, it holds more than tensors"),
+        (Code(), "refused, it holds more than tensors"),
+        (b"no weights", "it is no weights file"),
+        (b"", "not a weights file"),
+    ],
+)
+def test_a_wrong_checkpoint_ends_in_one_line_and_executes_nothing(
+    tmp_path: Path, data: Path, main: Callable[..., str], content: Any, said: str
+) -> None:
+    checkpoint = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        checkpoint.write_bytes(content)
+    else:
+        torch.save(content, checkpoint)
+    told = main("evaluate", data, "--checkpoint", checkpoint)
+    assert said in told and "weights.pt" in told
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_training(
+    tmp_path: Path, data: Path, settings: Path, main: Callable[..., str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    told = main("fit", data, "--out", tmp_path / "file" / "model", "--config", settings)
+    assert f"{tmp_path / 'file' / 'model' / 'training.pt'}: cannot be written: Not a directory" in told
+
+
+def test_a_report_that_cannot_be_written_ends_in_one_line(
+    tmp_path: Path, data: Path, settings: Path, main: Callable[..., str]
+) -> None:
+    told = main("fit", data, "--out", tmp_path / "model", "--config", settings, "--report", data / "fit.json")
+    assert f"{data / 'fit.json'}: cannot be written: File exists" in told
+    assert (tmp_path / "model" / "model.json").exists()  # the training is not lost

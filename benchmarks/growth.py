@@ -1,9 +1,11 @@
-"""What growth costs: a learning step beside the size of the catalogue.
+"""What growth costs: a step beside the number of users, a learning step beside the size of the catalogue.
 
-    python benchmarks/growth.py
+    python -m benchmarks.growth [--users 10000,1000000] [--items 10000,100000,1000000] [--steps 40]
 
-A learner is filled with N items, then the same mini-batches are learned at every size; the median time of a learning
-step is reported. The last line is JSON: one row per size, and the ratio of the largest to the smallest.
+Users: an engine takes the same warm-up, the store is filled with that many users with a history, then steps of 256
+events of users drawn at random are timed (decode, histories, ranking, publishing; learning apart). Items: a learner is
+filled with that many items, then the same mini-batches are learned. Both report the median, and the ratio of the
+largest to the smallest. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -12,14 +14,80 @@ import argparse
 import json
 import resource
 import statistics
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from learner import Learner, LearnerConfig, StepBatch
+from stream import topics
+from stream.config import Config
+from stream.engine import Engine
+from stream.log.base import RecordBatch
 
 STEP = 256
+TEMPLATES = 2_000  # users of the warm-up, whose records all others start with copies of
+ITEMS = 5_000  # that the users' events are about
+WARM_UP = 40  # steps
+START_MS = 1_700_000_000_000
+
+
+def batch(start: int, users: NDArray[np.int64], random: np.random.Generator) -> RecordBatch:
+    """One step's events of these users, items drawn with a long tail."""
+    items = np.minimum(random.zipf(1.3, len(users)), ITEMS)
+    names = [b"user-%d" % user for user in users.tolist()]
+    values = [
+        b'{"user":"%b","item":"%d","ts":%d}' % (name, item, START_MS + start + place)
+        for place, (name, item) in enumerate(zip(names, items.tolist(), strict=True))
+    ]
+    n = len(values)
+    offsets = list(range(start, start + n))
+    return RecordBatch(topics.EVENTS, 0, offsets, list(names), list(values), [START_MS] * n, [()] * n, start + n)
+
+
+def fill(engine: Engine, users: int) -> None:
+    """Write the templates' records again and again under other users' names."""
+    store = engine._store  # noqa: SLF001 (a million users through `step` would take minutes and show nothing else)
+    templates = store.read(0, [b"user-%d" % user for user in range(TEMPLATES)])
+    for first in range(TEMPLATES, users, TEMPLATES):
+        names = [b"user-%d" % user for user in range(first, min(first + TEMPLATES, users))]
+        store.write(0, names, templates[: len(names)])
+
+
+def engine_step(users: int, steps: int, seed: int = 0) -> dict[str, Any]:
+    """Median milliseconds of an engine's step, and of the learning after it, with so many users known."""
+    if users < TEMPLATES:
+        raise SystemExit(f"--users {users}: expected {TEMPLATES} or more")
+    default, replace = Config(), msgspec.structs.replace
+    config = replace(default, log=replace(default.log, partitions=1))
+    random = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine.open(config, Path(folder))
+        taken, times, learned = 0, [], []
+        try:
+            for step in range(WARM_UP + steps):
+                known = TEMPLATES if step < WARM_UP else users
+                if step == WARM_UP:
+                    fill(engine, users)
+                records = batch(taken, random.integers(0, known, STEP), random)
+                taken += STEP
+                begin = time.perf_counter()
+                engine.step([records])
+                stepped = time.perf_counter()
+                engine.learn(1)
+                times.append(stepped - begin)
+                learned.append(time.perf_counter() - stepped)
+        finally:
+            engine.close()
+    return {
+        "users": users,
+        "step_ms": round(1000 * statistics.median(times[WARM_UP:]), 2),
+        "learning_ms": round(1000 * statistics.median(learned[WARM_UP:]), 2),
+    }
 
 
 def learning_step(items: int, steps: int, seed: int = 0) -> dict[str, Any]:
@@ -44,19 +112,33 @@ def learning_step(items: int, steps: int, seed: int = 0) -> dict[str, Any]:
     return {"items": items, "learning_step_ms": round(1000 * statistics.median(times[steps // 4 :]), 2)}
 
 
+def ratio(rows: list[dict[str, Any]], key: str) -> float:
+    """The last row against the first."""
+    return round(float(rows[-1][key] / rows[0][key]), 3)
+
+
+def sizes(text: str) -> list[int]:
+    return sorted(int(size) for size in text.split(",") if size)
+
+
 def main() -> None:
     """Measure every size, smallest first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", default="10000,100000,1000000", help="sizes of the catalogue, rising")
-    parser.add_argument("--steps", type=int, default=20)
-    arguments = parser.parse_args()
-    rows = []
-    for items in map(int, arguments.items.split(",")):
-        rows.append(learning_step(items, arguments.steps))
-        print(json.dumps(rows[-1]), flush=True)
-    ratio = rows[-1]["learning_step_ms"] / rows[0]["learning_step_ms"]
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps({"learning_step": rows, "ratio": round(ratio, 3), "peak_rss_mb": peak_mb}))
+    parser.add_argument("--users", default="10000,1000000", help="users known, at least 2,000 each")
+    parser.add_argument("--items", default="10000,100000,1000000", help="sizes of the catalogue")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps at every size")
+    given = parser.parse_args()
+    found: dict[str, Any] = {}
+    measures = (("step", sizes(given.users), engine_step), ("learning_step", sizes(given.items), learning_step))
+    for name, wanted, measure in measures:
+        rows = []
+        for size in wanted:
+            rows.append(measure(size, given.steps))
+            print(json.dumps(rows[-1]), flush=True)
+        if rows:
+            found |= {name: rows, f"{name}_ratio": ratio(rows, f"{name}_ms")}
+    found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

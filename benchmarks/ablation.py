@@ -1,8 +1,9 @@
 """What each part of the modern learner is worth: validation figures, everything else the same, same seeds.
 
-    python benchmarks/ablation.py FILE [--hidden 64] [--epochs 16] [--seeds 0,1,2] [--only NAME,NAME] [--threads 2]
+    python -m benchmarks.ablation FILE --markdown [--hidden 64] [--epochs 16] [--seeds 0,1,2] [--only NAME,NAME]
 
-Prints a table for docs/ablation.md. Test items are not looked at. The last line is JSON.
+Mean and spread over the seeds, a line per part as it is done; `--markdown` makes them the table of docs/ablation.md.
+Test items are not looked at. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -72,18 +73,22 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--only", default="")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--markdown", action="store_true", help="the lines as a Markdown table")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     data = read_sequences(given.file)
-    names = given.only.split(",") if given.only else list(PARTS)
+    names = [name.strip() for name in given.only.split(",")] if given.only else list(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        parser.error(f"--only {unknown[0]}: expected some of {', '.join(PARTS)}")
     base = overlay(
         msgspec.to_builtins(MODERN),
         {"epochs": given.epochs, "evaluate_every": 2, "model": {"encoder": {"hidden": given.hidden}}},
     )
     found: dict[str, Any] = {}
     columns = ("ndcg@20", "ndcg@5", "with counts, ndcg@20", "effective intents", "epoch seconds")
-    print("| | " + " | ".join(columns) + " |")
-    print("|---|" + "---|" * len(columns))
+    if given.markdown:
+        print("| | " + " | ".join(columns) + " |")
+        print("|---|" + "---|" * len(columns))
     for name in names:
         runs = []
         for seed in (int(seed) for seed in given.seeds.split(",")):
@@ -94,7 +99,9 @@ def main() -> None:
             for column in columns
         }
         cells = [f"{mean:.4f} ± {spread:.4f}" if mean < 1 else f"{mean:.1f}" for mean, spread in found[name].values()]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        shown = zip(columns, cells, strict=True)
+        line = "; ".join(f"{column} {cell}" for column, cell in shown)
+        print(f"| {name} | " + " | ".join(cells) + " |" if given.markdown else f"{name}: {line}", flush=True)
     settings = {"file": given.file.name, "hidden": given.hidden, "epochs": given.epochs, "seeds": given.seeds}
     print(json.dumps({**settings, "validation": found}))
 

@@ -1,6 +1,6 @@
 """ELCRec on the paper's data: published weights, cost of an epoch, the paper's training, the best model.
 
-    python benchmarks/elcrec.py FOLDER [--parts authors,speed,paper,best] [--seeds 0,1,2] [--threads 2]
+    python -m benchmarks.elcrec FOLDER [--parts authors,speed,paper,best] [--seeds 0,1,2] [--threads 2]
 
 FOLDER holds Beauty.txt, Sports_and_Outdoors.txt and ELCRec-Beauty-1.pt. The last line is JSON.
 """

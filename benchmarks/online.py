@@ -1,11 +1,12 @@
 """Prequential accuracy of the learner on streams, beside what a user would pick instead and beside itself in parts.
 
-    python benchmarks/online.py beauty.csv.gz globo.csv.gz:200000 --methods learner,popular,item_to_item
+    python -m benchmarks.online beauty.csv.gz globo.csv.gz:200000 --methods learner,popular,item_to_item --markdown
 
 Each stream is a CSV file with a header and the columns user, item, timestamp, sorted by time; `:LIMIT` takes its first
 events. Test, then train: each event is ranked among all items known, the user's own history excluded, with the network
 as of the start of its step of 256 events; the baselines learn after every single event. Counted are events of users
-with a history, after the first tenth of the stream. The last line is JSON: one row per stream and method.
+with a history, after the first tenth of the stream. `--markdown` prints the tables of docs/online.md.
+The last line is JSON: one row per stream and method.
 """
 
 from __future__ import annotations
@@ -210,6 +211,26 @@ def rows(
             yield row
 
 
+def markdown(found: list[dict[str, Any]]) -> str:
+    """One table per stream: HR@20 / NDCG@20 by method and part of the events, and NDCG@20 against the best baseline."""
+    lines = []
+    parts = ("all", "early", "new_items", "one_event")
+    for name in dict.fromkeys(row["stream"] for row in found):
+        mine = [row for row in found if row["stream"] == name]
+        best = max((row["all"]["ndcg@20"] for row in mine if row["method"] in BASELINES), default=0.0)
+        lines += [f"**{name}**, {mine[0]['events']:,} events", ""]
+        lines += ["| method | " + " | ".join(parts) + " | against the best baseline | seconds |"]
+        lines += ["|---|" + "---|" * (len(parts) + 2)]
+        for row in mine:
+            cells = [
+                f"{row[part]['hr@20']:.4f} / {row[part]['ndcg@20']:.4f}" if row[part]["n"] else "–" for part in parts
+            ]
+            against = f"{row['all']['ndcg@20'] / best:.3f} x" if best else "–"
+            lines.append(f"| {row['method']} | " + " | ".join([*cells, against, f"{row['seconds']:.0f}"]) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run the methods on the streams."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -217,12 +238,19 @@ def main() -> None:
     parser.add_argument("--methods", default="popular,item_to_item,learner,without_network,without_memories")
     parser.add_argument("--config", default="{}", help="JSON of learner settings that differ from the defaults")
     parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/online.md at the end")
     parser.add_argument("--recommend", action="store_true", help="make the lists too, for the time they take")
     arguments = parser.parse_args()
     torch.manual_seed(0)  # nothing draws from it; a change of the figures with it would be a fault
     config = msgspec.json.decode(arguments.config, type=LearnerConfig)
     methods = arguments.methods.split(",")
-    print(json.dumps(list(rows(arguments.streams, methods, config, arguments.recommend, arguments.progress))))
+    known = [*BASELINES, *RIVER, *variants(config)]
+    if unknown := [method for method in methods if method not in known]:
+        parser.error(f"--methods {unknown[0]}: expected some of {', '.join(known)}")
+    found = list(rows(arguments.streams, methods, config, arguments.recommend, arguments.progress))
+    if arguments.markdown:
+        print(markdown(found))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

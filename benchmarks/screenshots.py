@@ -58,12 +58,11 @@ def main() -> None:
                 file = given.out / f"{name}.png"
                 page.screenshot(path=file, full_page=whole)
                 with Image.open(file) as taken:  # flat colours: a palette keeps them, at a third of the size
-                    taken.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
+                    taken.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
                 sizes[name] = file.stat().st_size
                 page.context.close()
 
             shoot("page", "/", 1600, 1000, "light", True)
-            shoot("page-dark", "/", 1600, 1000, "dark", True)
             shoot("page-phone", "/", 390, 844, "dark", False)
             largest = json.loads(get(port, "/intents?limit=1"))["intents"][0]
             shoot("intent", f"/intent/{largest['intent']}", 1600, 1000, "light", False)

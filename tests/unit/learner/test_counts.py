@@ -1,0 +1,55 @@
+"""The mix of counts and network, and the counts' file; the counts themselves stand beside a loop in test_offline."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learner.counts import CountsConfig, ItemCounts, mix
+from learner.errors import ModelFileError
+
+SEQUENCES = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=8), min_size=1, max_size=6)
+
+
+def counted(sequences: list[list[int]]) -> ItemCounts:
+    offsets = np.cumsum([0, *map(len, sequences)])
+    return ItemCounts(CountsConfig(), np.array([item for one in sequences for item in one]), offsets, item_count=6)
+
+
+@given(SEQUENCES, st.lists(st.integers(0, 6), min_size=3, max_size=3))
+def test_scores_are_shares(sequences: list[list[int]], history: list[int]) -> None:
+    scores = counted(sequences).scores(np.array([history]))
+    assert scores.shape == (1, 7) and scores[0, 0] == 0 and (scores >= 0).all()
+    assert scores.sum() == pytest.approx(1, abs=1e-5) or not scores.any()
+
+
+@given(SEQUENCES)
+def test_users_do_not_reach_into_each_other(sequences: list[list[int]]) -> None:
+    counts = counted(sequences)
+    histories = np.array([[0, 1, 2], [0, 0, 0], [6, 5, 4]])
+    together = counts.scores(histories)
+    for place in range(3):
+        np.testing.assert_array_equal(together[place], counts.scores(histories[place : place + 1])[0])
+
+
+def test_what_is_saved_scores_the_same(tmp_path: Path) -> None:
+    counts = counted([[1, 2, 3], [3, 1, 6]])
+    counts.save(tmp_path / "counts.npz")
+    again = ItemCounts.load(tmp_path / "counts.npz", CountsConfig(), 6)
+    histories = np.array([[0, 1, 3], [0, 0, 6]])
+    np.testing.assert_array_equal(again.scores(histories), counts.scores(histories))
+    with pytest.raises(ModelFileError, match="counts of 6 items, expected 7"):
+        ItemCounts.load(tmp_path / "counts.npz", CountsConfig(), 7)
+
+
+def test_the_mix_is_the_formula() -> None:
+    network, shares = torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.0, 0.5]])
+    found = mix(network, shares, weight=0.3, floor=0.01)
+    expected = [[-0.3 + math.log(0.01), -0.6 + math.log(0.51)]]
+    torch.testing.assert_close(found, torch.tensor(expected))

@@ -73,17 +73,22 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
         position = max(batch.next_offset, position + 1)
 
 
-def last_step(log: EventLog, worker: str, start: int = 0) -> int:
-    """Return the newest journalled step of the worker at or after journal offset `start`; 0 when there is none."""
+def last_entry(log: EventLog, worker: str, start: int = 0) -> JournalEntry | None:
+    """Return the newest entry of the worker at or after journal offset `start`; None when there is none."""
     begin, end = log.begin_offsets(topics.JOURNAL)[0], journal_end(log)
-    position, newest, own = max(start, begin), 0, worker.encode()
+    position, newest, own = max(start, begin), None, worker.encode()
     while position < end:
         batch = log.read(OffsetRange(topics.JOURNAL, 0, position, min(position + _PAGE, end)))
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            if key == own and value is not None:
-                newest = max(newest, _decode(value).step)
+        values = [v for k, v in zip(batch.keys, batch.values, strict=True) if k == own and v is not None]
+        newest = _decode(values[-1]) if values else newest
         position = max(batch.next_offset, position + 1)
     return newest
+
+
+def last_step(log: EventLog, worker: str, start: int = 0) -> int:
+    """Return the newest journalled step of the worker at or after journal offset `start`; 0 when there is none."""
+    entry = last_entry(log, worker, start)
+    return 0 if entry is None else entry.step
 
 
 def input_ranges(entry: JournalEntry) -> list[OffsetRange]:

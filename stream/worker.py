@@ -28,7 +28,7 @@ from stream.beginning import refuse_other
 from stream.config import Config
 from stream.engine import Engine, StepResult
 from stream.errors import JournalError, StateInUse
-from stream.journal import entry_message, input_ranges, journal_end, last_step, positions_after, read_entries
+from stream.journal import entry_message, input_ranges, journal_end, last_entry, positions_after, read_entries
 from stream.log.base import (
     CommitOutcomeUnknown,
     EventLog,
@@ -37,6 +37,7 @@ from stream.log.base import (
     OffsetOutOfRange,
     OffsetRange,
     RecordBatch,
+    WriterFenced,
 )
 from stream.messages import JournalEntry, StreamMetrics
 
@@ -260,19 +261,26 @@ class Worker:
                 return
             except CommitOutcomeUnknown as exc:
                 newest = self._settled()
-                logger.warning("%s; the journal's newest step is %d, this one is %d", exc, newest, entry.step)
-                if newest >= entry.step:
+                found = "none" if newest is None else newest.step
+                logger.warning("%s; the journal's newest step is %s, this one is %d", exc, found, entry.step)
+                if newest == entry:
                     return
+                if newest is not None and newest.step >= entry.step:
+                    # Whoever journalled this has the stream; to go on would answer its events a second time.
+                    raise WriterFenced(
+                        f"worker {entry.worker}: step {newest.step} in the journal is not from this process: another "
+                        "one ran as this worker meanwhile, this one must stop"
+                    ) from exc
             except LogUnavailable as exc:
                 logger.warning("commit of step %d: %s; trying again", entry.step, exc)
                 time.sleep(_RETRY_S)
 
-    def _settled(self) -> int:
-        """The newest step that is in the journal, once every open transaction is decided; waits for the log."""
+    def _settled(self) -> JournalEntry | None:
+        """The newest entry that is in the journal, once every open transaction is decided; waits for the log."""
         while True:
             try:
                 self._log.claim(self._config.engine.worker)
-                return last_step(self._log, self._config.engine.worker, self.engine.journal_hint)
+                return last_entry(self._log, self._config.engine.worker, self.engine.journal_hint)
             except LogUnavailable as exc:
                 logger.warning("finding out what was committed: %s; trying again", exc)
                 time.sleep(_RETRY_S)

@@ -39,7 +39,7 @@ from stream.log.base import (
     WriterFenced,
 )
 from stream.log.embedded import Mode, by_partition, check_sizes, compare_topics, missing
-from stream.log.kafkaclient import FENCED, bounded, connect, explained, translated
+from stream.log.kafkaclient import bounded, connect, explained, fenced, translated
 from stream.log.kafkaconfig import KafkaConfig
 from stream.log.kafkafetch import Buffer, Fetcher
 
@@ -49,6 +49,7 @@ _GROUP_PREFIX: Final = "intentstream-"
 _BATCH_BYTES: Final = 64 * 1024  # of records in one produce batch; below max_message_bytes of every topic
 _MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 _LINGER_MS: Final = 20  # a commit flushes at once; this only keeps half-full batches back while it is being filled
+_RECONNECT_MS: Final = 1_000  # the client's 30 s would keep a worker waiting for a broker that is long back
 _COORDINATOR_BUSY: Final = (
     errors.CoordinatorNotAvailableError,
     errors.CoordinatorLoadInProgressError,
@@ -82,6 +83,7 @@ class KafkaLog:
         self._options: dict[str, Any] = {
             "bootstrap_servers": parts.netloc.split(","),
             "bootstrap_timeout_ms": self._config.request_timeout_ms,
+            "reconnect_backoff_max_ms": _RECONNECT_MS,
             **self._config.client_options(),
         }
         self._poller: Fetcher | None = None
@@ -373,7 +375,7 @@ class KafkaLog:
             raise CommitOutcomeUnknown(f"{self.url}: {doing}: {failure}") from failure
         if not isinstance(failure, Exception):
             raise failure
-        if isinstance(failure, FENCED):
+        if fenced(failure):
             self._drop_producer()
             self._fenced = str(translated(failure, self.url, doing))
             raise WriterFenced(self._fenced) from failure
@@ -383,7 +385,7 @@ class KafkaLog:
             error = translated(failure, self.url, doing)
             raise error from failure
         self._drop_producer()
-        if isinstance(aborted, FENCED):
+        if isinstance(aborted, Exception) and fenced(aborted):
             self._fenced = str(translated(aborted, self.url, doing))
             raise WriterFenced(self._fenced) from failure
         raise CommitOutcomeUnknown(

@@ -36,12 +36,23 @@ def connect(kind: Callable[..., Any], **settings: Any) -> Any:
         raise
 
 
+def fenced(exc: BaseException) -> bool:
+    """Whether the error says that another producer took over; the client wraps that in errors of other kinds."""
+    seen: list[BaseException] = [exc]
+    for one in seen:
+        if isinstance(one, FENCED):
+            return True
+        inner = (*one.args, one.__cause__, one.__context__)
+        seen += [found for found in inner if isinstance(found, BaseException) and found not in seen]
+    return False
+
+
 def translated(exc: Exception, url: str, doing: str) -> LogError:
     """The error of ours for one of the client's, with what was being done."""
     if isinstance(exc, LogError):
         return exc
     what = f"{url}: cannot {doing}: {type(exc).__name__}: {' '.join(str(exc).split())}"
-    if isinstance(exc, FENCED):
+    if fenced(exc):
         return WriterFenced(f"{what}: another process runs as this worker, this one must stop")
     if isinstance(exc, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):
         return MessageTooLarge(f"{what}: the topic's max.message.bytes is smaller than this version needs")

@@ -18,11 +18,11 @@ from stream.config import Config
 from stream.errors import StateInUse
 from stream.letters import read_letters
 from stream.log import EventLog, open_log
-from stream.log.base import LogUnavailable, Message, TopicSpec
+from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, TopicSpec, WriterFenced
 from stream.outputs import LETTER_BYTES
 from stream.worker import Worker
 from tests.unit.stream.streams import as_messages, events, small_config
-from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, open_filled
+from tests.unit.stream.test_worker import Flaky, assert_equal_to_a_rebuild, drain, journal, open_filled
 
 
 def started(config: Config, log: EventLog, folder: Path) -> Worker:
@@ -127,6 +127,30 @@ def test_a_record_larger_than_a_dead_letter_does_not_hold_the_stream_up(tmp_path
         assert len(large) == 2
         assert all(letter.size <= LETTER_BYTES for letter in large)
         assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+
+    class Taken(Flaky):
+        """Before the commit another process does two steps as this worker; the answer is lost."""
+
+        def commit(self, messages: Any, positions: Any) -> None:
+            if self._plan:
+                self._plan.pop()
+                other = started(config, self._log, tmp_path / "other")
+                self._log.append(as_messages(events(10, seed=9)))
+                drain(other, self._log)
+                other.close()
+                raise CommitOutcomeUnknown("commit: the answer was lost")
+            super().commit(messages, positions)
+
+    with log:
+        worker = started(config, Taken(log, ["x"]), tmp_path / "state")  # type: ignore[arg-type]  # all but commit
+        with pytest.raises(WriterFenced, match=r"step \d+ in the journal is not from this process"):
+            worker.turn()
+        worker.close()
+        assert [entry.step for entry in journal(log)] == list(range(1, len(journal(log)) + 1))
 
 
 class Deaf:

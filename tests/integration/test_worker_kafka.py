@@ -1,0 +1,166 @@
+"""The worker on a real broker: killed, fenced, its broker killed, its input or journal deleted; the same bits after."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kafka
+import msgspec
+import pytest
+from kafka.admin import KafkaAdminClient
+
+from benchmarks.crash import AIMED, torture
+from stream import topics
+from stream.config import Config
+from stream.errors import JournalError
+from stream.log import EventLog, KafkaConfig, WriterFenced, open_log
+from stream.worker import Worker
+from tests.integration.conftest import Broker
+from tests.unit.stream.streams import as_messages, events, small_config
+from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, journal
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(300),
+    # kafka-python leaves the sockets of connections that failed to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+QUICK = KafkaConfig(request_timeout_ms=3_000, commit_timeout_ms=4_000)
+
+
+@pytest.fixture(autouse=True)
+def collect() -> Iterator[None]:
+    """Collect what the client left while its warnings are still allowed."""
+    yield
+    gc.collect()
+
+
+def filled(broker: Broker, count: int = 300) -> tuple[Config, EventLog]:
+    config = small_config(url=broker.url, cut_every_steps=4)
+    config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, kafka=QUICK))
+    log = open_log(config.log.url, config=config.log)
+    log.create_topics(topics.topic_specs(config.log.partitions))
+    log.append(as_messages(events(count)))
+    return config, log
+
+
+def work(worker: Worker, steps: int) -> None:
+    """So many steps more; a poll may come back with nothing."""
+    target = worker.engine.step_number + steps
+    while worker.engine.step_number < target:
+        worker.turn()
+
+
+def delete_before(broker: Broker, topic: str, partition: int, offset: int) -> None:
+    """What retention does, at once."""
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    admin.delete_records({kafka.TopicPartition(topic, partition): offset})
+    admin.close()
+
+
+def test_a_worker_killed_at_every_planned_moment(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
+    seen: list[str] = []
+    url = make_broker().url
+    figures = torture(tmp_path, url, kills=len(AIMED), events=6_000, seed=2, aimed_share=1.0, say=seen.append)
+    assert [line.split()[-1] for line in seen] == list(AIMED)
+    assert figures["difference"] == ""
+    assert (figures["events"], figures["lost"], figures["duplicated"]) == (6_000, 0, 0)
+
+
+def test_a_zombie_that_wakes_up_is_stopped(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
+    config, log = filled(make_broker())
+    with log, open_log(config.log.url, config=config.log) as other:
+        zombie = Worker(config, log, tmp_path / "zombie")
+        zombie.recover()
+        work(zombie, 2)
+        worker = Worker(config, other, tmp_path / "state")  # another machine: no cut, the journal only
+        assert worker.recover() == 2
+        with pytest.raises(WriterFenced, match="this one must stop"):
+            work(zombie, 1)
+        zombie.close()
+        drain(worker, other)
+        worker.cut()
+        worker.close()
+        assert_equal_to_a_rebuild(config, other, tmp_path)
+
+
+def test_a_broker_killed_under_a_worker(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
+    broker = make_broker()
+    config, log = filled(broker)
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        work(worker, 1)
+        ends = log.end_offsets(topics.EVENTS)
+        broker.kill()
+        restart = threading.Timer(0.2, broker.start)
+        restart.start()
+        while any(worker.engine.positions[p] < end for p, end in enumerate(ends)):
+            worker.turn()
+        restart.join()
+        worker.cut()
+        worker.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+        assert [entry.step for entry in journal(log)] == list(range(1, worker.engine.step_number + 1))
+
+
+def test_input_deleted_before_it_was_read(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
+    broker = make_broker()
+    config, log = filled(broker)
+    with log:
+        first = Worker(config, log, tmp_path / "state")
+        first.recover()
+        work(first, 1)
+        first.cut()
+        position, end = first.engine.positions[0], log.end_offsets(topics.EVENTS)[0]
+        begin = position + 20
+        assert begin < end
+        delete_before(broker, topics.EVENTS, 0, begin)
+        first.close()
+    with open_log(config.log.url, config=config.log) as log:  # one that has not fetched them already
+        first = Worker(config, log, tmp_path / "state")
+        first.recover()
+        with pytest.raises(JournalError, match=rf'{topics.EVENTS}.*{position}.*"earliest" or "latest"'):
+            drain(first, log)
+        first.close()
+        digests = []
+        for policy, target in (("latest", end), ("earliest", begin)):
+            engine = msgspec.structs.replace(config.engine, on_truncated_input=policy)
+            worker = Worker(msgspec.structs.replace(config, engine=engine), log, tmp_path / "state")
+            worker.recover()
+            while worker.engine.positions[0] == position:
+                worker.turn()  # finds out, and goes on where the policy says
+            assert worker.engine.positions[0] == target
+            assert worker.engine.counters["truncated"] == target - position
+            if policy == "earliest":
+                drain(worker, log)
+                digests.append(worker.engine.digest())
+            worker.close()  # without a cut: "latest" left no trace, "earliest" its gap in the journal
+        again = Worker(config, log, tmp_path / "state")
+        assert again.recover() > 0
+        assert [again.engine.digest()] == digests
+        again.close()
+
+
+def test_a_journal_that_was_deleted(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
+    broker = make_broker()
+    config, log = filled(broker)
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        worker.cut()
+        digest = worker.engine.digest()
+        worker.close()
+        delete_before(broker, topics.JOURNAL, 0, 5)
+        lost = Worker(config, log, tmp_path / "elsewhere")
+        with pytest.raises(JournalError, match="the entries between were removed by retention; start from a newer cut"):
+            lost.recover()
+        lost.close()
+        kept = Worker(config, log, tmp_path / "state")  # a newer cut does not need them
+        assert kept.recover() == 0
+        assert kept.engine.digest() == digest
+        kept.close()

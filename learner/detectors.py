@@ -228,7 +228,7 @@ class Cleaner:
     half_life
         Of the level; bins.
     warm_up
-        Bins before the first judgement.
+        Bins before the first judgement; the first half of them is not remembered.
     floor
         Smallest usual deviation, in units of the signal.
     rhythm
@@ -266,18 +266,22 @@ class Cleaner:
         plain = value - seasonal
         if self._rhythm:
             self._learn_season(value, ts)
-        if self._n == 0:
-            self._level = plain
+        start = self._warm_up // 2
+        if self._n in (0, start):
+            # a stream begins with a transient (every item is new, the loss falls fast); the usual deviation would long
+            # remember it, so what the first half of the warm-up showed is dropped
+            self._level, self._variance = plain, 0.0
+        seen = self._n if self._n < start else self._n - start
         error = plain - self._level
         root = math.sqrt(min(weight, 16.0))
         deviation = self.deviation
         judged = self._n >= self._warm_up
         score = error * root / deviation
         cut = max(-self._limit, min(self._limit, score)) if judged else score
-        rate = max(self._rate, 1.0 / (self._n + 1))
+        rate = max(self._rate, 1.0 / (seen + 1))
         self._level += rate * cut * deviation / root if judged else rate * error
         squared = min(error * error * weight, (_WINSOR * deviation) ** 2) * _WINSORED if judged else error * error
-        self._variance += max(self._rate / 2, 1.0 / (self._n + 1)) * (squared - self._variance)
+        self._variance += max(self._rate / 2, 1.0 / (seen + 1)) * (squared - self._variance)
         self._n += 1
         return cut if judged else None
 

@@ -22,7 +22,7 @@ from learner.detectors import DetectorName
 Kind = Literal[
     "shares", "new_intent", "lost_intent", "popularity", "meaning", "learner", "traffic", "quality", "unknown"
 ]
-Action = Literal["more_steps", "higher_rate", "faster_decay", "reseed", "rollback"]
+Action = Literal["more_steps", "higher_rate", "faster_decay", "reseed"]
 KINDS: Final[tuple[str, ...]] = (
     "shares",
     "new_intent",
@@ -145,7 +145,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "popularity": ["more_steps"],
             "meaning": ["more_steps"],
             "unknown": ["more_steps"],
-            "learner": ["rollback"],
+            "learner": [],
             "traffic": [],
             "quality": [],
         }

@@ -34,8 +34,6 @@ class Effects(NamedTuple):
     """factor on the half-lives of the memories"""
     reseed: bool = False
     """once: dead and crowded centres are to be placed anew"""
-    rollback: bool = False
-    """once: back to the last good weights"""
 
 
 class Change(NamedTuple):
@@ -238,7 +236,7 @@ class DriftMonitor:
             event_number,
             actions,
         )
-        self._once = [action for action in actions if action in ("reseed", "rollback")]
+        self._once = [action for action in actions if action == "reseed"]
         return self._change("opened", self._episode, event_number, ts)
 
     def _go_on(self, episode: _Episode, alarms: list[str], event_number: int, ts: int) -> list[Change]:
@@ -300,7 +298,6 @@ class DriftMonitor:
             rate=config.higher_rate if "higher_rate" in asked else 1.0,
             half_lives=config.faster_decay if "faster_decay" in asked else 1.0,
             reseed="reseed" in self._once,
-            rollback="rollback" in self._once,
         )
 
     def acted(self) -> None:

@@ -216,6 +216,12 @@ class Memories:
         self._totals += added.sum(axis=1)
         self._events += len(rows)
 
+    def age(self, events: float) -> None:
+        """Let the popularity decay as if so many events had passed; an item's followers decay by its own events."""
+        shrink = 0.5 ** (events / self._half_lives)
+        self._popularity *= shrink[:, None]
+        self._totals *= shrink
+
     def popular(self, size: int, count: int) -> NDArray[np.int64]:
         """Rows below `size` that are popular at some half-life: `count` or more, in rising order, only seen ones."""
         share = -(-count // 2)  # of each half-life; they overlap

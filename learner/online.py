@@ -352,6 +352,22 @@ class Learner:
             because = np.where((reasons > 0).any(axis=1, keepdims=True), reasons, because)
         return Ranking(items, scores, source, self._vocabulary.handles(because))
 
+    def reasons(
+        self, history: NDArray[np.int64], actions: NDArray[np.uint8], ts: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Handles of the newest items of one user's history (L,) that led to each of `items` (k,) most, (k, 3)."""
+        excluded = self._vocabulary.rows(history[None])
+        liked = np.where(self._disliked[actions[None]], 0, excluded)
+        asked = self._asked(liked, excluded, np.full(1, _SOON), self._network.encode(liked))
+        popular = self._memories.popular(self.size + 1, self.config.mix.popular)
+        candidates = self.mix.candidates(self._memories, self._vocabulary.generations, asked, popular)
+        found = np.zeros((len(items), _BECAUSE), dtype=np.int64)
+        for place, row in enumerate(self._vocabulary.rows(items).tolist()):
+            best = np.flatnonzero(candidates.rows == row)[None, :1]
+            if best.size:
+                found[place] = self.mix.reasons(candidates, best, asked.anchors, _BECAUSE)[0]
+        return self._vocabulary.handles(found)
+
     def _newest(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The newest `count` items of each history (B, L), holes left out, newest first, (B, count)."""
         reverse = rows[:, ::-1]
@@ -402,6 +418,10 @@ class Learner:
             IntentInfo(one.intent, one.share, one.separation, one.speed, one.position, one.born_at, tops[one.place])
             for one in entries
         ]
+
+    def age_memories(self, events: float) -> None:
+        """Let what the memories know of popularity decay as if so many events had passed."""
+        self._memories.age(events)
 
     def forget(self, user_key: int) -> None:
         """Erase every pair of the user with this key from what may be replayed.

@@ -62,6 +62,9 @@ StateOption = Annotated[Path, typer.Option("--state", help="State folder.")]
 InitOption = Annotated[
     Path | None, typer.Option("--init", help="Folder of `intentstream fit`: a new state begins with its model.")
 ]
+ItemsOption = Annotated[
+    Path | None, typer.Option("--items", help="Titles and categories, CSV or JSON lines; they name the intents.")
+]
 
 
 def settings(path: Path | None, log_url: str | None = None) -> Config:
@@ -109,13 +112,15 @@ def worker(
     log: LogOption = None,
     state: StateOption = Path("var/state"),
     init: InitOption = None,
+    items: ItemsOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Read the event topic, learn, publish; Ctrl-C finishes the step, takes a cut and ends."""
     chosen = settings(config, log)
+    titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     with open_log(chosen.log.url, config=chosen.log) as opened:
-        _work(chosen, opened, state, stop, init=init)
+        _work(chosen, opened, state, stop, init=init, titles=titles)
 
 
 def _work(
@@ -127,11 +132,13 @@ def _work(
     feed: Callable[[], object] | None = None,
     title: str = "",
     init: Path | None = None,
+    titles: Titles | None = None,
 ) -> None:
     """Run a worker with the live view when there is a terminal, with plain log lines otherwise."""
     console = Console()
     view = LiveView(console, title or chosen.log.url) if console.is_terminal else None
-    running = Worker(chosen, opened, state, feed=feed, on_status=view.update if view else None, init=init)
+    show = view.update if view else None
+    running = Worker(chosen, opened, state, feed=feed, on_status=show, init=init, titles=titles)
     try:
         with view or nullcontext():
             running.run(stop)
@@ -155,6 +162,8 @@ def replay_command(
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
     baselines: Annotated[bool, typer.Option(help="Compute the simple baselines beside it.")] = True,
     init: InitOption = None,
+    items: ItemsOption = None,
+    intents: Annotated[Path | None, typer.Option(help="Write shifts and users' intents as JSON lines.")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Send a file through the engine: live accuracy while it runs, a table at the end."""
@@ -164,6 +173,7 @@ def replay_command(
         engine = msgspec.structs.replace(engine, evaluate_every=evaluate_every)
     chosen = msgspec.structs.replace(chosen, engine=engine, log=msgspec.structs.replace(chosen.log, partitions=1))
     source = EventFile(file, limit)
+    titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     console = Console(stderr=True)
     console.print(f"{file}: {source.facts}", highlight=False)
@@ -194,6 +204,9 @@ def replay_command(
             keep=state is not None,
             step_events=step_events or engine.step_events,
             baselines=baselines,
+            init=init,
+            titles=titles,
+            intents=intents,
             stop=stop,
             on_step=show,
         )
@@ -232,17 +245,19 @@ def run(
     rate: Annotated[float, typer.Option(min=1, max=100_000, help="Simulated events per second.")] = 300.0,
     seed: Annotated[int, typer.Option(help="Of the simulated shop.")] = 1,
     page: Annotated[bool, typer.Option(help="Serve the page and the HTTP API, at http://127.0.0.1:8050.")] = True,
+    items: ItemsOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Everything in one process: a simulated shop, the log, the worker, the page; Ctrl-C stops in order."""
     chosen = settings(config, f"file://{(folder / 'log').resolve()}")
+    titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     with open_log(chosen.log.url, config=chosen.log) as opened:
         opened.create_topics(topics.topic_specs(chosen.log.partitions))
         shop = Shop(chosen.simulate, opened, state=folder / "shop.npz", seed=seed, rate=rate)
         title = f"a simulated shop at {rate:,.0f} events/s"
         with _page(chosen, folder / "view") if page else nullcontext("") as url:
-            _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}")
+            _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}", titles=titles)
         shop.save()
 
 
@@ -400,6 +415,7 @@ def status(
 
 
 cli_fit.register(app)
+cli_intents.register(app)
 cli_tune.register(app)
 cli_letters.register(app)
 

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
+from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics, strongest
 from learner.start import fingerprint, start_from
 from state import Cut, CutStore, PendingCut, UserStore, append
 from stream import outputs
@@ -88,6 +88,19 @@ class Answer:
     because: list[str]
     intent: int | None
     history: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What decided an answer."""
+
+    answer: Answer
+    held: int | None  # intent that the user is held to have, None before the first
+    held_for: int  # the user's events since then
+    confidence: float  # probability of the nearest intent
+    runner_up: int | None
+    decided: list[tuple[str, float]]  # items of the history that draw to the nearest and away from the runner-up
+    reasons: list[list[str]]  # items of the history that led to each item of the list
 
 
 @dataclass(slots=True)
@@ -433,6 +446,41 @@ class Engine:
             history=[item for item in self._learner.item_ids(histories[0]) if item],
         )
 
+    def explain(self, user: bytes, k: int) -> Explanation:
+        """Recommend to one user and say what decided it; changes nothing."""
+        answer = self.recommend(user, k)
+        record = self._store.read(int(partitions_of([user], self.config.log.partitions)[0]), [user])
+        history, actions = np.ascontiguousarray(record["items"]), np.ascontiguousarray(record["actions"])
+        view = self._learner.intents(history, actions)
+        handles = strongest(history, pull := self._learner.pull(history, actions, view.runner_up, view.nearest), 5)[0]
+        pulls = [float(pull[0][np.flatnonzero(history[0] == handle)[-1]]) for handle in handles.tolist() if handle]
+        decided = list(zip(self._learner.item_ids(handles[handles != 0]), pulls, strict=True))
+        reasons = self._learner.reasons(
+            history[0], actions[0], np.ascontiguousarray(record["ts"])[0], self._learner.lookup(answer.items)
+        )
+        held = int(record["intent"][0])
+        return Explanation(
+            answer=answer,
+            held=None if held < 0 else held,
+            held_for=int(record["intent_events"][0]),
+            confidence=float(view.confidence[0]),
+            runner_up=None if view.runner_up[0] < 0 else int(view.runner_up[0]),
+            decided=[(item, value) for item, value in decided if item],
+            reasons=[[item for item in self._learner.item_ids(row) if item] for row in reasons],
+        )
+
+    def lookup(self, items: Sequence[str]) -> list[int]:
+        """Handles of items, 0 for one that is not known."""
+        handles: list[int] = self._learner.lookup(items).tolist()
+        return handles
+
+    def user_intents(self) -> Iterator[tuple[str, int]]:
+        """Every user who holds an intent, with it."""
+        for partition in range(self.config.log.partitions):
+            for users, records in self._store.scan(partition):
+                intents = records["intent"].tolist()
+                yield from ((user.decode(), intent) for user, intent in zip(users, intents, strict=True) if intent >= 0)
+
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def plan_learning(self, events: int, backlog: int) -> int:
@@ -657,4 +705,4 @@ def open_cut(config: Config, state: Path) -> Iterator[Engine]:
             engine.close()
 
 
-__all__ = ["Answer", "Engine", "StepResult", "open_cut"]
+__all__ = ["Answer", "Engine", "Explanation", "StepResult", "open_cut"]

@@ -30,11 +30,12 @@ from learner import (
 )
 from stream import topics
 from stream.config import Config
+from stream.errors import StateMismatch
 from stream.log.base import Message
 from stream.messages import DriftAlert, Intent, IntentShift
 from stream.outputs import Coordinates, shift_message
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,6 +75,8 @@ class Meaning:
         self._refused = 0
         self._dead: list[int] = []  # intents whose tombstone is still to be published
         self._catalogued_at = -1  # records at which the catalogue was last published
+        self._aged_at = 0  # records up to which the memories have aged
+        self.shifts: list[IntentShift] = []  # of the newest step, also those that are not published
 
     # -- shifts -----------------------------------------------------------------------------------------------------
 
@@ -119,6 +122,7 @@ class Meaning:
         records["candidate"], records["candidate_count"] = after.candidate, after.waited
         records["spare"] = after.level
         rows = np.flatnonzero(moves.shifted)
+        self.shifts = []
         if not len(rows):
             return []
         old, old_actions = history_before(histories[rows], actions[rows], moves.changed[rows])
@@ -126,27 +130,24 @@ class Meaning:
         by_model = model_moved(old_nearest, view.nearest[rows]) | view.retired[rows]
         counters["shifts"] += int((~by_model).sum())
         counters["model_shifts"] += int(by_model.sum())
-        shown = rows if self._config.shifts.publish_model_shifts else rows[~by_model]
-        caused = dict(zip(rows.tolist(), by_model.tolist(), strict=True))
-        evidence = self._evidence(histories[shown], actions[shown], held[shown], view.nearest[shown])
-        return [
-            shift_message(
-                where,
-                row,
-                IntentShift(
-                    user=where.users[row].decode(),
-                    from_intent=int(held[row]),
-                    to_intent=int(view.nearest[row]),
-                    cause="model" if caused[row] else "user",
-                    confidence=round(float(moves.confidence[row]), 4),
-                    evidence=items,
-                    held_for=int(moves.held_for[row]),
-                    step=step,
-                    as_of=where.as_of(row),
-                ),
+        evidence = self._evidence(histories[rows], actions[rows], held[rows], view.nearest[rows])
+        messages = []
+        for row, items, model in zip(rows.tolist(), evidence, by_model.tolist(), strict=True):
+            shift = IntentShift(
+                user=where.users[row].decode(),
+                from_intent=int(held[row]),
+                to_intent=int(view.nearest[row]),
+                cause="model" if model else "user",
+                confidence=round(float(moves.confidence[row]), 4),
+                evidence=items,
+                held_for=int(moves.held_for[row]),
+                step=step,
+                as_of=where.as_of(row),
             )
-            for row, items in zip(shown.tolist(), evidence, strict=True)
-        ]
+            self.shifts.append(shift)
+            if not model or self._config.shifts.publish_model_shifts:
+                messages.append(shift_message(where, row, shift))
+        return messages
 
     def _evidence(
         self,
@@ -182,6 +183,8 @@ class Meaning:
             Engine step.
         """
         taken, nobody = tally.taken, np.zeros(0, dtype=np.int64)
+        if taken is None:
+            self.shifts = []  # nobody was followed in this step
         seen = Observed(
             events=tally.events,
             records=tally.records,
@@ -229,8 +232,15 @@ class Meaning:
         return {f"drift.{name}": str(value) for name, value in asked.items()}
 
     def after_learning(self, number: int, refused: int) -> None:
-        """Call after every step's learning, also when there was none: measures the centres, places dead ones anew."""
+        """Call after every step's learning, also when there was none.
+
+        Measures the centres, places dead ones anew, and does what an open episode asks for beside the learning.
+        """
         effects = self._monitor.effects()
+        if effects.half_lives < 1:
+            passed = max(number - self._aged_at, 0)
+            self._learner.age_memories(passed * (1 / effects.half_lives - 1))
+        self._aged_at = number
         turned = self._learner.tracker.turn(number, effects.reseed)
         self._movement += turned.movement
         self._refused += refused
@@ -275,14 +285,27 @@ class Meaning:
             "refused": self._refused,
             "dead": self._dead,
             "catalogued_at": self._catalogued_at,
+            "aged_at": self._aged_at,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `to_state` gave."""
+        """Continue from what `to_state` gave.
+
+        Raises
+        ------
+        StateMismatch
+            Another format.
+        """
+        if state.get("format") != _FORMAT:
+            raise StateMismatch(
+                f"intents and drift: state of format {state.get('format')!r}, this version reads {_FORMAT}: "
+                "use the version that wrote it, or start from an empty state folder"
+            )
         self._rule.load_state(state["rule"])
         self._monitor.load_state(state["monitor"])
         self._movement, self._refused = state["movement"], state["refused"]
         self._dead, self._catalogued_at = list(state["dead"]), state["catalogued_at"]
+        self._aged_at = state["aged_at"]
 
 
 __all__ = ["Meaning", "Tally"]

@@ -22,8 +22,10 @@ from stream.config import Config
 from stream.engine import Engine
 from stream.errors import SourceError
 from stream.events import Decoder
+from stream.itemfile import Titles
 from stream.log.base import RecordBatch
 from stream.sources.replay import EventFile
+from stream.tracing import Episodes, IntentsFile
 
 _HEAD: Final = 1 << 16  # bytes of the file that tell it from others
 
@@ -84,6 +86,8 @@ def replay(
     step_events: int,
     baselines: bool = True,
     init: Path | None = None,
+    titles: Titles | None = None,
+    intents: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[ReplayProgress], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -100,6 +104,10 @@ def replay(
         Records of one step.
     init
         Folder of the fitted model that a new state folder begins with.
+    titles
+        Title and category by item id; they name the intents.
+    intents
+        File to which shifts, and at the end every user's intent, are written as JSON lines.
     stop
         Asked after every step; when true the replay ends there, with a cut.
 
@@ -111,15 +119,18 @@ def replay(
     began = clock()
     if keep:
         _claim_folder(state, file.path, step_events)
-        engine = Engine.open(config, state, init=init)
+        engine = Engine.open(config, state, titles, init=init)
         engine.keep_init()
     else:
-        engine = Engine(config, state, CutStore(state / "cuts"), init=init)
+        engine = Engine(config, state, CutStore(state / "cuts"), titles=titles, init=init)
     beside = Baselines(config) if baselines else None
+    episodes = Episodes()
     inside = 0.0  # seconds in the engine: decode, step, learn
     done = engine.positions[0]
     here = 0
+    told: IntentsFile | None = None
     try:
+        told = None if intents is None else IntentsFile(intents)
         for batch in _batches(file, step_events):
             if beside is not None:
                 beside.take(batch)
@@ -128,6 +139,9 @@ def replay(
             mark = clock()
             result = engine.step([batch])
             engine.learn(engine.plan_learning(result.events, 0))
+            episodes.take(result)
+            if told is not None:
+                told.take(engine)
             if keep and result.step % config.engine.cut_every_steps == 0:
                 engine.cut()
             inside += clock() - mark
@@ -138,9 +152,16 @@ def replay(
                 break
         if keep:
             engine.cut()
-        return _report(engine, beside, clock() - began, inside, here)
+        if told is not None:
+            told.finish(engine)
+        report = _report(engine, beside, clock() - began, inside, here) | {"drift": {"episodes": episodes.report()}}
+        if titles is not None:
+            report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
+        return report
     finally:
         engine.close()
+        if told is not None:
+            told.close()
 
 
 def _batches(file: EventFile, step_events: int) -> Iterator[RecordBatch]:
@@ -198,6 +219,7 @@ def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: fl
         "intents": {"active": gauges["intents_active"], "effective": gauges["intents_effective"]},
         "recommendations": counters["recommendations"],
         "shifts": counters["shifts"],
+        "model_shifts": counters["model_shifts"],
         "learn_steps": counters["learn_steps"],
         "learn_refused": counters["learn_refused"],
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -74,6 +74,8 @@ class Worker:
         Called after every step and while idle.
     init
         Folder of the fitted model that a new stream begins with.
+    titles
+        Title and category by item id, to name the intents with.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Worker:
         feed: Callable[[], object] | None = None,
         on_status: Callable[[Status], None] | None = None,
         init: Path | None = None,
+        titles: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         self._config = config
         self._state = state
@@ -95,7 +98,7 @@ class Worker:
         self._on_status = on_status
         self._lock = _lock_folder(state)
         try:
-            self.engine = Engine.open(config, state, init=init)
+            self.engine = Engine.open(config, state, titles, init=init)
         except BaseException:
             self._lock.close()
             raise

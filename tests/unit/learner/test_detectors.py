@@ -92,6 +92,15 @@ def test_the_cleaner_says_nothing_while_it_warms_up() -> None:
     assert [score is None for score in scores] == [True] * 20 + [False] * 10
 
 
+def test_what_a_stream_begins_with_is_not_remembered() -> None:
+    calm, begun = make_cleaner(warm_up=40), make_cleaner(warm_up=40)
+    for number, value in enumerate(noise(60)):
+        calm.clean(value, 0)
+        begun.clean(value + (50.0 / (1 + number) if number < 20 else 0.0), 0)
+    assert begun.level == pytest.approx(calm.level)
+    assert begun.deviation == pytest.approx(calm.deviation)
+
+
 def test_cleaned_noise_has_about_deviation_one_whatever_its_units() -> None:
     for scale in (1.0, 1000.0):
         cleaner = make_cleaner()

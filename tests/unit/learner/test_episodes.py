@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "cooldown_events": 500,
     "action_events": 600,
     "longest_events": 5000,
-    "actions": {"loss": ["more_steps", "higher_rate", "faster_decay"], "distance": ["reseed", "rollback"]},
+    "actions": {"loss": ["more_steps", "higher_rate", "faster_decay"], "distance": ["reseed"]},
 }
 
 
@@ -112,7 +112,7 @@ def test_actions_last_their_time_and_single_ones_happen_once() -> None:
     assert monitor.is_open
     other = DriftMonitor(config())
     drive(other, {50: {"distance": 0.8}}, 0, 56)
-    assert other.effects() == Effects(reseed=True, rollback=True)
+    assert other.effects() == Effects(reseed=True)
     other.acted()
     assert other.effects() == Effects()
 

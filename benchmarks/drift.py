@@ -1,0 +1,189 @@
+"""Drift on a simulated shop: is it found, how soon, what does that cost, and does acting on it help?
+
+    python benchmarks/drift.py --seeds 5
+
+Per seed, `--drifts` drifts of the five kinds in turn are injected, `--every` records apart. A drift is found when an
+episode opens before the next one; an episode open before it does not count. Three more runs of the same stream: without
+actions, with always doubled learning rates, and with ADWIN on the hit rate alone. False episodes are counted on a
+stationary stream of `--quiet` records whose days, shares and rates swing. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+
+from benchmarks.simulated import STEP, Timed, published, steps
+from learner import DriftConfig
+from stream import topics
+from stream.config import Config
+from stream.sources.simulate import SimulatorConfig
+
+SHOP = SimulatorConfig(users=2000, items=1000, active=300, intents=12, spare_intents=12)
+LOOP = ("watch", "follow", "after_learning", "catalogue")
+WINDOW = 2048  # records over which accuracy is averaged
+RECOVERED = 0.95
+
+
+class Run(NamedTuple):
+    """What one run of the engine showed."""
+
+    opened: list[dict[str, Any]]  # alerts
+    drifts: list[tuple[int, str]]  # position and kind of each that was injected
+    hits: np.ndarray[Any, Any]  # (steps,) share of the events ranked in the first 20
+    cost_share: float
+
+
+def run(config: Config, shop: SimulatorConfig, seed: int, events: int) -> Run:
+    """One pass over the stream."""
+    opened: list[dict[str, Any]] = []
+    drifts: list[tuple[int, str]] = []
+    hits = []
+    timed: Timed | None = None
+    n = hit = 0.0
+    began = time.perf_counter()
+    outside = 0.0
+    for step in steps(config, shop, seed, events):
+        if timed is None:
+            timed = Timed(step.engine.meaning, LOOP)
+            began = time.perf_counter()
+        mark = time.perf_counter()
+        for alert in published(step.result, topics.DRIFT_ALERTS):
+            say(seed=seed, **{key: alert[key] for key in ("at_event", "state", "kind", "signals", "detector")})
+            opened += [alert] if alert["state"] == "opened" else []
+        for one in step.chunk.truth:
+            if one.kind == "drift":
+                drifts.append((one.position, one.drift))
+                say(seed=seed, injected=one.drift, at_event=one.position)
+        figures = step.engine.prequential.result()
+        total, good = figures["n"], figures["hr@20"] * figures["n"]
+        hits.append((good - hit) / max(total - n, 1))
+        n, hit = total, good
+        outside += time.perf_counter() - mark
+    assert timed is not None
+    return Run(opened, drifts, np.array(hits), timed.seconds / (time.perf_counter() - began - outside))
+
+
+def found(result: Run, every: int) -> list[tuple[str, int | None]]:
+    """Kind and delay of each drift, None for one that was missed."""
+    outcome: list[tuple[str, int | None]] = []
+    for position, kind in result.drifts:
+        delays = [one["at_event"] - position for one in result.opened if 0 < one["at_event"] - position <= every]
+        outcome.append((kind, min(delays, default=None)))
+    return outcome
+
+
+def recovery(result: Run, every: int) -> list[int]:
+    """Records until accuracy is back at 95% of its level before, for each drift that took it below; at most `every`."""
+    width = WINDOW // STEP
+    smooth = np.convolve(result.hits, np.ones(width) / width, "valid")  # (steps - width + 1,), by first step
+    times = []
+    for position, _ in result.drifts:
+        at, stop = position // STEP, (position + every) // STEP
+        if at < 4 * width or stop > len(result.hits):
+            continue
+        level = RECOVERED * result.hits[at - 4 * width : at].mean()
+        after = smooth[at : stop - width + 1]
+        if len(after) and after[0] < level:
+            back = np.flatnonzero(after >= level)
+            times.append(int(back[0]) * STEP if len(back) else every)
+    return times
+
+
+def main() -> None:
+    """Run everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--drifts", type=int, default=20, help="per seed, the five kinds in turn")
+    parser.add_argument("--first", type=int, default=20_000, help="records before the first drift")
+    parser.add_argument("--every", type=int, default=20_000, help="records from one drift to the next")
+    parser.add_argument("--quiet", type=int, default=400_000, help="records of the stationary stream, per seed")
+    parser.add_argument("--only", default="", help="comma-separated: detection, comparison, quiet")
+    parser.add_argument("--config", default="{}", help="JSON of drift settings that differ from the defaults")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    only = set(arguments.only.split(",")) - {""} or {"detection", "comparison", "quiet"}
+    base = Config()
+    base = msgspec.structs.replace(base, drift=msgspec.json.decode(arguments.config, type=DriftConfig))
+    events = arguments.first + arguments.every * arguments.drifts
+    drifting = msgspec.structs.replace(SHOP, drift_first=arguments.first, drift_every=arguments.every)
+    # three events a second: a day is 259,200 records, so that the rhythm is one within the run
+    quiet = msgspec.structs.replace(SHOP, drift_every=0, events_per_second=3.0)
+    variants = {
+        "actions": base,
+        "none": _drift(base, actions={}),
+        "always_high": _rates(_drift(base, actions={}), base.drift.higher_rate),
+        "adwin_hits": _drift(base, actions={}, signals={"served_hits": "adwin"}),
+    }
+    if "comparison" not in only:
+        variants = {"actions": base}
+    outcomes: dict[str, list[tuple[str, int | None]]] = {name: [] for name in variants}
+    times: dict[str, list[int]] = {name: [] for name in variants}
+    accuracy: dict[str, list[float]] = {name: [] for name in variants}
+    shares, false = [], 0
+    for seed in range(1, arguments.seeds + 1):
+        if only & {"detection", "comparison"}:
+            for name, config in variants.items():
+                result = run(config, drifting, seed, events)
+                outcomes[name] += found(result, arguments.every)
+                times[name] += recovery(result, arguments.every)
+                accuracy[name].append(float(result.hits[len(result.hits) // 5 :].mean()))
+                if name == "actions":
+                    shares.append(result.cost_share)
+                say(seed=seed, run=name, found=found(result, arguments.every))
+        if "quiet" in only:
+            result = run(base, quiet, seed, arguments.quiet)
+            false += len(result.opened)
+    report: dict[str, Any] = {"seeds": arguments.seeds}
+    if any(outcomes.values()):
+        report |= {
+            "injected": len(outcomes["actions"]),
+            "found": sum(delay is not None for _, delay in outcomes["actions"]),
+            "delay_median": _median([delay for _, delay in outcomes["actions"] if delay is not None]),
+            "cost_share": round(float(np.mean(shares)), 4),
+            "by_kind": {
+                kind: {
+                    "injected": sum(one == kind for one, _ in outcomes["actions"]),
+                    "found": sum(one == kind and delay is not None for one, delay in outcomes["actions"]),
+                    "delay_median": _median([d for one, d in outcomes["actions"] if one == kind and d is not None]),
+                }
+                for kind in SHOP.drift_kinds
+            },
+            "accuracy": {name: round(float(np.mean(values)), 4) for name, values in accuracy.items()},
+            "recovery": {name: _median(values) for name, values in times.items()},
+        }
+    if "comparison" in only:
+        report["recovery_ratio"] = round(sum(times["actions"]) / max(sum(times["none"]), 1), 3)
+        report["found_adwin_hits"] = sum(delay is not None for _, delay in outcomes["adwin_hits"])
+    if "quiet" in only:
+        report["false_per_million"] = round(1e6 * false / (arguments.quiet * arguments.seeds), 2)
+    print(json.dumps(report))
+
+
+def _drift(config: Config, **changes: Any) -> Config:
+    return msgspec.structs.replace(config, drift=msgspec.structs.replace(config.drift, **changes))
+
+
+def _rates(config: Config, factor: float) -> Config:
+    rates = {name: factor * getattr(config.learner, name) for name in ("learning_rate", "item_learning_rate")}
+    return msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, **rates))
+
+
+def _median(values: list[int]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+def say(**what: Any) -> None:
+    """A line on standard error."""
+    print(json.dumps(what), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What a replay tells about intents and drift beside its figures: a file of shifts, and the list of episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from stream import topics
+from stream.engine import Engine, StepResult
+from stream.errors import SourceError
+from stream.messages import DriftAlert
+
+_encode = msgspec.json.Encoder().encode
+_decode_alert = msgspec.json.Decoder(DriftAlert).decode
+
+
+class Episodes:
+    """The drift episodes of a run, from its alerts; positions are numbers of records in the input, from 0."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, dict[str, Any]] = {}
+
+    def take(self, result: StepResult) -> None:
+        """Take the alerts of a step."""
+        for message in result.messages:
+            if message.topic == topics.DRIFT_ALERTS and message.value is not None:
+                alert = _decode_alert(message.value)
+                episode = self._found.setdefault(alert.episode, {"opened": None, "closed": None, "since": None})
+                episode[alert.state] = alert.at_event
+                episode |= {"since": alert.since_event, "signals": alert.signals}
+                episode |= {"kind": alert.kind, "action": alert.action}
+                self._found[alert.episode] = episode
+
+    def report(self) -> list[dict[str, Any]]:
+        """All episodes in order; `opened` or `closed` is null for what lies outside of this run."""
+        return [self._found[number] for number in sorted(self._found)]
+
+
+class IntentsFile:
+    """JSON lines: every shift as it happens, also those that the model caused; at the end every user's intent.
+
+    Parameters
+    ----------
+    path
+        Written anew.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._out: IO[bytes] = path.open("wb")
+        except OSError as exc:
+            raise self._failed(exc) from exc
+
+    def take(self, engine: Engine) -> None:
+        """Write the shifts of the step that the engine has just made."""
+        self._write(
+            {
+                "user": shift.user,
+                "position": shift.as_of.offset,
+                "from": shift.from_intent,
+                "to": shift.to_intent,
+                "cause": shift.cause,
+                "confidence": shift.confidence,
+            }
+            for shift in engine.meaning.shifts
+        )
+
+    def finish(self, engine: Engine) -> None:
+        """Write every user's intent; users without any are left out."""
+        self._write({"user": user, "intent": intent} for user, intent in engine.user_intents())
+
+    def _write(self, lines: Iterable[dict[str, Any]]) -> None:
+        try:
+            self._out.writelines(_encode(line) + b"\n" for line in lines)
+        except OSError as exc:
+            raise self._failed(exc) from exc
+
+    def _failed(self, exc: OSError) -> SourceError:
+        return SourceError(f"{self._path}: cannot be written: {exc.strerror}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._out.close()
+
+
+__all__ = ["Episodes", "IntentsFile"]

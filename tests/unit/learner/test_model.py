@@ -38,7 +38,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(clustering: str, contrast: f
         if term is not None:
             expected = expected + weight * term
     torch.testing.assert_close(found.total, expected)
-    found.total.backward()
+    found.total.backward()  # type: ignore[no-untyped-call]
     assert made.items.grad is not None and not made.items.grad[0].any()  # padding never learns
 
 

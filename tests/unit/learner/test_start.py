@@ -71,7 +71,9 @@ def test_only_a_learner_that_has_seen_nothing_can_be_started(folder: Path) -> No
 
 
 def test_another_shape_is_refused(folder: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"set learner.max_len = 6, learner.encoder.hidden = 8, .*learner.intents.count = 3$"):
+    with pytest.raises(
+        ModelFileError, match=r"set learner.max_len = 6, learner.encoder.hidden = 8, .*learner.intents.count = 3$"
+    ):
         start_from(Learner(LearnerConfig()), folder)
     with pytest.raises(ModelFileError, match="7 items, learner.capacity is 5"):
         start_from(Learner(replace(config(folder), capacity=5)), folder)

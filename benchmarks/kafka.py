@@ -85,7 +85,7 @@ def bare(broker: Broker, config: Config, events: int) -> float:
     parts = [kafka.TopicPartition(topics.EVENTS, p) for p in range(config.log.partitions)]
     consumer.assign(parts)
     consumer.seek_to_beginning()
-    seen = sum(map(len, consumer.poll(timeout_ms=10_000, max_records=10_000).values()))
+    seen = sum(map(len, consumer.poll(timeout_ms=10_000, max_records=100).values()))
     before, began = seen, time.perf_counter()
     while seen < events:
         seen += sum(map(len, consumer.poll(timeout_ms=1_000, max_records=10_000).values()))

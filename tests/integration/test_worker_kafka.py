@@ -62,12 +62,13 @@ def delete_before(broker: Broker, topic: str, partition: int, offset: int) -> No
 
 
 def test_a_worker_killed_at_every_planned_moment(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
+    moments = AIMED[:5]  # the last two are about the disk alone: test_kill.py
     seen: list[str] = []
     url = make_broker().url
-    figures = torture(tmp_path, url, kills=len(AIMED), events=6_000, seed=2, aimed_share=1.0, say=seen.append)
-    assert [line.split()[-1] for line in seen] == list(AIMED)
+    figures = torture(tmp_path, url, kills=len(moments), events=4_000, seed=2, aimed_share=1.0, say=seen.append)
+    assert [line.split()[-1] for line in seen] == list(moments)
     assert figures["difference"] == ""
-    assert (figures["events"], figures["lost"], figures["duplicated"]) == (6_000, 0, 0)
+    assert (figures["events"], figures["lost"], figures["duplicated"]) == (4_000, 0, 0)
 
 
 def test_a_zombie_that_wakes_up_is_stopped(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:

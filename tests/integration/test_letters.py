@@ -48,7 +48,7 @@ class Deadly:
 def _replay(url: str, count: int, after: bool) -> None:
     letters._CHUNK = CHUNK  # type: ignore[misc]  # small chunks, to die between them
     with open_log(url) as log:
-        replay_letters(Deadly(log, count, after), now_ms=0)  # type: ignore[arg-type]  # the rest is the log's own
+        replay_letters(Deadly(log, count, after), now_ms=0)
 
 
 def killed_again_and_again(url: str) -> None:

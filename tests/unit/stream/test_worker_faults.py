@@ -146,7 +146,7 @@ def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path
             super().commit(messages, positions)
 
     with log:
-        worker = started(config, Taken(log, ["x"]), tmp_path / "state")  # type: ignore[arg-type]  # all but commit
+        worker = started(config, Taken(log, ["x"]), tmp_path / "state")
         with pytest.raises(WriterFenced, match=r"step \d+ in the journal is not from this process"):
             worker.turn()
         worker.close()

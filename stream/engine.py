@@ -41,7 +41,9 @@ from stream.outputs import Coordinates
 
 logger = logging.getLogger(__name__)
 
-ENGINE_FORMAT: Final = 1
+ENGINE_FORMAT: Final = 2  # 2: forget_ts
+_SWEPT: Final = 64  # users per partition looked at after a step, to remove the forgotten
+_MOST_MS: Final = 24 * 3600 * 1000  # by which one step may move the time by which users are forgotten
 RECENT_RANKS: Final = 10_000  # newest scored events behind the accuracy gauges: a fall shows within minutes
 _COUNTERS: Final = (
     "events",
@@ -176,6 +178,7 @@ class Engine:
         self.event_number = 0
         self.record_number = 0
         self.event_ts = 0
+        self.forget_ts = 0  # event time by which users are forgotten
         self.positions: dict[int, int] = {partition: 0 for partition in range(config.log.partitions)}
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self.served = RankMetrics()
@@ -292,6 +295,8 @@ class Engine:
         partitions = np.concatenate(arrivals.partitions) if n else np.zeros(0, np.int64)
         offsets = np.concatenate(arrivals.offsets) if n else np.zeros(0, np.int64)
         self.event_ts = max(self.event_ts, int(ts.max(initial=0)))
+        if n:
+            self.forget_ts = _advanced(self.forget_ts, int(np.median(ts)))
 
         users, user_index, user_partition = _unique_users(arrivals, partitions)
         records = self._read(users, user_partition)
@@ -505,6 +510,7 @@ class Engine:
             self.counters["examples"] += report.examples
             self.last_loss = report.loss
         self.meaning.after_learning(self.record_number, refused)
+        self._store.sweep(self.forget_ts, max_users=_SWEPT)
 
     @property
     def model_step(self) -> int:
@@ -557,6 +563,7 @@ class Engine:
             "record_number": self.record_number,
             "meaning": self.meaning.to_state(),
             "event_ts": self.event_ts,
+            "forget_ts": self.forget_ts,
             "positions": {str(partition): offset for partition, offset in sorted(self.positions.items())},
             "counters": dict(self.counters),  # a copy: a thread may write it while the next step counts on
             "served": self.served.to_state(),
@@ -578,6 +585,7 @@ class Engine:
         self.record_number = state["record_number"]
         self.meaning.load_state(state["meaning"])
         self.event_ts = state["event_ts"]
+        self.forget_ts = state["forget_ts"]
         self.positions = {int(partition): offset for partition, offset in state["positions"].items()}
         self.counters = dict.fromkeys(_COUNTERS, 0) | state["counters"]
         self.served = RankMetrics.from_state(state["served"])
@@ -608,6 +616,10 @@ class Engine:
             for p in np.unique(partitions).tolist()
         ]
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
+        ttl_ms = self.config.state.history_ttl_ms
+        if ttl_ms:  # forgotten, whether `sweep` has come by already or not
+            gone = np.flatnonzero((records["events"] > 0) & (records["last_ts"] < self.forget_ts - 2 * ttl_ms))
+            records[gone] = self._store.blank(len(gone))
         return records
 
     def _write(self, users: list[bytes], partitions: NDArray[np.int64], records: NDArray[Any]) -> None:
@@ -641,6 +653,16 @@ class Engine:
             as_of = AsOf(partition=partition, offset=offset, ts=ts)
             messages += outputs.erasure_messages(user, self.step_number, as_of)
         return keep
+
+
+def _advanced(clock_ms: int, now_ms: int) -> int:
+    """The time by which users are forgotten: a few events with a wrong clock must not empty the histories of all.
+
+    >>> day = 24 * 3600 * 1000
+    >>> _advanced(0, 5 * day) // day, _advanced(5 * day, 900 * day) // day, _advanced(6 * day, 5 * day) // day
+    (5, 6, 6)
+    """
+    return max(clock_ms, min(now_ms, clock_ms + _MOST_MS)) if clock_ms else now_ms
 
 
 def _unique_users(

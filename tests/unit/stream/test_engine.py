@@ -12,6 +12,7 @@ from stream import topics
 from stream.config import Config
 from stream.engine import Engine, open_cut
 from stream.errors import EngineError, StateMismatch
+from stream.log.base import RecordBatch
 from stream.messages import ErasureReceipt, Recommendations
 from tests.unit.stream.streams import START_MS, as_batches, events, small_config
 
@@ -148,3 +149,33 @@ def test_full_vocabulary_recycles_and_goes_on(tmp_path: Path) -> None:
         if topic == topics.RECOMMENDATIONS and value is not None:
             assert {item.item for item in msgspec.json.decode(value, type=Recommendations).items} <= known
     assert np.isfinite(engine.last_loss)
+
+
+def test_users_unseen_for_long_are_forgotten_and_one_wrong_clock_forgets_nobody(tmp_path: Path) -> None:
+    day = 24 * 3600 * 1000
+    config = small_config(partitions=1)
+    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=day))
+
+    def step(engine: Engine, user: str, ts: int) -> None:
+        value = json.dumps({"user": user, "item": "x", "ts": ts}).encode()
+        at = engine.positions[0]
+        engine.step([RecordBatch(topics.EVENTS, 0, [at], [user.encode()], [value], [START_MS], [()], at + 1)])
+        engine.learn(0)
+
+    with_cut = Engine.open(config, tmp_path / "a")
+    step(with_cut, "old", START_MS)
+    step(with_cut, "mad", START_MS + 900 * day)
+    step(with_cut, "new", START_MS + day)
+    assert with_cut.recommend(b"old", 3).history == ["x"]
+    for number in range(2, 6):
+        step(with_cut, "new", START_MS + number * day)
+    assert with_cut.recommend(b"old", 3).history == []
+    with_cut.cut()
+    digest = with_cut.digest()
+    with_cut.close()
+    again = Engine.open(config, tmp_path / "a")
+    assert again.digest() == digest
+    step(again, "old", START_MS + 1000)  # counts, but is itself too old to be remembered
+    assert again.recommend(b"old", 3).history == []
+    assert again.counters["events"] == with_cut.counters["events"] + 1
+    again.close()

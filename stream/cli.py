@@ -366,6 +366,7 @@ def verify_command(
     scratch: Annotated[
         Path | None, typer.Option(help="Folder for the rebuilt state; a temporary one otherwise.")
     ] = None,
+    items: ItemsOption = None,
     from_cut: Annotated[bool, typer.Option(help="Begin at the oldest cut, not at the journal's start.")] = False,
 ) -> None:
     """Rebuild the state from the journal and compare digests and published messages; exits with 1 at a difference."""
@@ -384,6 +385,7 @@ def verify_command(
             state,
             scratch or Path(temporary),
             from_oldest_cut=from_cut,
+            titles=read_items(items) if items is not None else None,
             on_step=lambda step: progress.update(task, completed=step),
         )
     compared = "no cut" if found.cut_step is None else f"the cut at step {found.cut_step}"

@@ -17,6 +17,7 @@ from stream import topics
 from stream.beginning import kept_model, refuse_other
 from stream.config import Config
 from stream.engine import Engine
+from stream.itemfile import Titles
 from stream.journal import input_ranges, read_entries
 from stream.letters import is_mark
 from stream.log.base import EventLog, Message, OffsetRange
@@ -45,8 +46,11 @@ def verify(
     *,
     on_step: Callable[[int], None] | None = None,
     from_oldest_cut: bool = False,
+    titles: Titles | None = None,
 ) -> Verification:
     """Rebuild in `scratch` from the start of the journal (or from the oldest cut) and compare.
+
+    `titles` are those that the worker had: they name the intents in the catalogue.
 
     Raises
     ------
@@ -57,7 +61,7 @@ def verify(
     newest = cuts.peek()
     base = cuts.peek(oldest=True) if from_oldest_cut else None
     compared = _Published(log, after_step=base.step if base else 0)
-    engine = Engine(config, scratch / "replay", CutStore(scratch / "cuts"), base, init=kept_model(state))
+    engine = Engine(config, scratch / "replay", CutStore(scratch / "cuts"), base, titles, kept_model(state))
     difference, steps, messages = "", 0, 0
     try:
         for entry in read_entries(log, config.engine.worker, engine.step_number):

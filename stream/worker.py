@@ -155,7 +155,7 @@ class Worker:
             text = (
                 f"step {entry.step}: recovery made {len(result.messages)} messages with checksum "
                 f"{result.checksum:#010x}, the journal has {entry.messages} with {entry.checksum:#010x}: this is other "
-                "code, another library or another kind of machine than the one that published them"
+                "code, another library, another `--items` file or another kind of machine than what published them"
             )
             if self._config.engine.on_replay_mismatch == "fail":
                 raise JournalError(text + '; set `engine.on_replay_mismatch = "warn"` to go on')

@@ -77,7 +77,10 @@ def explained(url: str, doing: str) -> Iterator[None]:
 
 
 def bounded(call: Callable[[], None], timeout_ms: int, name: str) -> BaseException | None:
-    """Run the call, which may hang, and give its error; `TimeoutError` when it is still not back after the time."""
+    """Run the call, which may hang, and give its error; `TimeoutError` when it is still not back after the time.
+
+    The thread of a call that never comes back stays, asleep, until the process ends.
+    """
     outcome: list[BaseException | None] = []
 
     def run() -> None:

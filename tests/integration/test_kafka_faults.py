@@ -47,7 +47,7 @@ pytestmark = [
 def collect() -> Iterator[None]:
     """No client goes on behind the test, and what it left is collected while its warnings are still allowed.
 
-    A `kafka-commit` thread may stay, asleep: kafka-python waits without end for a transaction whose producer was closed.
+    A `kafka-commit` thread may stay, asleep: kafka-python waits without end for a transaction of a closed producer.
     """
     before = set(threading.enumerate())
     yield

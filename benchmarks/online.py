@@ -219,14 +219,14 @@ def markdown(found: list[dict[str, Any]]) -> str:
         mine = [row for row in found if row["stream"] == name]
         best = max((row["all"]["ndcg@20"] for row in mine if row["method"] in BASELINES), default=0.0)
         lines += [f"**{name}**, {mine[0]['events']:,} events", ""]
-        lines += ["| method | " + " | ".join(parts) + " | against the best baseline | seconds |"]
-        lines += ["|---|" + "---|" * (len(parts) + 2)]
+        lines += ["| method | " + " | ".join(parts) + " | against the best baseline |"]
+        lines += ["|---|" + "---|" * (len(parts) + 1)]
         for row in mine:
             cells = [
                 f"{row[part]['hr@20']:.4f} / {row[part]['ndcg@20']:.4f}" if row[part]["n"] else "–" for part in parts
             ]
             against = f"{row['all']['ndcg@20'] / best:.3f} x" if best else "–"
-            lines.append(f"| {row['method']} | " + " | ".join([*cells, against, f"{row['seconds']:.0f}"]) + " |")
+            lines.append(f"| {row['method']} | " + " | ".join([*cells, against]) + " |")
         lines.append("")
     return "\n".join(lines)
 

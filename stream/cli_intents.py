@@ -11,8 +11,9 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from stream import topics
+from stream.answers import Explanation
 from stream.config import load_config
-from stream.engine import Explanation, open_cut
+from stream.engine import open_cut
 from stream.itemfile import Titles, read_items
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.murmur2 import partition_of

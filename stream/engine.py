@@ -15,7 +15,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -24,10 +24,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics, strongest
+from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
 from learner.start import fingerprint, start_from
 from state import Cut, CutStore, PendingCut, UserStore, append
 from stream import outputs
+from stream.answers import Answer, Explanation, answer, explanation
+from stream.arrivals import Arrivals, gather, unique_users
 from stream.beginning import NOTE, keep_model, kept_model, warn_of_other
 from stream.config import Config
 from stream.errors import EngineError, StateMismatch
@@ -77,47 +79,6 @@ class StepResult:
     events: int  # records taken, bad ones included
     event_ts: int  # newest event time seen so far, epoch milliseconds
     notes: dict[str, str]  # the actions of a drift episode in force; in step 1, the model that it all began with
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One user's list as of the state; `history` oldest first, ids of recycled items left out."""
-
-    user: str
-    items: list[str]
-    scores: list[float]
-    source: str
-    because: list[str]
-    intent: int | None
-    history: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What decided an answer."""
-
-    answer: Answer
-    held: int | None  # intent that the user is held to have, None before the first
-    held_for: int  # the user's events since then
-    confidence: float  # probability of the nearest intent
-    runner_up: int | None
-    decided: list[tuple[str, float]]  # items of the history that draw to the nearest and away from the runner-up
-    reasons: list[list[str]]  # items of the history that led to each item of the list
-
-
-@dataclass(slots=True)
-class _Arrivals:
-    """The good events of a step as parallel columns, in arrival order: partition by partition, by offset within one."""
-
-    users: list[bytes] = field(default_factory=list)
-    items: list[str] = field(default_factory=list)
-    ts: list[NDArray[np.int64]] = field(default_factory=list)
-    actions: list[NDArray[np.uint8]] = field(default_factory=list)
-    partitions: list[NDArray[np.int64]] = field(default_factory=list)
-    offsets: list[NDArray[np.int64]] = field(default_factory=list)
-    erasures: list[tuple[int, bytes, int, int, int]] = field(
-        default_factory=list
-    )  # before event, user, partition, offset, ts
 
 
 class Engine:
@@ -236,9 +197,11 @@ class Engine:
         messages: list[Message] = []
         ranges = [(b.partition, self.positions[b.partition], b.next_offset) for b in batches]
         tally = Tally(records=sum(len(batch) for batch in batches))
-        bad = self.counters["dead_letters"]
-        arrivals = self._decode(batches, messages)
-        tally.dead_letters = self.counters["dead_letters"] - bad
+        arrivals = gather(self._decoder, batches)
+        messages += arrivals.letters
+        tally.dead_letters = len(arrivals.letters)
+        self.counters["dead_letters"] += tally.dead_letters
+        self.counters["unknown_fields"] += arrivals.unknown_fields
         if arrivals.users or arrivals.erasures:
             self._take(arrivals, messages, tally)
         for batch in batches:
@@ -267,28 +230,7 @@ class Engine:
         self.counters["truncated"] += max(0, offset - self.positions[partition])
         self.positions[partition] = offset
 
-    def _decode(self, batches: Sequence[RecordBatch], messages: list[Message]) -> _Arrivals:
-        arrivals = _Arrivals()
-        for batch in batches:
-            decoded = self._decoder.decode(batch.values, batch.keys)
-            self.counters["dead_letters"] += len(decoded.bad)
-            self.counters["unknown_fields"] += decoded.unknown_fields
-            messages.extend(outputs.dead_letter(batch, bad) for bad in decoded.bad)
-            offsets = np.asarray(batch.offsets, dtype=np.int64)
-            first = len(arrivals.users)
-            for erasure in decoded.erasures:
-                before = first + int(np.searchsorted(decoded.index, erasure.index))
-                offset = batch.offsets[erasure.index]
-                arrivals.erasures.append((before, erasure.user, batch.partition, offset, erasure.ts))
-            arrivals.users += decoded.users
-            arrivals.items += decoded.items
-            arrivals.ts.append(decoded.ts)
-            arrivals.actions.append(decoded.actions)
-            arrivals.partitions.append(np.full(len(decoded.users), batch.partition, dtype=np.int64))
-            arrivals.offsets.append(offsets[decoded.index])
-        return arrivals
-
-    def _take(self, arrivals: _Arrivals, messages: list[Message], tally: Tally) -> None:
+    def _take(self, arrivals: Arrivals, messages: list[Message], tally: Tally) -> None:
         n = len(arrivals.users)
         ts = np.concatenate(arrivals.ts) if n else np.zeros(0, np.int64)
         actions = np.concatenate(arrivals.actions) if n else np.zeros(0, np.uint8)
@@ -298,7 +240,7 @@ class Engine:
         if n:
             self.forget_ts = _advanced(self.forget_ts, int(np.median(ts)))
 
-        users, user_index, user_partition = _unique_users(arrivals, partitions)
+        users, user_index, user_partition = unique_users(arrivals, partitions)
         records = self._read(users, user_partition)
         expected = partitions_of(users, self.config.log.partitions)
         self.counters["misplaced"] += int((expected != user_partition)[user_index].sum())
@@ -435,44 +377,11 @@ class Engine:
 
     def recommend(self, user: bytes, k: int) -> Answer:
         """Recommend to one user from the state as it is; changes nothing. An unknown user gets the popular items."""
-        partition = int(partitions_of([user], self.config.log.partitions)[0])
-        records = self._store.read(partition, [user])
-        histories, actions = np.ascontiguousarray(records["items"]), np.ascontiguousarray(records["actions"])
-        ranking = self._learner.recommend(histories, actions, np.ascontiguousarray(records["ts"]), k)
-        found = ranking.items[0] != 0
-        view = self._learner.intents(histories, actions)
-        return Answer(
-            user=user.decode(),
-            items=self._learner.item_ids(ranking.items[0][found]),
-            scores=ranking.scores[0][found].tolist(),
-            source=outputs.SOURCES[int(ranking.source[0])],
-            because=[item for item in self._learner.item_ids(ranking.because[0]) if item],
-            intent=None if view.nearest[0] < 0 else int(view.nearest[0]),
-            history=[item for item in self._learner.item_ids(histories[0]) if item],
-        )
+        return answer(self._learner, self._store, user, k)
 
     def explain(self, user: bytes, k: int) -> Explanation:
         """Recommend to one user and say what decided it; changes nothing."""
-        answer = self.recommend(user, k)
-        record = self._store.read(int(partitions_of([user], self.config.log.partitions)[0]), [user])
-        history, actions = np.ascontiguousarray(record["items"]), np.ascontiguousarray(record["actions"])
-        view = self._learner.intents(history, actions)
-        handles = strongest(history, pull := self._learner.pull(history, actions, view.runner_up, view.nearest), 5)[0]
-        pulls = [float(pull[0][np.flatnonzero(history[0] == handle)[-1]]) for handle in handles.tolist() if handle]
-        decided = list(zip(self._learner.item_ids(handles[handles != 0]), pulls, strict=True))
-        reasons = self._learner.reasons(
-            history[0], actions[0], np.ascontiguousarray(record["ts"])[0], self._learner.lookup(answer.items)
-        )
-        held = int(record["intent"][0])
-        return Explanation(
-            answer=answer,
-            held=None if held < 0 else held,
-            held_for=int(record["intent_events"][0]),
-            confidence=float(view.confidence[0]),
-            runner_up=None if view.runner_up[0] < 0 else int(view.runner_up[0]),
-            decided=[(item, value) for item, value in decided if item],
-            reasons=[[item for item in self._learner.item_ids(row) if item] for row in reasons],
-        )
+        return explanation(self._learner, self._store, user, k)
 
     def lookup(self, items: Sequence[str]) -> list[int]:
         """Handles of items, 0 for one that is not known."""
@@ -629,7 +538,7 @@ class Engine:
 
     def _erase(
         self,
-        arrivals: _Arrivals,
+        arrivals: Arrivals,
         users: list[bytes],
         user_partition: NDArray[np.int64],
         user_index: NDArray[np.int64],
@@ -663,24 +572,6 @@ def _advanced(clock_ms: int, now_ms: int) -> int:
     (5, 6, 6)
     """
     return max(clock_ms, min(now_ms, clock_ms + _MOST_MS)) if clock_ms else now_ms
-
-
-def _unique_users(
-    arrivals: _Arrivals, partitions: NDArray[np.int64]
-) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct (partition, user) pairs in order of partition and first arrival, the pair of each event, and the
-    pairs' partitions.
-
-    Arrivals come partition by partition, so the pairs of one partition are neighbours.
-    """
-    index: dict[tuple[bytes, int], int] = {}
-    pairs = list(zip(arrivals.users, partitions.tolist(), strict=True))
-    pairs += [(user, partition) for _, user, partition, _, _ in arrivals.erasures]
-    distinct = sorted(dict.fromkeys(pairs), key=lambda pair: pair[1])
-    index = {pair: row for row, pair in enumerate(distinct)}
-    user_index = np.array([index[pair] for pair in pairs[: len(arrivals.users)]], dtype=np.int64)
-    users = [user for user, _ in distinct]
-    return users, user_index, np.array([partition for _, partition in distinct], dtype=np.int64)
 
 
 def _shape(config: Config) -> dict[str, Any]:

@@ -60,7 +60,6 @@ def unique_users(
 
     Arrivals come partition by partition, so the pairs of one partition are neighbours.
     """
-    index: dict[tuple[bytes, int], int] = {}
     pairs = list(zip(arrivals.users, partitions.tolist(), strict=True))
     pairs += [(user, partition) for _, user, partition, _, _ in arrivals.erasures]
     distinct = sorted(dict.fromkeys(pairs), key=lambda pair: pair[1])

@@ -501,7 +501,7 @@ class Engine:
         self.prequential = RankMetrics.from_state(state["prequential"])
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
         self.journal_hint = state["journal_hint"]
-        self.began_with = state.get("began_with", "")  # a cut of an older version has none
+        self.began_with = state["began_with"]
         self._learner.load(cut.path / "learner")
 
     def digest(self) -> str:

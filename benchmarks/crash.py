@@ -39,7 +39,16 @@ from stream.sources.simulate import Simulator
 from stream.verify import verify
 from stream.worker import Worker
 
-AIMED = ("before-commit", "after-commit", "in-learn", "after-learn", "in-cut", "cut-unpublished", "after-cut")
+AIMED = (
+    "before-commit",
+    "after-commit",
+    "in-learn",
+    "after-learn",
+    "in-cut",
+    "beside-cut",
+    "cut-unpublished",
+    "after-cut",
+)
 CONFIG = """
 [log]
 partitions = 2
@@ -103,7 +112,10 @@ def child(folder: Path, log_url: str, aim: str, count: int) -> None:
         elif aim in ("in-learn", "after-learn"):
             engine.learn = deadly(engine.learn, after=aim == "after-learn")  # type: ignore[method-assign]
         elif aim == "in-cut":
-            Learner.save = deadly(Learner.save, after=False)  # type: ignore[method-assign]
+            Learner.begin_save = deadly(Learner.begin_save, after=False)  # type: ignore[method-assign]
+        elif aim == "beside-cut":
+            begin = Learner.begin_save
+            Learner.begin_save = lambda self: deadly(begin(self), after=True)  # type: ignore[method-assign]
         elif aim == "cut-unpublished":
             state.cuts.os.rename = deadly(os.rename, after=False)  # type: ignore[attr-defined]
         elif aim == "after-cut":

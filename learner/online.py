@@ -8,7 +8,8 @@ one type of machine with one thread count; `save` and `load` lose none of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,17 +20,19 @@ from torch import Tensor
 
 from learner.config import LearnerConfig
 from learner.errors import LearnerStateError
+from learner.gate import Serving
 from learner.intents import effective_number
 from learner.memory import Memories
 from learner.metrics import NOT_EVALUATED
 from learner.model import ELCRec
-from learner.network import Network
+from learner.network import Network, Weights
 from learner.ranking import Asked, Ranker
 from learner.replay import Pairs, Replay, concatenate
+from learner.standin import PREFIX, StandIn
 from learner.tracker import IntentTracker, IntentView
 from learner.vocabulary import Vocabulary
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # 2: a stand-in, and who serves
 SOURCE_MODEL: Final = 0
 SOURCE_INTENT: Final = 1
 SOURCE_POPULAR: Final = 2
@@ -147,6 +150,9 @@ class Learner:
         self.mix = Ranker(config.mix, config.memory, mixing)
         self._replay = Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed)
         self.tracker = IntentTracker(config.identity, self._network)
+        self._weights: Weights = self._network  # whose answers are given; another's only inside `_answered_by`
+        self._stand_in: StandIn | None = None
+        self.serving: Serving = "learner"  # who answers
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -185,6 +191,8 @@ class Learner:
                 self._memories.grow(self._network.rows)
             self._memories.clear(admission.new_rows)
             self._network.start_items(admission.new_rows)
+            if self._stand_in is not None:
+                self._stand_in.admit(admission.new_rows, self._network.rows)
         return admission.handles
 
     def start_from(self, items: Sequence[str], model: ELCRec) -> None:
@@ -241,7 +249,7 @@ class Learner:
         """What the ranking needs to know of users with histories (B, L) of rows, dislikes left out of `liked`."""
         network = None
         if self.config.mix.parts != "memories":
-            network = self._network.log_probabilities(h, self.size + 1)
+            network = self._weights.log_probabilities(h, self.size + 1)
         return Asked(self._anchors(liked), excluded, (liked > 0).sum(axis=1), gap, network)
 
     def _anchors(self, liked: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -292,6 +300,40 @@ class Learner:
                 made, losses, examples = made + 1, losses + outcome.loss, examples + outcome.examples
         return LearnReport(made, losses / made if made else float("nan"), refused, examples)
 
+    # -- the stand-in -----------------------------------------------------------------------------------------------
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether there is anything to stand in for this learner."""
+        return self._stand_in is not None
+
+    def keep_stand_in(self) -> None:
+        """Copy what the gradients made, in place of the copy before: it can answer, and be gone back to."""
+        self._stand_in = StandIn(self._network, self.mix, self.size + 1)
+
+    def go_back(self) -> bool:
+        """Take the stand-in's weights, with fresh moments; false where there is none.
+
+        Items that came after it start anew. Memories, pairs to replay and the intents' ids stay as they are.
+        """
+        if self._stand_in is None:
+            return False
+        self._network.go_back(self._stand_in.weights, self._stand_in.known(self.size + 1))
+        self.mix = self._stand_in.copy_of_mix()
+        return True
+
+    @contextmanager
+    def _answered_by(self, who: Serving) -> Iterator[None]:
+        if who == "learner" or self._stand_in is None:
+            yield
+            return
+        mix = self.mix
+        self._weights, self.mix = self._stand_in.weights, self._stand_in.mix
+        try:
+            yield
+        finally:
+            self._weights, self.mix = self._network, mix
+
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def recommend(
@@ -301,6 +343,7 @@ class Learner:
         ts: NDArray[np.int64],
         k: int,
         now: NDArray[np.int64] | None = None,
+        by: Serving | None = None,
     ) -> Ranking:
         """Top-k of all items but those in the histories; changes nothing.
 
@@ -314,12 +357,15 @@ class Learner:
             Length of the lists.
         now
             (B,) when the lists are to be used, epoch milliseconds; None = right after the newest event.
+        by
+            Whose answer it is; None = that of the one who serves.
         """
-        parts = [
-            self._recommend(histories[part], actions[part], ts[part], k, None if now is None else now[part])
-            for start in range(0, max(len(histories), 1), _RANKED_AT_ONCE)
-            for part in [slice(start, start + _RANKED_AT_ONCE)]
-        ]
+        with self._answered_by(by or self.serving):
+            parts = [
+                self._recommend(histories[part], actions[part], ts[part], k, None if now is None else now[part])
+                for start in range(0, max(len(histories), 1), _RANKED_AT_ONCE)
+                for part in [slice(start, start + _RANKED_AT_ONCE)]
+            ]
         return Ranking(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def _recommend(
@@ -339,7 +385,7 @@ class Learner:
         because = self._newest(liked, _BECAUSE)
         if B and self.size:
             gap = np.full(B, _SOON) if now is None else np.maximum(now - ts[:, -1], 0) / 1000.0
-            asked = self._asked(liked, excluded, gap, self._network.encode(liked))
+            asked = self._asked(liked, excluded, gap, self._weights.encode(liked))
             # so many that k remain when the whole history is taken out
             most = 2 * (k + int((excluded > 0).sum(axis=1).max()))
             popular = self._memories.popular(self.size + 1, max(self.config.mix.popular, most))
@@ -358,14 +404,15 @@ class Learner:
         """Handles of the newest items of one user's history (L,) that led to each of `items` (k,) most, (k, 3)."""
         excluded = self._vocabulary.rows(history[None])
         liked = np.where(self._disliked[actions[None]], 0, excluded)
-        asked = self._asked(liked, excluded, np.full(1, _SOON), self._network.encode(liked))
         popular = self._memories.popular(self.size + 1, self.config.mix.popular)
-        candidates = self.mix.candidates(self._memories, self._vocabulary.generations, asked, popular)
         found = np.zeros((len(items), _BECAUSE), dtype=np.int64)
-        for place, row in enumerate(self._vocabulary.rows(items).tolist()):
-            best = np.flatnonzero(candidates.rows == row)[None, :1]
-            if best.size:
-                found[place] = self.mix.reasons(candidates, best, asked.anchors, _BECAUSE)[0]
+        with self._answered_by(self.serving):
+            asked = self._asked(liked, excluded, np.full(1, _SOON), self._weights.encode(liked))
+            candidates = self.mix.candidates(self._memories, self._vocabulary.generations, asked, popular)
+            for place, row in enumerate(self._vocabulary.rows(items).tolist()):
+                best = np.flatnonzero(candidates.rows == row)[None, :1]
+                if best.size:
+                    found[place] = self.mix.reasons(candidates, best, asked.anchors, _BECAUSE)[0]
         return self._vocabulary.handles(found)
 
     def _newest(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -439,24 +486,49 @@ class Learner:
     # -- durable ----------------------------------------------------------------------------------------------------
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
+        """All but the vocabulary; some are views of what changes."""
         arrays: dict[str, NDArray[Any]] = {}
         for name, part in (
-            ("vocabulary", self._vocabulary.to_arrays()),
             ("memory", self._memories.to_arrays(self.size + 1)),
             ("mix", self.mix.to_arrays()),
             ("replay", self._replay.to_arrays()),
             ("identity", self.tracker.identity.to_arrays()),
+            ("standin", {} if self._stand_in is None else self._stand_in.to_arrays()),
         ):
-            arrays |= {f"{name}.{key}": value for key, value in part.items()}
+            arrays |= _under(name, part)
         return arrays
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = self._network.to_tensors(self.size + 1)
+        return tensors if self._stand_in is None else tensors | self._stand_in.to_tensors(self.size + 1)
 
     def save(self, folder: Path) -> None:
         """Write everything into a new folder: tensors in network.pt, arrays.npz, learner.json. Nothing is pickled."""
-        folder.mkdir(parents=True)
-        torch.save(self._network.to_tensors(self.size + 1), folder / "network.pt")
-        np.savez(folder / "arrays.npz", allow_pickle=False, **self._arrays())
-        small = {"format": FORMAT, "shape": self.config.shape(), "replay_random": self._replay.random_state()}
-        (folder / "learner.json").write_text(json.dumps(small))
+        self.begin_save()(folder)
+
+    def begin_save(self) -> Callable[[Path], None]:
+        """Copy everything that changes, and nothing else: this holds the loop up.
+
+        The function returned writes the copy into a new folder, once, in any thread, while this learner goes on.
+        """
+        vocabulary = self._vocabulary.begin_arrays()
+        arrays = {name: array.copy() for name, array in self._arrays().items()}
+        tensors = {name: tensor.clone() for name, tensor in self._tensors().items()}
+        small = {
+            "format": FORMAT,
+            "shape": self.config.shape(),
+            "replay_random": self._replay.random_state(),
+            "serving": self.serving,
+        }
+
+        def write(folder: Path) -> None:
+            folder.mkdir(parents=True)
+            with (folder / "network.pt").open("wb") as file:  # given a path, torch hides the disk's error
+                torch.save(tensors, file)
+            np.savez(folder / "arrays.npz", allow_pickle=False, **_under("vocabulary", vocabulary()), **arrays)
+            (folder / "learner.json").write_text(json.dumps(small))
+
+        return write
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote; going on is then bit for bit what going on without saving is.
@@ -478,6 +550,7 @@ class Learner:
             with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             self._restore(tensors, arrays, small["replay_random"])
+            self.serving = small["serving"]
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older cut") from error
 
@@ -508,16 +581,25 @@ class Learner:
         self._replay.load_random_state(random)
         self.tracker = fresh.tracker
         self.tracker.identity.load_arrays(under("identity."))
+        self._weights, self._stand_in = self._network, None
+        if any(name.startswith(PREFIX) for name in tensors):
+            self._stand_in = StandIn(self._network, self.mix, self.size + 1)
+            self._stand_in.load(tensors, under("standin."))
 
     def update_digest(self, digest: Hash) -> None:
         """Add all state to a hash: equal digests go on equally."""
-        for name, array in self._arrays().items():
+        for name, array in (_under("vocabulary", self._vocabulary.to_arrays()) | self._arrays()).items():
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-        for name, tensor in self._network.to_tensors(self.size + 1).items():
+        for name, tensor in self._tensors().items():
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().numpy().tobytes())
         digest.update(json.dumps(self._replay.random_state(), sort_keys=True).encode())
+        digest.update(self.serving.encode())
+
+
+def _under(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {f"{name}.{key}": value for key, value in arrays.items()}
 
 
 __all__ = [

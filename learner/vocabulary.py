@@ -8,7 +8,7 @@ recognised as stale and reads as nothing. Row 0 is padding and handle 0 means "n
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,13 +138,23 @@ class Vocabulary:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, as arrays that a file can hold without pickling."""
-        encoded = [item.encode() for item in self._handles]
-        return {
-            "bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
-            "lengths": np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)),
-            "handles": np.fromiter(self._handles.values(), dtype=np.int64, count=len(encoded)),
-            "last_seen": self._last_seen[: self.size + 1],
-        }
+        return self.begin_arrays()()
+
+    def begin_arrays(self) -> Callable[[], dict[str, NDArray[Any]]]:
+        """Copy everything; the function returned makes the arrays, in any thread, while this vocabulary goes on."""
+        items, handles = list(self._handles), list(self._handles.values())
+        last_seen = self._last_seen[: self.size + 1].copy()
+
+        def arrays() -> dict[str, NDArray[Any]]:
+            encoded = [item.encode() for item in items]
+            return {
+                "bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+                "lengths": np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)),
+                "handles": np.array(handles, dtype=np.int64),
+                "last_seen": last_seen,
+            }
+
+        return arrays
 
     @classmethod
     def from_arrays(cls, capacity: int, arrays: dict[str, NDArray[Any]]) -> Vocabulary:

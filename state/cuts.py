@@ -2,7 +2,7 @@
 
 A cut is made in two halves, so that the loop is held up by the first one only:
 
-1. `begin`: a folder `<step>.partial`; `save` puts links and copies of what must be held still into it;
+1. `begin`: a folder `<step>.partial`; `save` copies what must be held still, in memory or into it;
 2. `PendingCut.finish`, in any thread: what `save` left to be written;
 3. checksums of all files, everything fsynced;
 4. `manifest.json` written and fsynced;
@@ -291,8 +291,10 @@ class PendingCut:
             The cut could not be written; nothing of it remains, the older ones are untouched.
         """
         try:
-            if self._later is not None:
-                self._later()
+            later, self._later = self._later, None
+            if later is not None:
+                later()
+            del later  # with the copies that it wrote, before all files are read for their checksums
             return self._store.publish(self.step, self._manifest, self._folder)
         except OSError as exc:
             _abandon(self._folder)
@@ -302,7 +304,6 @@ class PendingCut:
             raise
         finally:
             self.done = True
-            self._later = None
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -449,14 +449,19 @@ class Engine:
     def begin_cut(self) -> PendingCut:
         """Begin an atomic snapshot of everything after the last step; `finish` of what is returned may run in a thread.
 
-        What must hold still is copied here; files are linked, checked and published by `finish`. A crash in between
-        leaves a folder without a manifest, which the next start deletes.
+        What must hold still is copied here; files are linked, written, checked and published by `finish`. A crash in
+        between leaves a folder without a manifest, which the next start deletes.
         """
 
         def save(folder: Path) -> Callable[[], None]:
             checkpoint = self._store.begin_checkpoint(folder / "histories")
-            self._learner.save(folder / "learner")
-            return checkpoint
+            write = self._learner.begin_save()
+
+            def rest() -> None:
+                checkpoint()  # first: until it is made, the writes of every step stay in memory
+                write(folder / "learner")
+
+            return rest
 
         return self._cuts.begin(self.step_number, {"engine": self._small_state(), "shape": _shape(self.config)}, save)
 

@@ -18,14 +18,14 @@ def test_a_worker_killed_ten_times_ends_with_the_bits_of_one_that_never_was(tmp_
     figures = torture(
         tmp_path,
         f"file://{tmp_path / 'log'}",
-        kills=11,
+        kills=12,
         events=20_000,
         seed=4,
         aimed_share=0.7,
         say=seen.append,
     )
     assert figures["difference"] == ""
-    assert figures["kills"] == 11
+    assert figures["kills"] == 12
     assert (figures["lost"], figures["duplicated"]) == (0, 0)
     assert figures["events"] == 20_000
     moments = {line.split()[-1] for line in seen}

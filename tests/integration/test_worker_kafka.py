@@ -62,7 +62,7 @@ def delete_before(broker: Broker, topic: str, partition: int, offset: int) -> No
 
 
 def test_a_worker_killed_at_every_planned_moment(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
-    moments = AIMED[:5]  # the last two are about the disk alone: test_kill.py
+    moments = AIMED[:5]  # the others are about the disk alone: test_kill.py
     seen: list[str] = []
     url = make_broker().url
     figures = torture(tmp_path, url, kills=len(moments), events=4_000, seed=2, aimed_share=1.0, say=seen.append)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,6 +184,33 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(config: LearnerConfig, tmp_path
         one.learn(1)
         two.learn(1)
     assert digest(one) == digest(two)
+
+
+@pytest.mark.parametrize("config", [CONFIG, TINY], ids=["roomy", "recycling"])
+def test_what_is_written_later_is_what_was_when_the_saving_began(config: LearnerConfig, tmp_path: Path) -> None:
+    one = make(config)
+    stream = Stream(one)
+    run(one, stream, 6)
+    before = digest(one)
+    write = one.begin_save()
+    run(one, stream, 3)
+    one.forget(7)
+    one.age_memories(100)
+    write(tmp_path / "saved")
+    two = make(config)
+    two.load(tmp_path / "saved")
+    assert digest(two) == before != digest(one)
+
+
+def test_a_disk_that_takes_no_more_is_the_systems_own_error(tmp_path: Path) -> None:
+    write = make().begin_save()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(tmp_path / "saved")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_two_runs_are_equal_and_another_seed_is_not() -> None:

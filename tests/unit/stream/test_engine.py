@@ -70,6 +70,23 @@ def test_a_cut_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
     assert whole.digest() == broken.digest()
 
 
+def test_a_cut_written_beside_the_loop_holds_the_moment_it_began(tmp_path: Path) -> None:
+    config = small_config()
+    engine = Engine.open(config, tmp_path)
+    steps = as_batches(events(400), 2, 50)
+    for batches in steps[:4]:
+        engine.step(batches)
+        engine.learn(2)
+    digest = engine.digest()
+    pending = engine.begin_cut()
+    for batches in steps[4:]:
+        engine.step(batches)
+        engine.learn(2)
+    pending.finish()
+    engine.close()
+    assert Engine.open(config, tmp_path).digest() == digest
+
+
 def test_a_list_holds_no_item_of_the_history_and_none_disliked(tmp_path: Path) -> None:
     engine, published = run(small_config(), tmp_path, events(400), 40)
     lists = [msgspec.json.decode(v, type=Recommendations) for t, _, v in published if t == topics.RECOMMENDATIONS and v]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.config import LearnerConfig
-from learner.errors import LearnerStateError
+from learner.errors import LearnerError, LearnerStateError
 from learner.gate import Serving
 from learner.intents import effective_number
 from learner.memory import Memories
@@ -28,6 +28,7 @@ from learner.model import ELCRec
 from learner.network import Network, Weights
 from learner.ranking import Asked, Ranker
 from learner.replay import Pairs, Replay, concatenate
+from learner.snapshot import Snapshot
 from learner.standin import PREFIX, StandIn
 from learner.tracker import IntentTracker, IntentView
 from learner.vocabulary import Vocabulary
@@ -153,6 +154,7 @@ class Learner:
         self._weights: Weights = self._network  # whose answers are given; another's only inside `_answered_by`
         self._stand_in: StandIn | None = None
         self.serving: Serving = "learner"  # who answers
+        self._snapshot = Snapshot()
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -163,8 +165,14 @@ class Learner:
 
     @property
     def model_step(self) -> int:
-        """Optimizer steps behind the weights."""
+        """Optimizer steps behind the weights that learn."""
         return self._network.steps
+
+    @property
+    def serving_step(self) -> int:
+        """Optimizer steps behind the weights that answer."""
+        stand_in = self._stand_in if self.serving == "snapshot" else None
+        return self._network.steps if stand_in is None else stand_in.steps
 
     def lookup(self, items: Sequence[str]) -> NDArray[np.int64]:
         """Handles of the items, (n,), 0 where unknown."""
@@ -509,11 +517,13 @@ class Learner:
     def begin_save(self) -> Callable[[Path], None]:
         """Copy everything that changes, and nothing else: this holds the loop up.
 
-        The function returned writes the copy into a new folder, once, in any thread, while this learner goes on.
+        The function returned writes the copy into a new folder, once, in any thread, while this learner goes on, and
+        before it begins to save again.
         """
         vocabulary = self._vocabulary.begin_arrays()
-        arrays = {name: array.copy() for name, array in self._arrays().items()}
-        tensors = {name: tensor.clone() for name, tensor in self._tensors().items()}
+        tensors = {f"tensor.{name}": tensor.detach().numpy() for name, tensor in self._tensors().items()}
+        copies = self._snapshot.take({**self._arrays(), **tensors})
+        number = self._snapshot.number
         small = {
             "format": FORMAT,
             "shape": self.config.shape(),
@@ -522,9 +532,13 @@ class Learner:
         }
 
         def write(folder: Path) -> None:
+            if number != self._snapshot.number:
+                raise LearnerError(f"{folder}: another saving was begun before this one was written")
             folder.mkdir(parents=True)
+            weights = {name.removeprefix("tensor."): torch.from_numpy(copies[name]) for name in tensors}
             with (folder / "network.pt").open("wb") as file:  # given a path, torch hides the disk's error
-                torch.save(tensors, file)
+                torch.save(weights, file)
+            arrays = {name: copy for name, copy in copies.items() if name not in tensors}
             np.savez(folder / "arrays.npz", allow_pickle=False, **_under("vocabulary", vocabulary()), **arrays)
             (folder / "learner.json").write_text(json.dumps(small))
 
@@ -551,6 +565,7 @@ class Learner:
                 arrays = {name: stored[name] for name in stored.files}
             self._restore(tensors, arrays, small["replay_random"])
             self.serving = small["serving"]
+            self.begin_save()  # takes the memory for the copies now, not in the first cut
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older cut") from error
 

@@ -54,6 +54,8 @@ class Vocabulary:
         self._ids: list[str] = [""]  # by row
         self._generations = np.zeros(1024, dtype=np.int64)  # by row
         self._last_seen = np.zeros(1024, dtype=np.int64)  # by row, event number
+        self._turns = np.zeros(1024, dtype=np.int64)  # by row, rising in the order of `_handles`
+        self._turn = 1
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -100,6 +102,8 @@ class Vocabulary:
                 handles.move_to_end(item)
             found[position] = handle
         self._last_seen[found & _ROW_MASK] = numbers  # repeated rows: the last assignment stands
+        self._turns[found & _ROW_MASK] = self._turn + np.arange(len(items))
+        self._turn += len(items)
         return Admission(found, np.fromiter(new_rows, dtype=np.int64, count=len(new_rows)))
 
     def _place(self, item: str) -> int:
@@ -107,8 +111,7 @@ class Vocabulary:
             row = len(self._ids)
             self._ids.append(item)
             if row >= len(self._generations):
-                self._generations = np.concatenate([self._generations, np.zeros_like(self._generations)])
-                self._last_seen = np.concatenate([self._last_seen, np.zeros_like(self._last_seen)])
+                self._grow()
         else:
             _, old = self._handles.popitem(last=False)
             row = old & _ROW_MASK
@@ -117,6 +120,12 @@ class Vocabulary:
         handle = int(self._generations[row]) << ROW_BITS | row
         self._handles[item] = handle
         return handle
+
+    def _grow(self) -> None:
+        more = np.zeros(len(self._generations), dtype=np.int64)
+        self._generations, self._last_seen, self._turns = (
+            np.concatenate([old, more]) for old in (self._generations, self._last_seen, self._turns)
+        )
 
     def rows(self, handles: NDArray[np.int64]) -> NDArray[np.int64]:
         """Table rows of handles of any shape; 0 where there is none or its row was given away."""
@@ -142,15 +151,18 @@ class Vocabulary:
 
     def begin_arrays(self) -> Callable[[], dict[str, NDArray[Any]]]:
         """Copy everything; the function returned makes the arrays, in any thread, while this vocabulary goes on."""
-        items, handles = list(self._handles), list(self._handles.values())
-        last_seen = self._last_seen[: self.size + 1].copy()
+        used = slice(self.size + 1)
+        # by row, since going through an ordered dictionary of 100,000 items takes 50 ms
+        ids = self._ids.copy()
+        generations, turns, last_seen = (a[used].copy() for a in (self._generations, self._turns, self._last_seen))
 
         def arrays() -> dict[str, NDArray[Any]]:
-            encoded = [item.encode() for item in items]
+            rows = np.argsort(turns[1:]) + 1  # longest unseen first
+            encoded = [ids[row].encode() for row in rows.tolist()]
             return {
                 "bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
                 "lengths": np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)),
-                "handles": np.array(handles, dtype=np.int64),
+                "handles": generations[rows] << ROW_BITS | rows,
                 "last_seen": last_seen,
             }
 
@@ -165,10 +177,11 @@ class Vocabulary:
         handles = arrays["handles"]
         rows = handles & _ROW_MASK
         while len(vocabulary._generations) < len(items) + 1:
-            vocabulary._generations = np.concatenate([vocabulary._generations, np.zeros_like(vocabulary._generations)])
-        vocabulary._last_seen = np.zeros_like(vocabulary._generations)
+            vocabulary._grow()
         vocabulary._generations[rows] = handles >> ROW_BITS
         vocabulary._last_seen[: len(items) + 1] = arrays["last_seen"]
+        vocabulary._turns[rows] = 1 + np.arange(len(items))
+        vocabulary._turn = 1 + len(items)
         vocabulary._handles = OrderedDict(zip(items, handles.tolist(), strict=True))
         vocabulary._ids = [""] * (len(items) + 1)
         for item, row in zip(items, rows.tolist(), strict=True):

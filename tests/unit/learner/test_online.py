@@ -18,6 +18,7 @@ from learner import (
     IntentConfig,
     Learner,
     LearnerConfig,
+    LearnerError,
     LearnerStateError,
     OnlineLearner,
     StepBatch,
@@ -200,6 +201,15 @@ def test_what_is_written_later_is_what_was_when_the_saving_began(config: Learner
     two = make(config)
     two.load(tmp_path / "saved")
     assert digest(two) == before != digest(one)
+
+
+def test_two_savings_at_a_time_are_refused(tmp_path: Path) -> None:
+    learner = make()
+    first, second = learner.begin_save(), learner.begin_save()
+    with pytest.raises(LearnerError, match="another saving was begun before this one was written"):
+        first(tmp_path / "first")
+    second(tmp_path / "second")
+    make().load(tmp_path / "second")
 
 
 def test_a_disk_that_takes_no_more_is_the_systems_own_error(tmp_path: Path) -> None:

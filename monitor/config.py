@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
+from monitor.errors import MonitorConfigError
 
 MIN_TOKEN: int = 16
 _DAY_S = 24 * 3600
@@ -30,7 +34,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The page, the HTTP API and its limits."""
 
     host: Annotated[
-        str, Meta(min_length=1, max_length=255, description="address to bind; any but loopback needs `token`")
+        str, Meta(min_length=1, max_length=255, description="address to bind; any but loopback needs a token")
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to bind, 0 takes a free one")] = 8050
     token: Annotated[
@@ -39,6 +43,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             max_length=512, description='bearer token asked of every caller, at least 16 characters; "" asks for none'
         ),
     ] = ""
+    token_env: Annotated[str, Meta(max_length=255, description="or the environment variable with the token")] = ""
+    token_file: Annotated[str, Meta(max_length=4096, description="or the file with the token")] = ""
     allowed_hosts: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(max_length=64, description="names, beside the bound address, by which clients may call this server"),
@@ -85,12 +91,42 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 10_000
 
     def __post_init__(self) -> None:
+        given = [name for name in ("token", "token_env", "token_file") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: give one of them")
         if self.token and len(self.token) < MIN_TOKEN:
             raise ValueError(f"token has {len(self.token)} characters: at least {MIN_TOKEN} are needed")
         if not self.token.isascii() or any(c.isspace() or not c.isprintable() for c in self.token):
             raise ValueError("token: only printable ASCII characters without spaces can be sent in a header")
-        if not is_loopback(self.host) and not self.token:
+        if not is_loopback(self.host) and not given:
             raise ValueError(
-                f"host = {self.host!r}: reachable from other machines, which needs a `token` of at least "
-                f"{MIN_TOKEN} characters"
+                f"host = {self.host!r}: reachable from other machines, which needs a `token`, `token_env` or "
+                f"`token_file` of at least {MIN_TOKEN} characters"
             )
+
+    def with_secret(self) -> MonitorConfig:
+        """The settings with the token read from where it is kept.
+
+        Raises
+        ------
+        MonitorConfigError
+            It is not there, or is no token.
+        """
+        if self.token_env:
+            where = f"monitor.token_env = {self.token_env!r}"
+            token = os.environ.get(self.token_env, "")
+        elif self.token_file:
+            where = f"monitor.token_file = {self.token_file!r}"
+            try:
+                token = Path(self.token_file).read_text().strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+                raise MonitorConfigError(f"{where}: cannot be read: {reason}") from None
+        else:
+            return self
+        if not token:
+            raise MonitorConfigError(f"{where}: there is no token in it")
+        try:
+            return msgspec.structs.replace(self, token=token, token_env="", token_file="")
+        except ValueError as exc:
+            raise MonitorConfigError(f"{where}: {exc}") from None

@@ -73,10 +73,11 @@ def serve(
     Raises
     ------
     MonitorConfigError
-        The address is taken or cannot be bound.
+        The address is taken or cannot be bound, or the token is not where it is said to be.
     ViewInUse
         Another monitor uses the view folder.
     """
+    config = config.with_secret()
     sock = _bound(config)
     try:
         server = _server(create_app(log, config, view_path, producer, actions=actions, page=page), config)
@@ -110,5 +111,6 @@ def run(
     page: bool = True,
 ) -> None:
     """Serve in this thread until SIGINT or SIGTERM."""
+    config = config.with_secret()
     with contextlib.closing(_bound(config)) as sock:
         _server(create_app(log, config, view_path, producer, actions=actions, page=page), config).run([sock])

@@ -21,6 +21,7 @@ from monitor import records
 from monitor.records import DeadLetter, Point, Sample, Taken
 from monitor.viewdb import Ring, ViewDb, user_hash
 from stream import topics
+from stream.letters import REPLAYED
 from stream.log.base import Headers, RecordBatch, TopicPartition
 from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 
@@ -336,6 +337,8 @@ class View:
         rows = zip(batch.offsets, batch.keys, batch.values, batch.timestamps_ms, batch.headers, strict=True)
         for offset, key, value, ts, headers in rows:
             letter = records.letter(offset, key, value, ts, headers)
+            if letter.reason == REPLAYED.decode():
+                continue  # a mark, which says that letters were sent again
             reason = letter.reason if letter.reason in self.reasons or len(self.reasons) < MAX_REASONS else "other"
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
             if not self._erased(user_hash(key or b""), *_origin(headers)):

@@ -29,9 +29,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+import monitor
 from learner import LearnerError, set_threads
-from monitor import MonitorError, serve
-from monitor import run as serve_forever
 from state import StateError
 from stream import cli_fit, cli_intents, cli_letters, cli_tune, reference, topics
 from stream.config import Config, dump_default, load_config
@@ -268,7 +267,7 @@ def _page(chosen: Config, view: Path) -> Iterator[str]:
     with (
         open_log(url, mode="reader", config=chosen.log) as reader,
         open_log(url, mode="producer", config=chosen.log) as producer,
-        serve(reader, chosen.monitor, view, producer, actions=chosen.actions) as address,
+        monitor.serve(reader, chosen.monitor, view, producer, actions=chosen.actions) as address,
     ):
         yield address
 
@@ -282,11 +281,12 @@ def monitor_command(
     """Serve the page, the HTTP API and the metrics beside a worker, from the topics alone."""
     chosen = settings(config, log)
     url = chosen.log.url
+    stop_on_signals()  # the server stops in order and then raises the signal again: with this it ends with status 0
     with (
         open_log(url, mode="reader", config=chosen.log) as reader,
         open_log(url, mode="producer", config=chosen.log) as producer,
     ):
-        serve_forever(reader, chosen.monitor, view, producer, actions=chosen.actions)
+        monitor.run(reader, chosen.monitor, view, producer, actions=chosen.actions)
 
 
 @app.command("reference")
@@ -426,6 +426,6 @@ def main() -> None:
     """Entry point: known errors become one line and exit status 2."""
     try:
         app()
-    except (StreamError, LogError, StateError, LearnerError, MonitorError) as exc:
+    except (StreamError, LogError, StateError, LearnerError, monitor.MonitorError) as exc:
         sys.stderr.write(f"intentstream: {' '.join(str(exc).split())}\n")
         sys.exit(2)

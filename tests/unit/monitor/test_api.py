@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from monitor.api import split_events
 from monitor.config import MonitorConfig
+from monitor.errors import MonitorConfigError
 from monitor.guard import COOKIE, RateLimit, session_value
 from monitor.problems import Problem
 from stream import topics
@@ -316,6 +317,7 @@ def test_unknown_paths_methods_and_parameters_are_problems(make_client: MakeClie
     ("settings", "words"),
     [
         ({"host": "0.0.0.0"}, "needs a `token`"),
+        ({"token": "x" * 16, "token_file": "token"}, "token and token_file: give one of them"),
         ({"token": "short"}, "at least 16"),
         ({"token": "with a space in the middle"}, "printable"),
     ],
@@ -323,6 +325,25 @@ def test_unknown_paths_methods_and_parameters_are_problems(make_client: MakeClie
 def test_unsafe_settings_are_refused(settings: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         MonitorConfig(**settings)  # type: ignore[arg-type]  # the tests' own values
+
+
+def test_the_token_is_read_from_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "token"
+    kept.write_text(TOKEN + "\n")
+    monkeypatch.setenv("MONITOR_TOKEN", TOKEN)
+    for where in ({"token_file": str(kept)}, {"token_env": "MONITOR_TOKEN"}, {"token": TOKEN}):
+        config = MonitorConfig(host="0.0.0.0", **where)  # type: ignore[arg-type]  # the test's own values
+        assert config.with_secret() == MonitorConfig(host="0.0.0.0", token=TOKEN)
+    monkeypatch.delenv("MONITOR_TOKEN")
+    kept.write_text("short")
+    for where, words in (
+        ({"token_env": "MONITOR_TOKEN"}, "token_env = 'MONITOR_TOKEN': there is no token in it"),
+        ({"token_file": str(kept)}, "token_file = .*at least 16"),
+        ({"token_file": str(tmp_path / "none")}, "token_file = .*cannot be read: No such file"),
+    ):
+        with pytest.raises(MonitorConfigError, match=words) as caught:
+            MonitorConfig(**where).with_secret()  # type: ignore[arg-type]
+        assert TOKEN not in str(caught.value)
 
 
 def test_the_description_names_every_route_and_loads_nothing_from_elsewhere(make_client: MakeClient) -> None:

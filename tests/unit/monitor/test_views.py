@@ -8,6 +8,7 @@ from monitor.errors import ViewInUse
 from monitor.reader import Reader
 from monitor.views import View
 from stream import topics
+from stream.letters import replay_letters
 from stream.log import EventLog, Message, TopicPartition, open_log
 from tests.unit.monitor.conftest import NOW_MS
 from tests.unit.monitor.feed import Feed, create, encode, history
@@ -149,6 +150,17 @@ def test_an_erasure_removes_the_user_from_everything_that_is_shown(log: EventLog
     log.append([*feed.event("anna"), feed.shift("anna")])
     read_all(log, view)
     assert len(view.shifts_of("anna")) == 1 == len(view.history("anna"))
+    view.close()
+
+
+def test_a_mark_that_letters_were_sent_again_is_no_letter(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    log.append([feed.letter("bad_ts"), feed.letter("bad_ts"), feed.letter("no_user")])
+    assert replay_letters(log, now_ms=NOW_MS, reason="bad_ts").sent == 2
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    assert view.reasons == {"bad_ts": 2, "no_user": 1}
+    assert [letter.reason for letter in view.letters(None, 10)] == ["no_user", "bad_ts", "bad_ts"]
     view.close()
 
 

@@ -1,16 +1,25 @@
 """What the state costs: a step's reads, appends and writes, a cut, a restart; with few users and with many.
 
-    python benchmarks/user_state.py --users 1000000 --small-users 10000
+    python -m benchmarks.user_state --users 1000000 --items 100000 --small-users 10000
 
 The users' histories have a geometric length (mean 9, at most 50). A step is `--step-events` events of `--step-users`
-distinct users drawn at random, the worst case for every cache. The last line is JSON.
+distinct users drawn at random, the worst case for every cache.
+
+Then a whole worker, default configuration, one thread, on a log of its own: `cut_hold_ms` is how long the loop stood
+for a cut, `worker_step_ms` its steps with and without a cut being written beside them. It dies of kill -9 half way to
+the next cut; `first_recommendation_seconds` is from the start of the next process, imports included, to its first new
+recommendation, with its parts. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,9 +30,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from learner import Learner, StepBatch, set_threads
 from state import CutStore, UserStore, append
+from stream import topics
+from stream.config import Config, load_config
+from stream.engine import Engine
+from stream.log import open_log
+from stream.log.base import EventLog, Message
+from stream.log.murmur2 import partitions_of
+from stream.worker import Worker
 
-MAX_LEN, LIST_LEN, MEAN_LEN, ITEMS = 50, 20, 9, 100_000
+MAX_LEN, LIST_LEN, MEAN_LEN = 50, 20, 9
 START_TS = 1_700_000_000_000
 
 
@@ -33,6 +50,7 @@ class Shop:
 
     store: UserStore
     users: int
+    items: int
     rng: np.random.Generator
     now: int = START_TS
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"read": [], "append": [], "write": [], "step": []})
@@ -48,7 +66,7 @@ class Shop:
     def step(self, events: int, distinct: int) -> None:
         chosen = self.rng.choice(self.users, distinct, replace=False)
         rows = np.concatenate([np.arange(distinct), self.rng.integers(0, distinct, events - distinct)])
-        items = self.rng.integers(1, ITEMS, events)
+        items = self.rng.integers(1, self.items + 1, events)
         parts = self._by_partition(chosen)
         times = dict.fromkeys(("read", "append", "write"), 0.0)
         begin = time.perf_counter()
@@ -73,9 +91,10 @@ class Shop:
             self.seconds[name].append(spent)
 
     def _by_partition(self, ids: NDArray[np.int64]) -> list[tuple[int, list[bytes], NDArray[np.int64]]]:
-        partitions = ids % self.store.partitions
+        users = [b"user-%d" % user for user in ids.tolist()]
+        partitions = partitions_of(users, self.store.partitions)
         return [
-            (partition, [b"user-%d" % user for user in ids[places].tolist()], places)
+            (partition, [users[place] for place in places.tolist()], places)
             for partition in range(self.store.partitions)
             if len(places := np.flatnonzero(partitions == partition))
         ]
@@ -85,11 +104,11 @@ class Shop:
         length = np.minimum(self.rng.geometric(1 / MEAN_LEN, count), MAX_LEN)
         filled = np.arange(MAX_LEN) >= MAX_LEN - length[:, None]
         records["length"] = records["events"] = length
-        records["items"] = self.rng.integers(1, ITEMS, filled.shape) * filled
+        records["items"] = self.rng.integers(1, self.items + 1, filled.shape) * filled
         ages = np.sort(self.rng.integers(0, 30 * 86_400_000, filled.shape), axis=1)[:, ::-1]
         records["ts"] = (START_TS - ages) * filled
         records["last_ts"] = records["ts"][:, -1]
-        records["list"] = self.rng.integers(1, ITEMS, (count, LIST_LEN))
+        records["list"] = self.rng.integers(1, self.items + 1, (count, LIST_LEN))
         records["list_step"], records["list_ts"] = 1, records["last_ts"]
         return records
 
@@ -109,7 +128,7 @@ def measure(folder: Path, users: int, args: argparse.Namespace) -> dict[str, Any
         "write_buffer_bytes": args.write_buffer_mb << 20,
     }
     store = UserStore(folder / "live", **shape)
-    shop = Shop(store, users, np.random.default_rng(args.seed))
+    shop = Shop(store, users, args.items, np.random.default_rng(args.seed))
     begin = time.perf_counter()
     shop.fill()
     result: dict[str, Any] = {"users": users, "fill_seconds": round(time.perf_counter() - begin, 1)}
@@ -150,7 +169,7 @@ def measure(folder: Path, users: int, args: argparse.Namespace) -> dict[str, Any
     assert cut is not None
     UserStore.restore(cut.path / "users", folder / "live")
     with UserStore(folder / "live", **shape) as store:
-        Shop(store, users, np.random.default_rng(args.seed)).step(args.step_events, args.step_users)
+        Shop(store, users, args.items, np.random.default_rng(args.seed)).step(args.step_events, args.step_users)
     result["restore_seconds"] = round(time.perf_counter() - begin, 2)
     stored = sum(path.stat().st_size for path in (cut.path / "users").rglob("*.sst"))
     result["bytes_per_user"] = round(stored / users, 1)
@@ -158,9 +177,140 @@ def measure(folder: Path, users: int, args: argparse.Namespace) -> dict[str, Any
     return result
 
 
+def settings(folder: Path) -> Config:
+    return load_config(None, log_url=f"file://{(folder / 'log').resolve()}")
+
+
+def build(folder: Path, users: int, args: argparse.Namespace) -> None:
+    """A state folder with a cut of so many users and items, and a log to go on with."""
+    config = settings(folder)
+    with open_log(config.log.url, config=config.log) as log:
+        log.create_topics(topics.topic_specs(config.log.partitions))
+    rng = np.random.default_rng(args.seed)
+    engine = Engine.open(config, folder / "state")
+    engine.cut()
+    engine.close()
+    cuts = CutStore(folder / "state" / "cuts")
+    empty = cuts.latest()
+    assert empty is not None
+    learner = Learner(config.learner, config.actions.weights())
+    learner.admit([f"i{item}" for item in range(1, args.items + 1)], np.arange(args.items))
+    for first in range(0, args.learned_events, 1000):
+        learner.take(events_of(args.items, min(1000, args.learned_events - first), rng), evaluate=False)
+    shape: dict[str, Any] = {
+        "partitions": config.log.partitions,
+        "max_len": config.learner.max_len,
+        "list_len": config.engine.list_len,
+        "history_ttl_ms": config.state.history_ttl_ms,
+        "cache_bytes": config.state.cache_bytes,
+        "write_buffer_bytes": config.state.write_buffer_bytes,
+    }
+    with UserStore(folder / "filled", **shape) as store:
+        Shop(store, users, args.items, rng).fill()
+
+        def save(path: Path) -> None:
+            store.checkpoint(path / "histories")
+            learner.save(path / "learner")
+
+        cuts.write(0, empty.manifest, save)
+
+
+def events_of(items: int, count: int, rng: np.random.Generator) -> StepBatch:
+    """Events whose items, and those before them, are as popular as items are: by a power law."""
+    contexts = np.zeros((count, MAX_LEN), dtype=np.int64)
+    contexts[:, -MEAN_LEN:] = rng.zipf(1.2, (count, MEAN_LEN)) % items + 1
+    return StepBatch(
+        users=rng.integers(0, 1 << 62, count).astype(np.uint64),
+        contexts=contexts,
+        context_actions=np.zeros((count, MAX_LEN), dtype=np.uint8),
+        context_ts=(contexts > 0) * START_TS,
+        items=rng.zipf(1.2, count) % items + 1,
+        weights=np.ones(count, dtype=np.float32),
+        ts=np.full(count, START_TS),
+    )
+
+
+def traffic(log: EventLog, users: int, items: int, count: int, rng: np.random.Generator) -> None:
+    pairs = zip(rng.integers(users, size=count).tolist(), (rng.zipf(1.2, count) % items + 1).tolist(), strict=True)
+    body = [(b"user-%d" % u, b'{"user":"user-%d","item":"i%d","ts":%d}' % (u, i, START_TS)) for u, i in pairs]
+    log.append([Message(topics.EVENTS, key, value, START_TS) for key, value in body])
+
+
+def loop(folder: Path, users: int, args: argparse.Namespace) -> None:
+    """Child process: work through some cuts, print the figures, die half way to the next one."""
+    set_threads(1)
+    config = settings(folder)
+    every, rng = config.engine.cut_every_steps, np.random.default_rng(args.seed + 1)
+    with open_log(config.log.url, config=config.log) as log:
+        worker = Worker(config, log, folder / "state")
+        worker.recover()
+        holds: list[float] = []
+        steps: dict[bool, list[float]] = {True: [], False: []}
+        since, worked = 0, 0.0  # steps and seconds since the last cut
+        while len(holds) < args.cuts or not (since >= every / 2 or worked >= config.engine.cut_redo_s / 2):
+            traffic(log, users, args.items, args.worker_step_events, rng)
+            beside = any(thread.name == "cut" for thread in threading.enumerate())
+            held, began = worker.cut_hold_ms, time.perf_counter()
+            worker.turn()
+            spent = time.perf_counter() - began
+            since, worked = since + 1, worked + spent
+            if worker.cut_hold_ms != held:
+                holds.append(worker.cut_hold_ms)
+                print(f"cut {len(holds)} after {since} steps held up for {holds[-1]:.1f} ms", file=sys.stderr)
+                since, worked = 0, 0.0
+            else:
+                steps[beside].append(spent)
+        figures = {
+            "cut_hold_ms": round(max(holds), 1),
+            "worker_step_ms": {"beside_a_cut": percentiles(steps[True]), "else": percentiles(steps[False])},
+        }
+        print(json.dumps(figures), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def restart(folder: Path, began: float) -> None:
+    """Child process: recover and recommend; `began` is when it was started, in seconds since the epoch."""
+    imported = time.time()
+    set_threads(1)
+    config = settings(folder)
+    with open_log(config.log.url, config=config.log) as log:
+        worker = Worker(config, log, folder / "state")
+        opened = time.time()
+        redone = worker.recover()
+        recovered = time.time()
+        before = worker.engine.counters["recommendations"]
+        while worker.engine.counters["recommendations"] == before:
+            worker.turn()
+        first = time.time()
+        worker.close()
+    marks = {"start_and_imports": imported - began, "cut_loaded": opened - imported, "redone": recovered - opened}
+    parts = {name: round(seconds, 2) for name, seconds in marks.items()}
+    print(json.dumps({"first_recommendation_seconds": round(first - began, 2), "steps_redone": redone, **parts}))
+
+
+def whole(folder: Path, users: int, args: argparse.Namespace) -> dict[str, Any]:
+    build(folder, users, args)
+    print(f"{users} users and {args.items} items in a cut", flush=True)
+    words = [sys.executable, "-m", "benchmarks.user_state", *sys.argv[1:], "--folder", str(folder), "--child"]
+    done = subprocess.run([*words, "loop"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != -signal.SIGKILL:
+        raise SystemExit(f"the worker ended with status {done.returncode}")
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    config = settings(folder)
+    with open_log(config.log.url, mode="producer", config=config.log) as log:
+        traffic(log, users, args.items, 100, np.random.default_rng(args.seed + 2))
+    began = time.time()
+    again = subprocess.run([*words, "restart", "--began", repr(began)], stdout=subprocess.PIPE, text=True, check=True)
+    figures |= json.loads(again.stdout.splitlines()[-1])
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--learned-events", type=int, default=50_000, help="taken by the learner before the worker")
+    parser.add_argument("--worker-step-events", type=int, default=64)
     parser.add_argument("--small-users", type=int, default=10_000)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--step-events", type=int, default=2000)
@@ -171,12 +321,22 @@ def main() -> None:
     parser.add_argument("--write-buffer-mb", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=None, help="where to write; a temporary folder by default")
+    parser.add_argument("--child", choices=["loop", "restart"], help=argparse.SUPPRESS)
+    parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child == "loop":
+        loop(args.folder, args.users, args)
+        return
+    if args.child == "restart":
+        restart(args.folder, args.began)
+        return
     report: dict[str, Any] = {}
     for name, users in (("small", args.small_users), ("large", args.users)):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             report[name] = measure(Path(folder), users, args)
     report["step_cost_ratio"] = round(report["large"]["step_ms"]["p50"] / report["small"]["step_ms"]["p50"], 2)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        report["worker"] = whole(Path(folder), args.users, args)
     report["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(report))
 

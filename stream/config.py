@@ -97,6 +97,14 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(ge=1, le=10**9, description="records from one publication of the intent catalogue to the next; records"),
     ] = 2000
     cut_every_steps: Annotated[int, Meta(ge=1, le=10**9, description="steps from one cut to the next; steps")] = 200
+    cut_redo_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3600,
+            description="a cut is also due when the steps since the last took so long: a restart redoes them; seconds",
+        ),
+    ] = 3.0
     keep_cuts: Annotated[int, Meta(ge=1, le=100, description="newest cuts kept; count")] = 3
     metrics_every_s: Annotated[
         float, Meta(gt=0, le=3600, description="from one message with the worker's figures to the next; seconds")

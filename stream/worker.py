@@ -47,6 +47,7 @@ _FRESHNESS_KEPT = 2_000  # newest steps over which the freshness percentiles are
 _RETRY_S = 0.5
 _PARTS = ("engine_ms", "commit_ms", "learn_ms", "step_ms")  # gauges: running means over steps
 _SMOOTHING = 0.05
+_WRITING_SHARE = 3  # a cut that took a second to write is not followed by the next within three seconds of work
 
 
 @dataclass(slots=True)
@@ -111,6 +112,8 @@ class Worker:
         self._lag_due = 0.0
         self._backlog = 0
         self._cutting: threading.Thread | None = None
+        self._since_cut_s = 0.0  # what a restart would take to redo
+        self._cut_write_s = 0.0
         self.cut_hold_ms = 0.0
         self.cuts_failed = 0
 
@@ -130,7 +133,9 @@ class Worker:
         for entry in read_entries(
             self._log, self._config.engine.worker, self.engine.step_number, self.engine.journal_hint
         ):
+            began = self._clock()
             self._redo(entry)
+            self._since_cut_s += self._clock() - began
             replayed += 1
             if self._on_status is not None and replayed % 20 == 0:
                 self._report()
@@ -206,6 +211,7 @@ class Worker:
         marks.append(self._clock())
         self.engine.learn(entry.learn_steps)
         marks.append(self._clock())
+        self._since_cut_s += marks[1] - marks[0] + marks[3] - marks[2]
         if entry.cut:
             self._begin_cut()
         self._note(result, batches, marks)
@@ -249,11 +255,14 @@ class Worker:
             step=result.step,
             ranges=result.ranges,
             learn_steps=self.engine.plan_learning(result.events, self._waiting()),
-            cut=result.step % engine.cut_every_steps == 0,
+            cut=result.step % engine.cut_every_steps == 0 or self._since_cut_s >= self._redo_limit_s(),
             messages=len(result.messages),
             checksum=result.checksum,
             notes=result.notes,
         )
+
+    def _redo_limit_s(self) -> float:
+        return max(self._config.engine.cut_redo_s, _WRITING_SHARE * self._cut_write_s)
 
     def _commit(self, result: StepResult, entry: JournalEntry) -> None:
         messages = [*result.messages, *self._metrics_messages(), entry_message(entry, result.event_ts)]
@@ -301,6 +310,7 @@ class Worker:
             self._cut_failed(exc)
             return
         self.cut_hold_ms = (self._clock() - began) * 1000
+        self._since_cut_s = 0.0
         self._cutting = threading.Thread(target=self._finish_cut, args=(pending,), name="cut")
         self._cutting.start()
 
@@ -312,8 +322,10 @@ class Worker:
             logger.warning("end of the journal: %s; the one noted last serves", exc)
 
     def _finish_cut(self, pending: PendingCut) -> None:
+        began = self._clock()
         try:
             logger.info("cut: %s", pending.finish())
+            self._cut_write_s = self._clock() - began
         except StateError as exc:
             self._cut_failed(exc)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from stream.worker import Worker
 from tests.unit.stream.streams import as_messages, events, small_config
 
 
-def open_filled(tmp_path: Path, count: int = 300, **engine: Any) -> tuple[Config, EventLog]:
+def open_filled(tmp_path: Path, records: int = 300, **engine: Any) -> tuple[Config, EventLog]:
     config = small_config(url=f"file://{tmp_path / 'log'}", **engine)
     log = open_log(config.log.url)
     log.create_topics(topics.topic_specs(config.log.partitions))
-    log.append(as_messages(events(count)))
+    log.append(as_messages(events(records)))
     return config, log
 
 
@@ -66,6 +67,28 @@ def test_a_worker_that_vanished_is_rebuilt_from_cut_and_journal(tmp_path: Path) 
         assert log.committed("worker-0") == {
             TopicPartition(topics.EVENTS, p): end for p, end in enumerate(log.end_offsets(topics.EVENTS))
         }
+
+
+def test_a_cut_is_due_when_a_restart_would_have_much_to_redo(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, max_step_events=16, cut_every_steps=10**6, cut_redo_s=7.0)
+    ticks = count()  # a second passes whenever the clock is looked at
+    with log:
+        worker = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
+        worker.recover()
+        while log.committed("worker-0") != {
+            TopicPartition(topics.EVENTS, p): end for p, end in enumerate(log.end_offsets(topics.EVENTS))
+        }:
+            worker.turn()
+            if worker._cutting is not None:
+                worker._cutting.join()
+        cut = [entry.step for entry in journal(log) if entry.cut]
+        assert 1 < len(cut) < worker.engine.step_number / 2
+        last = worker.engine.step_number
+        worker.close()
+        again = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
+        assert again.recover() == last - cut[-1]  # what was redone counts towards the next cut
+        assert again._since_cut_s >= last - cut[-1]
+        again.close()
 
 
 class Flaky:

@@ -6,8 +6,8 @@ The users' histories have a geometric length (mean 9, at most 50). A step is `--
 distinct users drawn at random, the worst case for every cache.
 
 Then a whole worker, default configuration, one thread, on a log of its own: `cut_hold_ms` is how long the loop stood
-for a cut, `worker_step_ms` its steps with and without a cut being written beside them. It dies of kill -9 half way to
-the next cut; `first_recommendation_seconds` is from the start of the next process, imports included, to its first new
+for a cut, `worker_step_ms` its steps with and without a cut being written beside them. It dies of kill -9 half way
+between two cuts; `first_recommendation_seconds` is from the start of the next process, imports included, to its first new
 recommendation, with its parts. The last line is JSON.
 """
 
@@ -247,7 +247,8 @@ def loop(folder: Path, users: int, args: argparse.Namespace) -> None:
         holds: list[float] = []
         steps: dict[bool, list[float]] = {True: [], False: []}
         since, worked = 0, 0.0  # steps and seconds since the last cut
-        while len(holds) < args.cuts or not (since >= every / 2 or worked >= config.engine.cut_redo_s / 2):
+        beside = False
+        while beside or len(holds) < args.cuts or not (since >= every / 2 or worked >= config.engine.cut_redo_s / 2):
             traffic(log, users, args.items, args.worker_step_events, rng)
             beside = any(thread.name == "cut" for thread in threading.enumerate())
             held, began = worker.cut_hold_ms, time.perf_counter()

@@ -14,7 +14,7 @@ from state.errors import (
 from state.histories import Appended, append
 from state.memory import MemoryUserStore
 from state.records import NO_INTENT, blank_users, user_dtype
-from state.store import UserStore
+from state.store import UserStore, remembered
 
 __all__ = [
     "Appended",
@@ -34,5 +34,6 @@ __all__ = [
     "UserStore",
     "append",
     "blank_users",
+    "remembered",
     "user_dtype",
 ]

@@ -303,9 +303,14 @@ def decode_found(codec: RecordCodec, found: Sequence[bytes | None]) -> NDArray[n
 
 def live_users(codec: RecordCodec, values: Sequence[bytes], now_ts: int, ttl_ms: int) -> NDArray[np.bool_]:
     """Which of the stored values are not forgotten at event time `now_ts`."""
+    return remembered(codec.last_ts(values), now_ts, ttl_ms)
+
+
+def remembered(last_ts: NDArray[np.int64], now_ts: int, ttl_ms: int) -> NDArray[np.bool_]:
+    """Which of the users who were last seen at these times are not forgotten at event time `now_ts`."""
     if not ttl_ms:
-        return np.ones(len(values), dtype=bool)
-    return codec.last_ts(values) >= now_ts - 2 * ttl_ms
+        return np.ones(len(last_ts), dtype=bool)
+    return last_ts >= now_ts - 2 * ttl_ms
 
 
 def digest_users(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from learner import Learner, strongest
+from learner import IntentView, Learner, strongest
 from state import UserStore
 from stream import outputs
 from stream.log.murmur2 import partitions_of
@@ -40,41 +42,61 @@ class Explanation:
 
 def answer(learner: Learner, store: UserStore, user: bytes, k: int) -> Answer:
     """Recommend to one user. An unknown one gets the popular items."""
-    records = store.read(int(partitions_of([user], store.partitions)[0]), [user])
-    histories, actions = np.ascontiguousarray(records["items"]), np.ascontiguousarray(records["actions"])
-    ranking = learner.recommend(histories, actions, np.ascontiguousarray(records["ts"]), k)
+    known = _look_up(learner, store, user)
+    return _answer(learner, user, known, k)
+
+
+def explanation(learner: Learner, store: UserStore, user: bytes, k: int) -> Explanation:
+    """Recommend to one user and say what decided it."""
+    known = _look_up(learner, store, user)
+    found = _answer(learner, user, known, k)
+    history, view = known.history, known.view
+    pull = learner.pull(history, known.actions, view.runner_up, view.nearest)
+    handles = strongest(history, pull, 5)[0]
+    pulls = [float(pull[0][np.flatnonzero(history[0] == handle)[-1]]) for handle in handles.tolist() if handle]
+    decided = list(zip(learner.item_ids(handles[handles != 0]), pulls, strict=True))
+    reasons = learner.reasons(history[0], known.actions[0], known.ts[0], learner.lookup(found.items))
+    return Explanation(
+        answer=found,
+        held=None if known.held < 0 else known.held,
+        held_for=known.held_for,
+        confidence=float(view.confidence[0]),
+        runner_up=None if view.runner_up[0] < 0 else int(view.runner_up[0]),
+        decided=[(item, value) for item, value in decided if item],
+        reasons=[[item for item in learner.item_ids(row) if item] for row in reasons],
+    )
+
+
+class _Known(NamedTuple):
+    """One user's record, and where they stand among the intents."""
+
+    history: NDArray[np.int64]
+    """(1, L) handles"""
+    actions: NDArray[np.uint8]
+    """(1, L)"""
+    ts: NDArray[np.int64]
+    """(1, L)"""
+    held: int
+    held_for: int
+    view: IntentView
+
+
+def _look_up(learner: Learner, store: UserStore, user: bytes) -> _Known:
+    record = store.read(int(partitions_of([user], store.partitions)[0]), [user])
+    history, actions, ts = (np.ascontiguousarray(record[name]) for name in ("items", "actions", "ts"))
+    view = learner.intents(history, actions)
+    return _Known(history, actions, ts, int(record["intent"][0]), int(record["intent_events"][0]), view)
+
+
+def _answer(learner: Learner, user: bytes, known: _Known, k: int) -> Answer:
+    ranking = learner.recommend(known.history, known.actions, known.ts, k)
     found = ranking.items[0] != 0
-    view = learner.intents(histories, actions)
     return Answer(
         user=user.decode(),
         items=learner.item_ids(ranking.items[0][found]),
         scores=ranking.scores[0][found].tolist(),
         source=outputs.SOURCES[int(ranking.source[0])],
         because=[item for item in learner.item_ids(ranking.because[0]) if item],
-        intent=None if view.nearest[0] < 0 else int(view.nearest[0]),
-        history=[item for item in learner.item_ids(histories[0]) if item],
-    )
-
-
-def explanation(learner: Learner, store: UserStore, user: bytes, k: int) -> Explanation:
-    """Recommend to one user and say what decided it."""
-    found = answer(learner, store, user, k)
-    record = store.read(int(partitions_of([user], store.partitions)[0]), [user])
-    history, actions = np.ascontiguousarray(record["items"]), np.ascontiguousarray(record["actions"])
-    view = learner.intents(history, actions)
-    handles = strongest(history, pull := learner.pull(history, actions, view.runner_up, view.nearest), 5)[0]
-    pulls = [float(pull[0][np.flatnonzero(history[0] == handle)[-1]]) for handle in handles.tolist() if handle]
-    decided = list(zip(learner.item_ids(handles[handles != 0]), pulls, strict=True))
-    reasons = learner.reasons(
-        history[0], actions[0], np.ascontiguousarray(record["ts"])[0], learner.lookup(found.items)
-    )
-    held = int(record["intent"][0])
-    return Explanation(
-        answer=found,
-        held=None if held < 0 else held,
-        held_for=int(record["intent_events"][0]),
-        confidence=float(view.confidence[0]),
-        runner_up=None if view.runner_up[0] < 0 else int(view.runner_up[0]),
-        decided=[(item, value) for item, value in decided if item],
-        reasons=[[item for item in learner.item_ids(row) if item] for row in reasons],
+        intent=None if known.view.nearest[0] < 0 else int(known.view.nearest[0]),
+        history=[item for item in learner.item_ids(known.history[0]) if item],
     )

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
 from learner.start import fingerprint, start_from
-from state import Cut, CutStore, PendingCut, UserStore, append
+from state import Cut, CutStore, PendingCut, UserStore, append, remembered
 from stream import outputs
 from stream.answers import Answer, Explanation, answer, explanation
 from stream.arrivals import Arrivals, gather, unique_users
@@ -530,10 +530,10 @@ class Engine:
             for p in np.unique(partitions).tolist()
         ]
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
-        ttl_ms = self.config.state.history_ttl_ms
-        if ttl_ms:  # forgotten, whether `sweep` has come by already or not
-            gone = np.flatnonzero((records["events"] > 0) & (records["last_ts"] < self.forget_ts - 2 * ttl_ms))
-            records[gone] = self._store.blank(len(gone))
+        # forgotten, whether `sweep` has come by already or not
+        alive = remembered(records["last_ts"], self.forget_ts, self.config.state.history_ttl_ms)
+        gone = np.flatnonzero((records["events"] > 0) & ~alive)
+        records[gone] = self._store.blank(len(gone))
         return records
 
     def _write(self, users: list[bytes], partitions: NDArray[np.int64], records: NDArray[Any]) -> None:

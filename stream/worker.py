@@ -255,14 +255,18 @@ class Worker:
             step=result.step,
             ranges=result.ranges,
             learn_steps=self.engine.plan_learning(result.events, self._waiting()),
-            cut=result.step % engine.cut_every_steps == 0 or self._since_cut_s >= self._redo_limit_s(),
+            cut=result.step % engine.cut_every_steps == 0 or self._much_to_redo(),
             messages=len(result.messages),
             checksum=result.checksum,
             notes=result.notes,
         )
 
-    def _redo_limit_s(self) -> float:
-        return max(self._config.engine.cut_redo_s, _WRITING_SHARE * self._cut_write_s)
+    def _much_to_redo(self) -> bool:
+        limit_s = max(self._config.engine.cut_redo_s, _WRITING_SHARE * self._cut_write_s)
+        return self._since_cut_s >= limit_s and not self._is_cutting()
+
+    def _is_cutting(self) -> bool:
+        return self._cutting is not None and self._cutting.is_alive()
 
     def _commit(self, result: StepResult, entry: JournalEntry) -> None:
         messages = [*result.messages, *self._metrics_messages(), entry_message(entry, result.event_ts)]
@@ -299,7 +303,7 @@ class Worker:
 
     def _begin_cut(self) -> None:
         """Begin a cut and let a thread finish it; passed over while the last one is still being written."""
-        if self._cutting is not None and self._cutting.is_alive():
+        if self._is_cutting():
             logger.warning("cut at step %d passed over: the last one is still being written", self.engine.step_number)
             return
         began = self._clock()

@@ -13,7 +13,7 @@ from learner.intents import IntentConfig
 from learner.memory import MemoryConfig
 from learner.ranking import MixConfig
 
-_MAX_CAPACITY = (1 << 24) - 1  # a ring entry of the memories has 24 bits for the row
+_MAX_CAPACITY = (1 << 24) - 1  # an entry of the memories has 24 bits for the row
 
 
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +88,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "memory.popularity": list(self.memory.popularity),
             "memory.neighbours": list(self.memory.neighbours),
             "mix.hidden": self.mix.hidden,
-            "memory.ring": self.memory.ring,
+            "memory.slots": self.memory.slots,
         }
 
 

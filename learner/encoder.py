@@ -139,8 +139,9 @@ class Layer(nn.Module):
         B, T, d = x.shape
         H = self.config.heads
         if last:
-            query = F.linear(x[:, -1:], self.qkv.weight[:d], self.qkv.bias[:d])  # (B, 1, d)
-            key, value = F.linear(x, self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=-1)  # (B, T, d) each
+            (of_query, of_rest), biases = self.qkv.weight.split((d, 2 * d)), self.qkv.bias.split((d, 2 * d))
+            query = F.linear(x[:, -1:], of_query, biases[0])  # (B, 1, d)
+            key, value = F.linear(x, of_rest, biases[1]).chunk(2, dim=-1)  # (B, T, d) each
             mask = mask[..., -1:, :]
         else:
             query, key, value = self.qkv(x).chunk(3, dim=-1)

@@ -1,7 +1,7 @@
 """What the stream remembers outside the weights: how popular items are lately, and what was taken next to what.
 
 Counts cost nothing to learn and are right at once, so on a stream they are strong. They are bounded: a few numbers and
-two rings of fixed size per table row.
+two lists of fixed size per table row.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-_TAG_BITS = 8  # a ring entry is row << 8 | generation & 255, so there are at most 2**24 rows
+_TAG_BITS = 8  # an entry is row << 8 | generation & 255, so there are at most 2**24 rows
 _TAG = (1 << _TAG_BITS) - 1
-_AGE_BITS = 12  # places in a ring, at most 4096
 _RESCALE_BITS = 200  # of float64's 1023: how far growing counts go before they are scaled back
 DIRECTIONS = 2  # followers and predecessors
 
@@ -33,9 +32,7 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         tuple[Annotated[float, Meta(ge=1)], Annotated[float, Meta(ge=1)]],
         Meta(description="short and long half-life of an item's decayed followers; followers of that item"),
     ] = (50.0, 1000.0)
-    ring: Annotated[
-        int, Meta(ge=1, le=4096, description="latest followers, and latest predecessors, kept per item; count")
-    ] = 512
+    slots: Annotated[int, Meta(ge=1, le=4096, description="followers, and predecessors, counted per item; count")] = 64
     written: Annotated[
         int, Meta(ge=1, le=50, description="newest items of a history that an event is a follower of; count")
     ] = 3
@@ -55,62 +52,73 @@ class Neighbours(NamedTuple):
     """(T,) 0 = came after the anchor, 1 = came before it"""
     rows: NDArray[np.int64]
     """(T,) table row of the neighbour"""
-    counts: NDArray[np.float64]
+    counts: NDArray[np.float32]
     """(2, T) decayed count at the short and the long half-life"""
 
 
-class _Rings:
-    """The latest neighbours of each row, newest over oldest."""
+class _Neighbours:
+    """Decayed counts of the neighbours of each row, in a fixed number of slots; who counts least makes room."""
 
-    def __init__(self, rows: int, size: int) -> None:
-        self.entries = np.zeros((rows, size), dtype=np.uint32)
-        self.written = np.zeros(rows, dtype=np.int64)  # ever, per ring
+    def __init__(self, config: MemoryConfig, rows: int) -> None:
+        self._fade = 0.5 ** (1 / np.array(config.neighbours))  # (2,) of a count, per neighbour that comes
+        self.entries = np.zeros((rows, config.slots), dtype=np.uint32)
+        self.counts = np.zeros((2, rows, config.slots), dtype=np.float32)
 
     def grow(self, rows: int) -> None:
-        used = np.flatnonzero(self.written)
+        used = np.flatnonzero(self.entries[:, 0])
         entries = np.zeros((rows, self.entries.shape[1]), dtype=np.uint32)
-        entries[used] = self.entries[used]  # zeros that nobody writes to take no memory
-        self.entries = entries
-        self.written = np.concatenate([self.written, np.zeros(rows - len(self.written), dtype=np.int64)])
+        counts = np.zeros((2, rows, self.entries.shape[1]), dtype=np.float32)
+        entries[used], counts[:, used] = self.entries[used], self.counts[:, used]  # untouched zeros take no memory
+        self.entries, self.counts = entries, counts
 
     def clear(self, rows: NDArray[np.int64]) -> None:
-        used = rows[self.written[rows] > 0]
+        used = rows[self.entries[rows, 0] > 0]
         self.entries[used] = 0
-        self.written[used] = 0
+        self.counts[:, used] = 0
 
-    def write(self, rows: NDArray[np.int64], entries: NDArray[np.uint32]) -> None:
-        """Append entries (z,) to the rings of `rows` (z,), in order."""
+    def add(self, rows: NDArray[np.int64], entries: NDArray[np.uint32], generations: NDArray[np.int64]) -> None:
+        """Count entries (z,) as neighbours of `rows` (z,), in order."""
         if not len(rows):
             return
         order = np.argsort(rows, kind="stable")
-        rows, entries = rows[order], entries[order]
-        first = _starts(rows)
-        counts = np.diff(np.append(first, len(rows)))
-        nth = np.arange(len(rows)) - np.repeat(first, counts)
-        # where more than a ring's worth comes at once, the later ones stand: numpy assigns repeated places in order
-        self.entries[rows, (self.written[rows] + nth) % self.entries.shape[1]] = entries
-        self.written[rows[first]] += counts
+        first = _starts(rows[order])
+        owners, lengths = rows[order][first], np.diff(np.append(first, len(rows)))
+        later = np.repeat(lengths + first, lengths) - 1 - np.arange(len(rows))  # neighbours of the same row after each
+        # one line per row and distinct neighbour
+        key = np.repeat(np.arange(len(owners)) << 32, lengths) | entries[order]
+        by_key = np.argsort(key, kind="stable")
+        start = _starts(key[by_key])
+        added = np.add.reduceat((self._fade[:, None] ** later)[:, by_key], start, axis=1)  # (2, p)
+        owner, entry = key[by_key][start] >> 32, key[by_key][start] & 0xFFFFFFFF
+        held = self.entries[owners]  # (U, S)
+        counts = self.counts[:, owners] * (self._fade[:, None] ** lengths)[:, :, None]  # (2, U, S)
+        counts *= _live(held, generations)
+        same = held[owner] == entry[:, None]  # (p, S)
+        known = same.any(axis=1)
+        place = same.argmax(axis=1)
+        counts[:, owner[known], place[known]] += added[:, known]
+        new = np.flatnonzero(~known)
+        new = new[np.lexsort((-added[1, new], owner[new]))]
+        if len(new):  # they take the places of those who count least
+            first = _starts(owner[new])
+            lengths = np.diff(np.append(first, len(new)))
+            nth = np.arange(len(new)) - np.repeat(first, lengths)
+            least = np.argsort(counts[1, owner[new][first]], axis=1, kind="stable")  # (a, S)
+            asking = np.repeat(np.arange(len(first)), lengths)
+            fits = nth < held.shape[1]
+            new, place = new[fits], least[asking[fits], nth[fits]]
+            held[owner[new], place] = entry[new]
+            counts[:, owner[new], place] = added[:, new]
+        self.entries[owners], self.counts[:, owners] = held, counts
 
     def read(
-        self, rows: NDArray[np.int64], generations: NDArray[np.int64], weights: NDArray[np.float64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Distinct neighbours of each of `rows` (U,): ends of the lists (U,), their rows (z,), their counts (2, z)."""
-        written, size = self.written[rows], self.entries.shape[1]
-        width = int(min(written.max(initial=0), size))
-        age = (written[:, None] - 1 - np.arange(width)) % size  # (U, width) of each place in use
-        entries = self.entries[rows, :width].astype(np.int64)
-        neighbours = entries >> _TAG_BITS
-        live = (age < written[:, None]) & (generations[neighbours] & _TAG == entries & _TAG) & (neighbours > 0)
-        ring, place = np.nonzero(live)
-        key = ring << 44 | neighbours[ring, place] << _AGE_BITS | age[ring, place]
-        key.sort()
-        pair = key >> _AGE_BITS
-        first = _starts(pair)
-        counts = (
-            np.add.reduceat(weights[:, key & (1 << _AGE_BITS) - 1], first, axis=1) if len(first) else weights[:, :0]
-        )
-        ends = np.searchsorted(pair[first] >> 32, np.arange(len(rows)), side="right")
-        return ends, pair[first] & 0xFFFFFFFF, counts
+        self, rows: NDArray[np.int64], generations: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Neighbours of each of `rows` (U,): how many (U,), their rows (z,), their counts (2, z)."""
+        entries = self.entries[rows]
+        live = _live(entries, generations)
+        counts = self.counts[:, rows][:, live]
+        return live.sum(axis=1), (entries[live] >> _TAG_BITS).astype(np.int64), counts
 
 
 class Memories:
@@ -134,8 +142,7 @@ class Memories:
         self._seen = np.zeros(rows, dtype=np.int64)  # events per row, dislikes included
         self._first = np.zeros(rows, dtype=np.int64)  # event at which the row's item came
         self._last = np.zeros(rows, dtype=np.int64)  # event at which it was taken last
-        self._rings = tuple(_Rings(rows, config.ring) for _ in range(DIRECTIONS))
-        self._age_weights = 2.0 ** (-np.arange(config.ring) / np.array(config.neighbours)[:, None])  # (2, ring)
+        self._sides = tuple(_Neighbours(config, rows) for _ in range(DIRECTIONS))
 
     @property
     def rows(self) -> int:
@@ -155,17 +162,17 @@ class Memories:
         self._seen, self._first, self._last = (
             np.concatenate([old, blank]) for old in (self._seen, self._first, self._last)
         )
-        for rings in self._rings:
-            rings.grow(rows)
+        for side in self._sides:
+            side.grow(rows)
 
     def clear(self, rows: NDArray[np.int64]) -> None:
-        """Forget what is known of rows that now belong to another item; others' rings tell it by the generation."""
+        """Forget what is known of rows that now belong to another item; others' lists tell it by the generation."""
         self._popularity[:, rows] = 0
         self._seen[rows] = 0
         self._first[rows] = self._events
         self._last[rows] = self._events
-        for rings in self._rings:
-            rings.clear(rows)
+        for side in self._sides:
+            side.clear(rows)
 
     def update(
         self,
@@ -199,8 +206,8 @@ class Memories:
         near = anchors[:, : self.config.written][:, ::-1]  # oldest first, so that the newest is written last
         event, place = np.nonzero((near > 0) & (near != rows[:, None]))
         before, after = near[event, place], rows[event]
-        self._rings[0].write(before, _entries(after, generations))
-        self._rings[1].write(after, _entries(before, generations))
+        self._sides[0].add(before, _entries(after, generations), generations)
+        self._sides[1].add(after, _entries(before, generations), generations)
 
     def _count(self, rows: NDArray[np.int64]) -> None:
         age = (self._events + 1 - self._origin) + np.arange(len(rows))
@@ -254,10 +261,10 @@ class Memories:
         distinct, place = np.unique(anchors, return_inverse=True)
         place = np.where(anchors > 0, place.reshape(B, A), -1).ravel()
         parts = []
-        for direction, rings in enumerate(self._rings):
-            ends, rows, counts = rings.read(distinct, generations, self._age_weights)
-            starts = np.append(0, ends)[:-1]
-            lengths = np.where(place >= 0, (ends - starts)[place], 0)  # (B * A,) lines of each anchor
+        for direction, side in enumerate(self._sides):
+            held, rows, counts = side.read(distinct, generations)
+            starts = np.cumsum(held) - held
+            lengths = np.where(place >= 0, held[place], 0)  # (B * A,) lines of each anchor
             total = int(lengths.sum())
             source = np.arange(total) + np.repeat(starts[place] - (np.cumsum(lengths) - lengths), lengths)
             anchor = np.repeat(np.arange(B * A), lengths)
@@ -274,9 +281,9 @@ class Memories:
             "first": self._first[:size],
             "last": self._last[:size],
         }
-        for direction, rings in enumerate(self._rings):
-            arrays[f"ring.{direction}"] = rings.entries[:size]
-            arrays[f"written.{direction}"] = rings.written[:size]
+        for direction, side in enumerate(self._sides):
+            arrays[f"neighbours.{direction}"] = side.entries[:size]
+            arrays[f"counts.{direction}"] = side.counts[:, :size]
         return arrays
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
@@ -286,14 +293,19 @@ class Memories:
         self._popularity[:, :size] = arrays["popularity"]
         self._totals = arrays["totals"].copy()
         self._seen[:size], self._first[:size], self._last[:size] = arrays["seen"], arrays["first"], arrays["last"]
-        for direction, rings in enumerate(self._rings):
-            rings.entries[:size] = arrays[f"ring.{direction}"]
-            rings.written[:size] = arrays[f"written.{direction}"]
+        for direction, side in enumerate(self._sides):
+            side.entries[:size] = arrays[f"neighbours.{direction}"]
+            side.counts[:, :size] = arrays[f"counts.{direction}"]
 
 
 def _starts(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where runs of equal values begin."""
     return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+
+
+def _live(entries: NDArray[np.uint32], generations: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which entries name an item that is still the one in its row."""
+    return np.asarray((generations[entries >> _TAG_BITS] & _TAG == entries & _TAG) & (entries > _TAG))
 
 
 def _entries(rows: NDArray[np.int64], generations: NDArray[np.int64]) -> NDArray[np.uint32]:

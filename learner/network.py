@@ -17,7 +17,7 @@ from learner.intents import IntentCenters
 from learner.model import ELCRec
 from learner.optim import DenseAdam, RowAdam
 
-_BUCKETS = (4, 12)  # histories are encoded in groups up to these lengths, then the rest: most are short
+_BUCKETS = (6,)  # histories are encoded in groups up to these lengths, then the rest: most are short
 _FIRST_ROWS = 1024
 
 
@@ -194,15 +194,15 @@ class Network:
         parameters = self._dense.parameters
         gradients = torch.autograd.grad(loss, [vectors, *parameters], allow_unused=True)
         rows_gradient = gradients[0]
-        dense = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients[1:], strict=True)]
+        dense = self._dense.gradient(gradients[1:])
         value = float(next_item.detach())
-        norm = float(torch.stack([g.square().sum() for g in (rows_gradient, *dense)]).sum().sqrt())
+        dense_norm = float(dense.norm())
+        norm = float(np.hypot(dense_norm, float(rows_gradient.norm())))
         if not (np.isfinite(value) and value <= config.max_loss and np.isfinite(norm) and norm <= config.max_gradient):
             self.refused.append(Refused(self.steps, value, norm, contexts, items))
             return StepOutcome(value, False, len(items))
-        dense_norm = float(torch.stack([g.square().sum() for g in dense]).sum().sqrt())
         if dense_norm > config.clip_gradient:
-            torch._foreach_mul_(dense, config.clip_gradient / dense_norm)
+            dense *= config.clip_gradient / dense_norm
         self._dense.step(dense, config.learning_rate * rate)
         rows_gradient[0] = 0
         self._rows.step(self.table, touched, rows_gradient, config.item_learning_rate * rate)

@@ -28,6 +28,8 @@ _GROUP_OF: Final = np.array([0, 1, 1, 2])  # anchors are told apart as: the newe
 _GROUPS: Final = 3
 _LENGTHS: Final = np.array([1, 2, 3, 5, 9, 20])  # history lengths at which a user counts as another kind
 _LINE_BITS: Final = 24  # lines of a batch before those about the same candidate are put together
+_CHANNEL_BITS: Final = 3
+_NO_CHANNEL: Final = (1 << _CHANNEL_BITS) - 1  # a line that says nothing but that the row is a candidate
 _STANDARDISE: Final = 200  # updates over which the scale of the inputs is measured, then it stays
 
 
@@ -44,10 +46,10 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     linear_learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the linear part; Adam")] = 0.01
     hidden: Annotated[int, Meta(ge=1, le=1024, description="size of the two-layer part; numbers")] = 32
     chunk: Annotated[
-        int, Meta(ge=1, le=65_536, description="events between two updates of memories and mixing weights; count")
+        int, Meta(ge=1, le=256, description="events between two updates of memories and mixing weights; count")
     ] = 64
-    popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 100
-    network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 50
+    popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 40
+    network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 25
     smoothing: Annotated[
         float, Meta(gt=0, le=1e6, description="neighbours are filled up with popularity as if this many; neighbours")
     ] = 10.0
@@ -83,7 +85,9 @@ class Candidates(NamedTuple):
     """(Z, f + u) of the candidate, then of its user; stored by column"""
     neighbours: Neighbours
     lines: NDArray[np.int64]
-    """(T,) which candidate each line of `neighbours` is about, -1 = none"""
+    """(t,) lines of `neighbours` that are about a candidate"""
+    about: NDArray[np.int64]
+    """(t,) which candidate, rising"""
 
 
 class Ranker:
@@ -118,6 +122,7 @@ class Ranker:
             weight.requires_grad_()
         self._mean, self._variance = torch.zeros(inputs), torch.ones(inputs)
         self._measured = 0
+        self._share = (1.0 / np.arange(1, memory.read + 1)).astype(np.float32)  # of an anchor, the newest first
         self._adams = (DenseAdam([self._linear]), DenseAdam(self._deep))
 
     # -- candidates -------------------------------------------------------------------------------------------------
@@ -129,67 +134,79 @@ class Ranker:
         B, rows = len(asked.lengths), memories.rows
         anchors = asked.anchors if self.config.parts != "network" else np.zeros_like(asked.anchors)
         near = memories.neighbours(anchors, generations)
-        keys = [near.users * rows + near.rows, (np.arange(B)[:, None] * rows + popular).ravel()]
+        group = _GROUP_OF[np.minimum(near.anchors, len(_GROUP_OF) - 1)]
+        channel = near.directions * _GROUPS + group
+        keys = [
+            near.users * rows + near.rows << _CHANNEL_BITS | channel,
+            (np.arange(B)[:, None] * rows + popular << _CHANNEL_BITS | _NO_CHANNEL).ravel(),
+        ]
         if asked.network is not None and self.config.network and self.config.parts != "memories":
             best = asked.network.topk(min(self.config.network, asked.network.shape[1]), dim=1).indices.numpy()
             best = np.where(memories.seen[best] > 0, best, 0)
-            keys.append((np.arange(B)[:, None] * rows + best).ravel())
+            keys.append((np.arange(B)[:, None] * rows + best << _CHANNEL_BITS | _NO_CHANNEL).ravel())
         key = np.concatenate(keys)
-        line = np.sort(key << _LINE_BITS | np.arange(len(key)))  # sorting numbers is far cheaper than sorting places
-        key, line = line >> _LINE_BITS, line & (1 << _LINE_BITS) - 1
-        first = np.concatenate([[True], key[1:] != key[:-1]])[: len(key)]
-        which = np.cumsum(first) - 1
-        distinct = key[first]
+        # sorting numbers is far cheaper than sorting places, so each carries its place
+        order = np.sort(key << _LINE_BITS | np.arange(len(key)))
+        line, cell = order & (1 << _LINE_BITS) - 1, order >> _LINE_BITS
+        pair = cell >> _CHANNEL_BITS
+        first = np.concatenate([[True], pair[1:] != pair[:-1]])[: len(pair)]
+        distinct = pair[first]
         allowed = distinct % rows > 0
         taken = (np.arange(B)[:, None] * rows + asked.excluded).ravel()
         place = np.minimum(np.searchsorted(distinct, taken), max(len(distinct) - 1, 0))
         if len(distinct):
             allowed[place[distinct[place] == taken]] = False
         number = np.where(allowed, np.cumsum(allowed) - 1, -1)  # of the candidates that remain
-        about = np.empty(len(line), dtype=np.int64)
-        about[line] = number[which]
+        about = number[np.cumsum(first) - 1]
+        says = np.flatnonzero((cell & _NO_CHANNEL != _NO_CHANNEL) & (about >= 0))
+        line, cell, about = line[says], cell[says], about[says]
         distinct = distinct[allowed]
         users, found = distinct // rows, distinct % rows
-        lines = about[: len(near.users)]
-        features = self._describe(memories, asked, near, lines, users, found)
-        return Candidates(users, found, features, near, lines)
+        features = self._describe(memories, asked, near, line, cell, about, users, found)
+        return Candidates(users, found, features, near, line, about)
 
     def _describe(
         self,
         memories: Memories,
         asked: Asked,
         near: Neighbours,
-        lines: NDArray[np.int64],
+        line: NDArray[np.int64],
+        cell: NDArray[np.int64],
+        about: NDArray[np.int64],
         users: NDArray[np.int64],
         rows: NDArray[np.int64],
     ) -> Tensor:
-        Z, C = len(rows), self._channels // 2
-        popularity = memories.log_popularity(rows)  # (H, Z)
-        seen = memories.seen[rows].astype(np.float32)
-        H, f = self._H, self._candidate_inputs
+        """Features of candidates `rows` (Z,) of `users` (Z,).
+
+        `line` (t,) of `near` is about candidate `about` (t,); those of the same `cell` (t,) add up.
+        """
+        C, H, f = self._channels // 2, self._H, self._candidate_inputs
         # by input and not by candidate: every line below writes one stretch of memory
-        out = np.zeros((f + len(_LENGTHS) + 3, Z), dtype=np.float32)
-        out[:H] = popularity + 8
-        out[H] = np.log(seen + 1)
-        out[H + 1 : H + 3] = np.log(memories.ages(rows).astype(np.float32) + 1) / 3
-        group = _GROUP_OF[np.minimum(near.anchors, len(_GROUP_OF) - 1)]
-        of = lines >= 0
-        place = (near.directions * _GROUPS + group)[of] * Z + lines[of]
-        share = 1.0 / (1 + near.anchors[of])
-        fill = self.config.smoothing * np.exp(popularity[self._reference])  # (Z,)
-        cells = np.flatnonzero(np.bincount(place, minlength=C * Z))  # a few of them: most candidates are nobody's
-        channel, about = cells // Z, cells % Z
-        for half, count in enumerate(near.counts):
-            counts = np.bincount(place, share * count[of], minlength=C * Z)[cells].astype(np.float32)
-            out[H + 3 + _PLACE[half * C + channel], about] = np.log(counts / fill[about] + 1)
-            out[H + 3 + 2 * C + half * C + channel, about] = np.log(counts + 1)
+        out = np.zeros((f + len(_LENGTHS) + 3, len(rows)), dtype=np.float32)
+        # of many users: what is said of an item is worked out once, not for each of them
+        asked_rows, at = (np.arange(memories.rows), rows) if len(rows) > memories.rows else (rows, np.arange(len(rows)))
+        popularity = memories.log_popularity(asked_rows)  # (H, m)
+        seen = memories.seen[asked_rows].astype(np.float32)
+        items = np.concatenate([popularity + 8, np.log(seen + 1)[None], np.log(memories.ages(asked_rows) + 1) / 3])
+        np.take(items.astype(np.float32, copy=False), at, axis=1, out=out[: H + 3], mode="clip")
+        if len(line):
+            start = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
+            counts = np.add.reduceat(
+                near.counts[:, line] * self._share[near.anchors[line]], start, axis=1
+            )  # (2, cells)
+            channel, about = cell[start] & _NO_CHANNEL, about[start]
+            fill = (self.config.smoothing * np.exp(popularity[self._reference]))[at[about]]
+            for half, count in enumerate(counts):
+                # numpy's log is vectorised, its log1p is not
+                out[H + 3 + _PLACE[half * C + channel], about] = np.log(count / fill + 1)
+                out[H + 3 + 2 * C + half * C + channel, about] = np.log(count + 1)
         if asked.network is not None and self.config.parts != "memories":
             said = asked.network.numpy()[users, rows]
-            trust = seen / (seen + np.float32(self.config.trust_events))
+            trust = (seen / (seen + np.float32(self.config.trust_events)))[at]
             out[f - 3] = trust * (said + 8)
-            out[f - 2] = trust * (said - popularity[self._reference])
+            out[f - 2] = trust * (said - out[self._reference] + 8)
             out[f - 1] = said + 8
-        out[f:] = np.ascontiguousarray(self._of_users(asked, near).T)[:, users]
+        np.take(np.ascontiguousarray(self._of_users(asked, near).T), users, axis=1, out=out[f:], mode="clip")
         if self.config.parts == "network":
             out[: f - 3] = 0
         return torch.from_numpy(out).T
@@ -229,26 +246,37 @@ class Ranker:
         B, Z = len(targets), len(candidates.rows)
         if Z == 0:
             return np.full(B, UNRANKED), float("nan")
-        self._measure(candidates.features)
         scores = self.scores(candidates)
+        plain = scores.detach().numpy()
         place, among = _find(candidates, targets)
         among &= known
-        users = torch.from_numpy(candidates.users)
-        plain = scores.detach()
-        chosen = torch.from_numpy(place)
-        above = torch.from_numpy(np.bincount(users[plain > plain[chosen][users]].numpy(), minlength=B))
-        ranks = np.where(among, above.numpy(), UNRANKED)
+        counts = np.bincount(candidates.users, minlength=B)
+        start = (np.cumsum(counts) - counts)[counts > 0]
+        width = counts[counts > 0]
+        own = plain[place]  # (B,) score of the target, of another item where that is no candidate
+        above = np.zeros(B, dtype=np.int64)
+        above[counts > 0] = np.add.reduceat(plain > np.repeat(own, counts), start, dtype=np.int64)
+        ranks = np.where(among, above, UNRANKED)
+        self._measure(candidates.features)  # after the ranks, which are those of the lists as shown
         if not among.any():
             return ranks, float("nan")
-        top = torch.full((B,), -torch.inf).scatter_reduce_(0, users, plain, "amax")
-        total = torch.zeros(B).index_add(0, users, torch.exp(scores - top[users]))
-        losses = top + torch.log(total) - scores[chosen]
-        loss = losses[torch.from_numpy(among)].mean()
-        gradients = torch.autograd.grad(loss, [self._linear, *self._deep])
-        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
-            self._adams[0].step(gradients[:1], self.config.linear_learning_rate)
-            self._adams[1].step(gradients[1:], self.config.learning_rate)
-        return ranks, float(loss.detach())
+        top = np.maximum.reduceat(plain, start)
+        share = np.exp(plain - np.repeat(top, width))
+        total = np.add.reduceat(share, start)
+        share /= np.repeat(total, width)  # softmax over each user's candidates
+        losses = np.zeros(B)
+        losses[counts > 0] = top + np.log(total)
+        loss = float((losses - own)[among].mean())
+        # the derivative of the mean cross-entropy: (share - 1 for the target) / users learned from
+        share[place[among]] -= 1
+        share *= (among / among.sum()).astype(np.float32).repeat(counts)
+        weights = [self._linear, *self._deep]
+        gradients = torch.autograd.grad(scores, weights, torch.from_numpy(share))
+        linear, deep = self._adams[0].gradient(gradients[:1]), self._adams[1].gradient(gradients[1:])
+        if bool(torch.isfinite(linear).all()) and bool(torch.isfinite(deep).all()):
+            self._adams[0].step(linear, self.config.linear_learning_rate)
+            self._adams[1].step(deep, self.config.learning_rate)
+        return ranks, loss
 
     def best(
         self, candidates: Candidates, cold: NDArray[np.bool_], k: int
@@ -282,9 +310,9 @@ class Ranker:
     ) -> NDArray[np.int64]:
         """Rows of the newest items whose neighbours filled the lists `best` (B, k), strongest first, (B, count)."""
         near = candidates.neighbours
-        listed = np.zeros(len(candidates.rows) + 1, dtype=bool)
+        listed = np.zeros(len(candidates.rows), dtype=bool)
         listed[best[best >= 0]] = True
-        of = listed[candidates.lines]  # the extra place at the end answers for -1
+        of = candidates.lines[listed[candidates.about]]
         B, A = anchors.shape
         weight = near.counts[:, of].sum(axis=0) / (1 + near.anchors[of])
         given = np.bincount(near.users[of] * A + near.anchors[of], weight, minlength=B * A).reshape(B, A)
@@ -295,8 +323,8 @@ class Ranker:
     def _measure(self, features: Tensor) -> None:
         if self._measured < _STANDARDISE and len(features) > 1:
             self._measured += 1
-            self._mean += (features.mean(0) - self._mean) / self._measured
-            self._variance += (features.var(0) - self._variance) / self._measured
+            self._mean = torch.lerp(self._mean, features.mean(0), 1 / self._measured)
+            self._variance = torch.lerp(self._variance, features.var(0), 1 / self._measured)
 
     def describe(self) -> dict[str, float]:
         """Some of the linear weights by name."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from learner.memory import Memories, MemoryConfig
 
 ROWS = 12
-CONFIG = MemoryConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), ring=6, written=2, read=3)
+CONFIG = MemoryConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3)
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, ROWS - 1), st.booleans()), max_size=60)
 NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
 
@@ -28,8 +28,8 @@ class Naive:
         self.counted.append(row)
         for anchor in anchors[: CONFIG.written][::-1]:
             if anchor and anchor != row:
-                self.followers[anchor] = (self.followers[anchor] + [row])[-CONFIG.ring :]
-                self.predecessors[row] = (self.predecessors[row] + [anchor])[-CONFIG.ring :]
+                self.followers[anchor] = self.followers[anchor] + [row]
+                self.predecessors[row] = self.predecessors[row] + [anchor]
 
     def share(self, row: int, half_life: float) -> float:
         weights = 0.5 ** (np.arange(len(self.counted))[::-1] / half_life)
@@ -40,9 +40,9 @@ class Naive:
         found = {}
         for place, anchor in enumerate(anchors[: CONFIG.read]):
             for direction, lists in enumerate((self.followers, self.predecessors)):
-                ring = lists[anchor] if anchor else []
-                for row in set(ring):
-                    ages = [age for age, other in enumerate(ring[::-1]) if other == row]
+                near = lists[anchor] if anchor else []
+                for row in set(near):
+                    ages = [age for age, other in enumerate(near[::-1]) if other == row]
                     found[place, direction, row] = [sum(0.5 ** (a / h) for a in ages) for h in CONFIG.neighbours]
         return found
 
@@ -81,7 +81,7 @@ def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: in
     for user, expected in enumerate(map(naive.neighbours, asked)):
         assert lines[user].keys() == expected.keys()
         for key3, values in expected.items():
-            assert lines[user][key3] == pytest.approx(values)
+            assert lines[user][key3] == pytest.approx(values, rel=1e-5)
     popular = set(memories.popular(ROWS, 6).tolist())
     assert set(row for row in range(1, ROWS) if row in naive.counted[-1:]) <= popular
     assert popular <= set(naive.counted)
@@ -101,6 +101,38 @@ def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
     assert memories.neighbours(np.array([[2]]), generations).rows.tolist() == []
     assert memories.seen[2] == 0
     assert 2 not in memories.popular(ROWS, 10).tolist()
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, ROWS - 1)), min_size=1, max_size=60), st.integers(1, 7))
+def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
+    slots = 3
+    memories = Memories(MemoryConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, written=1), ROWS)
+    held: dict[int, dict[int, float]] = {1: {}, 2: {}, 3: {}}
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        anchors, rows = (np.array(column) for column in zip(*part, strict=True))
+        memories.update(anchors[:, None], rows, NO_RECYCLING, np.ones(len(part), dtype=bool))
+        for anchor, counts in held.items():
+            came: dict[int, float] = {}
+            for row in [row for other, row in part if other == anchor]:
+                for known in (counts, came):
+                    for one in known:
+                        known[one] *= 0.5 ** (1 / 9.0)
+                known = counts if row in counts else came
+                known[row] = known.get(row, 0.0) + 1
+            room = slots - len(counts)
+            stay = sorted(counts, key=lambda row: -counts[row])  # newcomers go before those who count least
+            came = dict(sorted(came.items(), key=lambda one: -one[1])[:slots])
+            counts = {row: counts[row] for row in stay[: len(counts) - max(0, len(came) - room)]} | came
+            held[anchor] = counts
+        near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
+        follow = near.directions == 0
+        for user, anchor in enumerate(held):
+            mine = follow & (near.users == user)
+            got = dict(zip(near.rows[mine].tolist(), near.counts[1, mine].tolist(), strict=True))
+            assert len(got) == len(held[anchor]) <= slots
+            assert sorted(got.values()) == pytest.approx(sorted(held[anchor].values()), rel=1e-5)
 
 
 def test_popularity_survives_its_own_rescaling() -> None:

@@ -36,7 +36,7 @@ CONFIG = LearnerConfig(
     negatives=32,
     encoder=EncoderConfig(hidden=8, dropout=0.1, attention_dropout=0.1),
     intents=IntentConfig(count=4, queue=32),
-    memory=MemoryConfig(ring=16),
+    memory=MemoryConfig(slots=16),
 )
 TINY = msgspec.structs.replace(CONFIG, capacity=20)  # rows are given away all the time
 
@@ -152,7 +152,7 @@ def test_it_learns_the_order_of_the_stream() -> None:
 
 
 def test_ranks_are_those_of_the_list_that_would_be_shown() -> None:
-    config = msgspec.structs.replace(CONFIG, mix=msgspec.structs.replace(CONFIG.mix, chunk=1000))
+    config = msgspec.structs.replace(CONFIG, mix=msgspec.structs.replace(CONFIG.mix, chunk=256, popular=200))
     learner = make(config)
     stream = Stream(learner)
     run(learner, stream, 6)

@@ -51,9 +51,11 @@ def test_candidates_are_neighbours_popular_ones_and_the_networks_best() -> None:
         best = [row for row in users.network[user].topk(2).indices.tolist() if memories.seen[row]]
         expected = (popular | set(best) | set(near.rows[near.users == user].tolist())) - set(history) - {0}
         assert found.rows[found.users == user].tolist() == sorted(expected)
-    lines = found.lines >= 0
-    assert (found.rows[found.lines[lines]] == near.rows[lines]).all()
-    assert (found.users[found.lines[lines]] == near.users[lines]).all()
+    assert (found.rows[found.about] == near.rows[found.lines]).all()
+    assert (found.users[found.about] == near.users[found.lines]).all()
+    mine = {(user, row) for user, row in zip(found.users.tolist(), found.rows.tolist(), strict=True)}
+    said = sum((user, row) in mine for user, row in zip(near.users.tolist(), near.rows.tolist(), strict=True))
+    assert len(set(found.lines.tolist())) == len(found.lines) == said
     assert bool(torch.isfinite(found.features).all())
 
 

@@ -7,8 +7,8 @@ distinct users drawn at random, the worst case for every cache.
 
 Then a whole worker, default configuration, one thread, on a log of its own: `cut_hold_ms` is how long the loop stood
 for a cut, `worker_step_ms` its steps with and without a cut being written beside them. It dies of kill -9 half way
-between two cuts; `first_recommendation_seconds` is from the start of the next process, imports included, to its first new
-recommendation, with its parts. The last line is JSON.
+between two cuts; `first_recommendation_seconds` is from the start of the next process, imports included, to its first
+new recommendation, with its parts. The last line is JSON.
 """
 
 from __future__ import annotations

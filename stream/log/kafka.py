@@ -458,9 +458,12 @@ class KafkaLog:
         buffers = self._poller.buffers(positions, keep_others=False)
         while True:
             ready = sum(map(len, buffers.values()))
-            if ready < max_records:
+            moved = True
+            # What has come already is taken together: under backlog, few large steps cost less than many small ones.
+            while moved and ready < max_records:
                 left = 0.0 if ready else max(0.0, deadline - time.monotonic())
-                self._poller.fill(1000 * left)
+                moved = self._poller.fill(1000 * left)
+                ready = sum(map(len, buffers.values()))
             batches = self._dealt(buffers, max_records)
             if batches or time.monotonic() >= deadline:
                 return batches

@@ -12,8 +12,11 @@ import kafka.errors as errors
 from stream.log.base import Headers, OffsetOutOfRange, RecordBatch, TopicPartition
 from stream.log.kafkaclient import connect, explained, translated
 
-_BUFFERED: Final = 8_000  # records read ahead per partition before it is paused
-_FETCH_RECORDS: Final = 4_000
+_BUFFERED: Final = 8_000  # records read ahead per partition before it is paused; one fetch may come on top
+_FETCH_BYTES: Final = 256 * 1024  # of a partition in one fetch: what one poll takes over at once stays small
+# All that a fetch brought is taken over. kafka-python 3.0.12 parks the rest of a half-taken fetch when its partition is
+# paused, and never looks at it again when every partition with records is parked so: the consumer stands still.
+_ALL: Final = 2**31 - 1
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class Fetcher:
                 auto_offset_reset="none",
                 isolation_level="read_committed",
                 fetch_max_wait_ms=min(500, options["request_timeout_ms"] - 1),
+                max_partition_fetch_bytes=_FETCH_BYTES,
                 metrics_enabled=False,
                 **options,
             )
@@ -118,7 +122,7 @@ class Fetcher:
         if len(self._paused) == len(self._buffers):
             return False
         try:
-            found = self._consumer.poll(timeout_ms=max(0, int(timeout_ms)), max_records=_FETCH_RECORDS)
+            found = self._consumer.poll(timeout_ms=max(0, int(timeout_ms)), max_records=_ALL)
         except errors.OffsetOutOfRangeError as exc:
             offsets = {TopicPartition(tp.topic, tp.partition): offset for tp, offset in exc.args[0].items()}
             for tp in offsets:

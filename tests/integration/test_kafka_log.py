@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from stream.log import open_log
+from stream.log.base import Message, TopicPartition, TopicSpec
 from tests.contracts.log_checks import LOG_CHECKS, LogCase
 
 pytestmark = pytest.mark.integration
@@ -16,3 +17,25 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("check", LOG_CHECKS, ids=lambda c: c.__name__)
 def test_kafka(check: Callable[[LogCase], None], kafka_url: str) -> None:
     check(LogCase(lambda mode: open_log(kafka_url, mode=mode), uuid.uuid4().hex[:12]))
+
+
+@pytest.mark.parametrize("most", [700, 20_000])
+def test_a_long_backlog_is_read_to_its_end(most: int, kafka_url: str) -> None:
+    """Partitions of unlike length: each is paused and resumed while the others are read."""
+    topic, lengths = f"long-{uuid.uuid4().hex[:12]}", [30_000, 9_000, 1_000]
+    with open_log(kafka_url) as log:
+        log.create_topics([TopicSpec(topic, len(lengths))])
+        for partition, length in enumerate(lengths):
+            log.append([Message(topic, b"%d" % i, b"x" * 60, 0, partition=partition) for i in range(length)])
+        positions = {TopicPartition(topic, partition): 0 for partition in range(len(lengths))}
+        found: list[list[bytes | None]] = [[] for _ in lengths]
+        silent = 0
+        while silent < 20:
+            batches = log.poll(positions, most, 200)
+            silent = 0 if any(len(batch) for batch in batches) else silent + 1
+            for batch in batches:
+                found[batch.partition] += batch.keys
+                positions[TopicPartition(topic, batch.partition)] = batch.next_offset
+            if [len(keys) for keys in found] == lengths:
+                break
+        assert [keys == [b"%d" % i for i in range(n)] for keys, n in zip(found, lengths, strict=True)] == [True] * 3

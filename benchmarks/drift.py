@@ -27,7 +27,7 @@ from stream.config import Config
 from stream.sources.simulate import SimulatorConfig
 
 SHOP = SimulatorConfig(users=2000, items=1000, active=300, intents=12, spare_intents=12)
-LOOP = ("watch", "follow", "after_learning", "catalogue")
+LOOP = ("compare", "watch", "follow", "after_learning", "catalogue")
 WINDOW = 2048  # records over which accuracy is averaged
 RECOVERED = 0.95
 
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20_000, help="records from one drift to the next")
     parser.add_argument("--quiet", type=int, default=400_000, help="records of the stationary stream, per seed")
     parser.add_argument("--only", default="", help="comma-separated: detection, comparison, quiet")
+    parser.add_argument("--variants", default="actions,none,always_high,adwin_hits", help="compared; actions is first")
     parser.add_argument("--config", default="{}", help="JSON of drift settings that differ from the defaults")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -122,8 +123,8 @@ def main() -> None:
         "always_high": _rates(_drift(base, actions={}), base.drift.higher_rate),
         "adwin_hits": _drift(base, actions={}, signals={"served_hits": "adwin"}),
     }
-    if "comparison" not in only:
-        variants = {"actions": base}
+    chosen = arguments.variants.split(",") if "comparison" in only else ["actions"]
+    variants = {name: variants[name] for name in chosen}
     outcomes: dict[str, list[tuple[str, int | None]]] = {name: [] for name in variants}
     times: dict[str, list[int]] = {name: [] for name in variants}
     accuracy: dict[str, list[float]] = {name: [] for name in variants}
@@ -159,8 +160,9 @@ def main() -> None:
             "accuracy": {name: round(float(np.mean(values)), 4) for name, values in accuracy.items()},
             "recovery": {name: _median(values) for name, values in times.items()},
         }
-    if "comparison" in only:
+    if "none" in variants:
         report["recovery_ratio"] = round(sum(times["actions"]) / max(sum(times["none"]), 1), 3)
+    if "adwin_hits" in variants:
         report["found_adwin_hits"] = sum(delay is not None for _, delay in outcomes["adwin_hits"])
     if "quiet" in only:
         report["false_per_million"] = round(1e6 * false / (arguments.quiet * arguments.seeds), 2)

@@ -9,6 +9,7 @@ A new signal is one subclass of `Signal` and its place in `SIGNALS`; see CONTRIB
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
@@ -22,7 +23,9 @@ from learner.detectors import DetectorName
 Kind = Literal[
     "shares", "new_intent", "lost_intent", "popularity", "meaning", "learner", "traffic", "quality", "unknown"
 ]
-Action = Literal["more_steps", "higher_rate", "faster_decay", "reseed"]
+Action = Literal["more_steps", "higher_rate", "faster_decay", "reseed", "rollback"]
+ONCE: Final = ("reseed", "rollback")  # actions that happen once; the others last
+GATE: Final = "gate"  # alarm of `learner.gate`: no signal of the stream, always an episode of its own
 KINDS: Final[tuple[str, ...]] = (
     "shares",
     "new_intent",
@@ -76,9 +79,9 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(description="detector of each signal watched; a signal left out is not watched"),
     ] = msgspec.field(
         default_factory=lambda: {
-            "served_hits": "adwin",
+            "served_hits": "page_hinkley",
             "loss": "page_hinkley",
-            "distance": "kswin",
+            "distance": "page_hinkley",
             "intent_shares": "page_hinkley",
             "popularity": "page_hinkley",
             "centre_speed": "page_hinkley",
@@ -96,6 +99,9 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reference: Annotated[
         float, Meta(ge=2, le=1e6, description="half-life of the shares with which shares are compared; looks")
     ] = 16.0
+    share_window: Annotated[
+        int, Meta(ge=1, le=1000, description="newest looks whose shares, together, are compared; looks")
+    ] = 6
     adwin_delta: Annotated[
         float, Meta(gt=0, lt=1, description="ADWIN: chance of a false cut per check; lower is later; probability")
     ] = 1e-6
@@ -104,7 +110,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 1.0
     threshold: Annotated[
         float, Meta(gt=0, le=1000, description="Page-Hinkley: suspicion that is an alarm; usual deviations, summed")
-    ] = 12.0
+    ] = 8.0
     kswin_alpha: Annotated[
         float, Meta(gt=0, lt=0.01, description="KSWIN: chance of a false alarm per look; probability")
     ] = 1e-7
@@ -117,8 +123,8 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         int, Meta(ge=1, le=10**9, description="an episode closes after so many events in any case; events")
     ] = 50_000
     cooldown_events: Annotated[
-        int, Meta(ge=0, le=10**9, description="after it closed, alarms open no other for so long; events")
-    ] = 2000
+        int, Meta(ge=0, le=10**9, description="after it closed, alarms wait so long before they open another; events")
+    ] = 1000
     action_events: Annotated[
         int, Meta(ge=1, le=10**9, description="how long an action lasts from the opening on; events")
     ] = 6000
@@ -145,7 +151,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "popularity": ["more_steps"],
             "meaning": ["more_steps"],
             "unknown": ["more_steps"],
-            "learner": [],
+            "learner": ["rollback"],
             "traffic": [],
             "quality": [],
         }
@@ -156,10 +162,10 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             if name not in SIGNALS:
                 raise ValueError(f"signals.{name}: there is no such signal; there are {', '.join(sorted(SIGNALS))}")
         for name in self.actions:
-            if name not in KINDS and name not in SIGNALS:
+            if name not in KINDS and name not in SIGNALS and name != GATE:
                 raise ValueError(
                     f"actions.{name}: neither a kind of drift ({', '.join(KINDS)}) "
-                    f"nor a signal ({', '.join(sorted(SIGNALS))})"
+                    f"nor a signal ({', '.join(sorted(SIGNALS))}), nor {GATE}"
                 )
             if name in SIGNALS and name not in KINDS and name not in self.signals:
                 raise ValueError(f"actions.{name}: the signal is not watched, it would never act; add it to signals")
@@ -180,7 +186,8 @@ class Signal:
     """One number per bin. A subclass says what it adds up, what the bin's value is, and how it is cleaned.
 
     Class attributes: `mode`, which direction is a drift; `rhythm`, whether hours of the day are compared; `floor`, the
-    smallest usual deviation in the signal's own units, below which a change would not matter to anybody; `kind`, what
+    smallest usual deviation in the signal's own units, below which a change would not matter to anybody; `caution`, by
+    which Page-Hinkley's allowance is multiplied: above 1 where one bin says much the same as the last; `kind`, what
     kind of drift it is if nothing else alarms.
     """
 
@@ -188,6 +195,7 @@ class Signal:
     mode: ClassVar[Literal["up", "down", "both"]] = "up"
     rhythm: ClassVar[bool] = False
     floor: ClassVar[float] = 1e-6
+    caution: ClassVar[float] = 1.0
     kind: ClassVar[str] = "unknown"
 
     def __init__(self, config: DriftConfig) -> None:
@@ -205,6 +213,10 @@ class Signal:
         weight = self._weight / self.config.bin_events
         self._sum = self._weight = 0.0
         return mean, weight
+
+    def begin_anew(self) -> bool:
+        """A change was found, and what it led to is normal now; returns whether that is another level of the value."""
+        return True
 
     def to_state(self) -> dict[str, Any]:
         """Everything kept between steps, JSON-able, exact."""
@@ -260,6 +272,7 @@ class CentreSpeed(Signal):
     """How far the centres moved per 1,000 events; logarithm, as the speed falls by powers while a model learns."""
 
     name = "centre_speed"
+    caution = 1.5
     floor = 0.05
 
     def add(self, seen: Observed) -> None:
@@ -329,6 +342,7 @@ class ArrivalRate(Signal):
     """Events per second of event time; logarithm, compared with the same hour of earlier days."""
 
     name = "arrival_rate"
+    caution = 2.0
     mode = "both"
     rhythm = True
     floor = 0.1
@@ -364,43 +378,64 @@ class ArrivalRate(Signal):
 
 
 class Shares(Signal):
-    """How unlike the bin's shares are to the shares of the bins before: chi-squared over its degrees, logarithm.
+    """How unlike the newest bins' shares are to those before: chi-squared over its degrees, logarithm.
 
-    A daily rhythm moves shares slowly, and the reference follows it; what stands out is a change within a few bins.
+    What users take in one bin is too little to tell a change from chance: one visit alone is several events. So the
+    newest `share_window` bins together are compared with the bins before them, whose weight halves every `reference`
+    bins. A daily rhythm moves shares slowly, and the reference follows it.
     """
 
     floor = 0.05
+    caution = 1.5
     cells: ClassVar[int]
 
     def __init__(self, config: DriftConfig) -> None:
         super().__init__(config)
         self._counts = np.zeros(self.cells)
-        self._reference = np.zeros(self.cells)  # decayed counts of earlier bins
+        self._newest: deque[NDArray[np.float64]] = deque()  # counts of the newest bins, this one left out
+        self._reference = np.zeros(self.cells)  # decayed counts of the bins before those
         self._decay = 0.5 ** (1.0 / config.reference)
 
     def value(self) -> tuple[float, float]:
         """See `Signal`."""
-        counts, n, known = self._counts, self._counts.sum(), self._reference.sum()
-        result = (_NAN, 0.0)
-        if n and known:
-            smooth = self._reference + 0.5
-            expected = smooth * (n / smooth.sum())
-            chi = float((((counts - expected) ** 2) / expected).sum()) / self.cells
-            result = (math.log(chi + 0.1), 1.0)
-        self._reference = self._reference * self._decay + counts
+        self._newest.append(self._counts)
         self._counts = np.zeros(self.cells)
-        return result
+        if len(self._newest) > self.config.share_window:
+            self._reference = self._reference * self._decay + self._newest.popleft()
+        full = len(self._newest) == self.config.share_window
+        counts = np.sum(self._newest, axis=0)
+        n, known = float(counts.sum()), float(self._reference.sum())
+        both = counts + self._reference
+        used = both > 0
+        if not (full and n and known):
+            return _NAN, 0.0
+        # of two samples, so that a reference that has just begun anew is given no more trust than it deserves
+        ratio = math.sqrt(known / n)
+        gap = (ratio * counts[used] - self._reference[used] / ratio) ** 2 / both[used]
+        return math.log(float(gap.mean()) + 0.01), 1.0
+
+    def begin_anew(self) -> bool:
+        """What is new is the normal case from now on; the divergence itself is to be as small as ever."""
+        self._reference = np.sum(self._newest, axis=0)
+        self._newest.clear()
+        return False
 
     def to_state(self) -> dict[str, Any]:
         """See `Signal`."""
-        return {"counts": self._counts.tolist(), "reference": self._reference.tolist()}
+        return {
+            "counts": self._counts.tolist(),
+            "newest": [counts.tolist() for counts in self._newest],
+            "reference": self._reference.tolist(),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Signal`."""
-        counts, reference = (np.array(state[name], dtype=np.float64) for name in ("counts", "reference"))
-        if counts.shape != (self.cells,) or reference.shape != (self.cells,):
-            raise ValueError(f"shares over {counts.shape} and {reference.shape}, expected {(self.cells,)}")
-        self._counts, self._reference = counts, reference
+        arrays = [np.array(one, dtype=np.float64) for one in (state["counts"], state["reference"], *state["newest"])]
+        for array in arrays:
+            if array.shape != (self.cells,):
+                raise ValueError(f"shares over {array.shape}, expected {(self.cells,)}")
+        self._counts, self._reference = arrays[:2]
+        self._newest = deque(arrays[2:])
 
 
 class IntentShares(Shares):
@@ -420,8 +455,9 @@ class Popularity(Shares):
     """Shares of the items among the events, items hashed into cells."""
 
     name = "popularity"
+    caution = 1.25
     kind = "popularity"
-    cells = 256
+    cells = 1024
 
     def add(self, seen: Observed) -> None:
         """See `Signal`."""
@@ -456,4 +492,4 @@ SIGNALS: Final[dict[str, type[Signal]]] = {
 }
 
 
-__all__ = ["KINDS", "SIGNALS", "Action", "DriftConfig", "Kind", "Observed", "Signal"]
+__all__ = ["GATE", "KINDS", "ONCE", "SIGNALS", "Action", "DriftConfig", "Kind", "Observed", "Signal"]

@@ -15,10 +15,10 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 import msgspec
 
 from learner.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, PageHinkley, restored
-from learner.drift import SIGNALS, DriftConfig, Observed, Signal
+from learner.drift import GATE, ONCE, SIGNALS, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
-FORMAT: Final = 2
+FORMAT: Final = 3  # 3: alarms that wait
 _NAN: Final = float("nan")
 _RECENT: Final = 8  # newest values of a signal that are kept
 
@@ -34,6 +34,8 @@ class Effects(NamedTuple):
     """factor on the half-lives of the memories"""
     reseed: bool = False
     """once: dead and crowded centres are to be placed anew"""
+    rollback: bool = False
+    """once: the learner is to go back to the weights that stand in for it"""
 
 
 class Change(NamedTuple):
@@ -78,7 +80,7 @@ class _Watch:
         self.score = 0.0  # of the newest bin
 
     def look(self, ts: int) -> bool:
-        """End the bin; true where the signal has changed the way that matters."""
+        """End the bin; true where the signal has changed, either way."""
         value, weight = self.signal.value()
         if not (weight > 0 and math.isfinite(value)):
             return False
@@ -87,11 +89,16 @@ class _Watch:
         self.score = 0.0 if score is None else score
         if score is None:
             return False
-        found = self.detector.update(score)
-        return found and self._matters()
+        return self.detector.update(score)
 
-    def _matters(self) -> bool:
-        """Two-sided detectors find changes either way; only the signal's own direction is an alarm."""
+    def settle(self) -> None:
+        """Take what was found for normal; an improvement too, or it would hide the next change for the worse."""
+        if self.signal.begin_anew():
+            self.cleaner.settle(self.changed_to)
+
+    @property
+    def matters(self) -> bool:
+        """Only a change in the signal's own direction is an alarm."""
         rise = self.changed_to - self.before
         return self.signal.mode == "both" or (rise > 0) == (self.signal.mode == "up")
 
@@ -132,10 +139,22 @@ class _Watch:
 def _make_detector(name: DetectorName, signal: Signal, config: DriftConfig, seed: int) -> Detector:
     makers: dict[str, Callable[[], Detector]] = {
         "adwin": lambda: Adwin(config.adwin_delta),
-        "page_hinkley": lambda: PageHinkley(config.allowance, config.threshold, signal.mode),
+        "page_hinkley": lambda: PageHinkley(config.allowance * signal.caution, config.threshold, "both"),
         "kswin": lambda: Kswin(config.kswin_alpha, config.kswin_window, config.kswin_recent, seed),
     }
     return makers[name]()
+
+
+class _Alarm(msgspec.Struct):
+    """One signal that changed, as it was when this was found."""
+
+    signal: str
+    detector: str
+    score: float
+    before: float
+    after: float
+    since_event: int
+    since_ts: int
 
 
 class _Episode(msgspec.Struct):
@@ -144,10 +163,7 @@ class _Episode(msgspec.Struct):
     number: int
     kind: str
     signals: list[str]
-    detector: str
-    before: float
-    since_event: int
-    since_ts: int
+    first: _Alarm
     opened_at: int
     last_alarm: int
     actions: list[str]
@@ -181,7 +197,11 @@ class DriftMonitor:
         self._episode: _Episode | None = None
         self._episodes = 0
         self._closed_at = -(10**18)
+        self._waiting: list[_Alarm] = []  # found in the cooldown
         self._once: list[str] = []  # actions that happen once and have not happened yet
+        # set by the caller
+        self.hold = False  # the open episode does not close
+        self.can_go_back = False  # there is something to go back to
         self._event = 0
 
     @property
@@ -204,67 +224,86 @@ class DriftMonitor:
             return []
         self._filled = 0
         self._ends.append((event_number, seen.ts))
-        alarms = [name for name, watch in self._watches.items() if watch.look(seen.ts)]
+        alarms = []
+        for name, watch in self._watches.items():
+            if watch.look(seen.ts):
+                alarms += [self._alarm(name)] if watch.matters else []
+                watch.settle()
+        return self._go_on(alarms, event_number, seen.ts)
+
+    def tell(self, signal: str, before: float, after: float, event_number: int, ts: int) -> list[Change]:
+        """Take an alarm from elsewhere, which is always an episode of its own: one that is open closes first."""
+        changes = [] if self._episode is None else [self._close(self._episode, event_number, ts)]
+        self._waiting = []
+        return [*changes, self._open([_Alarm(signal, signal, 0.0, before, after, event_number, ts)], event_number, ts)]
+
+    def _alarm(self, name: str) -> _Alarm:
+        watch = self._watches[name]
+        since_event, since_ts = self._ends[-1 - min(watch.detector.since, len(self._ends) - 1)]
+        return _Alarm(name, watch.detector.name, watch.score, watch.before, watch.changed_to, since_event, since_ts)
+
+    def _go_on(self, alarms: list[_Alarm], event_number: int, ts: int) -> list[Change]:
         changes = []
         if self._episode is not None:
-            changes += self._go_on(self._episode, alarms, event_number, seen.ts)
-        elif alarms and event_number - self._closed_at >= self.config.cooldown_events:
-            changes.append(self._open(alarms, event_number, seen.ts))
-        for name in alarms:
-            watch = self._watches[name]
-            watch.cleaner.settle(watch.changed_to)
+            quiet = event_number - self._episode.last_alarm >= self.config.quiet_events
+            if self._ends_now(self._episode, quiet, bool(alarms), event_number):
+                changes.append(self._close(self._episode, event_number, ts))
+            elif alarms:
+                self._join(self._episode, alarms, event_number)
+                alarms = []
+        # an alarm in the cooldown is not lost: what it found opens an episode when the cooldown is over
+        self._waiting += alarms
+        if self._episode is None and self._waiting and event_number - self._closed_at >= self.config.cooldown_events:
+            changes.append(self._open(self._waiting, event_number, ts))
+            self._waiting = []
         return changes
 
-    def _open(self, alarms: list[str], event_number: int, ts: int) -> Change:
-        first = max(alarms, key=lambda name: abs(self._watches[name].score))
-        alarms = [first, *(name for name in alarms if name != first)]
-        watch = self._watches[first]
-        back = min(watch.detector.since, len(self._ends) - 1)
-        since_event, since_ts = self._ends[-1 - back]
+    def _ends_now(self, episode: _Episode, quiet: bool, alarmed: bool, event_number: int) -> bool:
+        acting = bool(episode.actions) and event_number - episode.opened_at < self.config.action_events
+        if event_number - episode.opened_at >= self.config.longest_events:
+            return not self.hold
+        # an alarm after so long a quiet is another drift, though the actions against the last one still go on
+        return quiet and not self.hold and (alarmed or not acting)
+
+    def _join(self, episode: _Episode, alarms: list[_Alarm], event_number: int) -> None:
+        episode.last_alarm = event_number
+        episode.signals += [one.signal for one in alarms if one.signal not in episode.signals]
+        episode.kind = self._kind(episode.signals)
+
+    def _open(self, alarms: list[_Alarm], event_number: int, ts: int) -> Change:
+        first = max(alarms, key=lambda alarm: abs(alarm.score))
+        names = list(dict.fromkeys([first.signal, *(alarm.signal for alarm in alarms)]))
         self._episodes += 1
-        kind = self._kind(alarms)
-        actions: list[str] = [*self.config.actions.get(first, self.config.actions.get(kind, []))]
+        kind = self._kind(names)
+        actions: list[str] = [*self.config.actions.get(first.signal, self.config.actions.get(kind, []))]
+        if not self.can_go_back:
+            actions = [action for action in actions if action != "rollback"]
+        if first.signal == GATE:
+            actions = ["snapshot", *actions]  # done by whoever told of it
         self._episode = _Episode(
-            self._episodes,
-            kind,
-            alarms,
-            watch.detector.name,
-            watch.before,
-            since_event,
-            since_ts,
-            event_number,
-            event_number,
-            actions,
+            self._episodes, kind, names, first, opened_at=event_number, last_alarm=event_number, actions=actions
         )
-        self._once = [action for action in actions if action == "reseed"]
+        self._once = [action for action in actions if action in ONCE]
         return self._change("opened", self._episode, event_number, ts)
 
-    def _go_on(self, episode: _Episode, alarms: list[str], event_number: int, ts: int) -> list[Change]:
-        if alarms:
-            episode.last_alarm = event_number
-            episode.signals += [name for name in alarms if name not in episode.signals]
-            episode.kind = self._kind(episode.signals)
-        quiet = event_number - episode.last_alarm >= self.config.quiet_events
-        acting = bool(episode.actions) and event_number - episode.opened_at < self.config.action_events
-        too_long = event_number - episode.opened_at >= self.config.longest_events
-        if not (too_long or (quiet and not acting)):
-            return []
+    def _close(self, episode: _Episode, event_number: int, ts: int) -> Change:
         self._episode, self._once = None, []
         self._closed_at = event_number
-        return [self._change("closed", episode, event_number, ts)]
+        return self._change("closed", episode, event_number, ts)
 
     def _change(self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int) -> Change:
-        first = self._watches[episode.signals[0]]
+        first = episode.first
+        watch = self._watches.get(first.signal)
         return Change(
             episode.number,
             state,
             episode.kind,
             tuple(episode.signals),
-            episode.detector,
-            episode.before,
-            first.changed_to if state == "opened" else first.level,
-            episode.since_event,
-            episode.since_ts,
+            first.detector,
+            first.before,
+            first.after if state == "opened" or watch is None else watch.level,
+            first.since_event,
+            first.since_ts,
             event_number,
             ts,
             tuple(episode.actions) or ("none",),
@@ -273,7 +312,7 @@ class DriftMonitor:
     def _kind(self, alarms: Sequence[str]) -> str:
         """What kind of drift the alarms tell of, where they tell."""
         found = set(alarms)
-        if "refusals" in found:
+        if found & {GATE, "refusals"}:
             return "learner"
         if "new_items" in found:
             return "new_intent"
@@ -298,6 +337,7 @@ class DriftMonitor:
             rate=config.higher_rate if "higher_rate" in asked else 1.0,
             half_lives=config.faster_decay if "faster_decay" in asked else 1.0,
             reseed="reseed" in self._once,
+            rollback="rollback" in self._once,
         )
 
     def acted(self) -> None:
@@ -321,7 +361,10 @@ class DriftMonitor:
             "episode": None if self._episode is None else msgspec.to_builtins(self._episode),
             "episodes": self._episodes,
             "closed_at": self._closed_at,
+            "waiting": msgspec.to_builtins(self._waiting),
             "once": self._once,
+            "hold": self.hold,
+            "can_go_back": self.can_go_back,
             "event": self._event,
         }
 
@@ -343,7 +386,9 @@ class DriftMonitor:
         episode = state["episode"]
         self._episode = None if episode is None else msgspec.convert(episode, _Episode)
         self._episodes, self._closed_at = state["episodes"], state["closed_at"]
+        self._waiting = msgspec.convert(state["waiting"], list[_Alarm])
         self._once, self._event = list(state["once"]), state["event"]
+        self.hold, self.can_go_back = state["hold"], state["can_go_back"]
 
     def update_digest(self, digest: Hash) -> None:
         """Add the state to a hash."""

@@ -29,21 +29,22 @@ class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         True
     )
     check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps from one comparison to the next; steps")] = 8
-    sample: Annotated[int, Meta(ge=8, le=100_000, description="most events compared each time; events")] = 128
+    sample: Annotated[int, Meta(ge=8, le=100_000, description="most events compared each time; events")] = 64
     half_life: Annotated[float, Meta(ge=16, le=1e9, description="memory of the comparison; events compared")] = 2000.0
-    least: Annotated[int, Meta(ge=8, le=10**9, description="events compared before anything is decided; events")] = 500
+    least: Annotated[int, Meta(ge=8, le=10**9, description="events compared before anything is decided; events")] = 256
     worse: Annotated[
         float, Meta(gt=0, le=100, description="the learner loses below minus this; standard errors of the difference")
-    ] = 3.0
+    ] = 4.0
     better: Annotated[
-        float, Meta(ge=-100, le=100, description="the learner comes back above this; standard errors of the difference")
+        float,
+        Meta(ge=-100, le=100, description="the learner comes back from this on; standard errors of the difference"),
     ] = 0.0
     patience: Annotated[
         int, Meta(ge=1, le=10_000, description="comparisons in a row that must agree before a change; count")
     ] = 4
     snapshot_every: Annotated[
         int, Meta(ge=1, le=10**9, description="steps from one snapshot to the next, while the learner wins; steps")
-    ] = 400
+    ] = 100
 
     def __post_init__(self) -> None:
         if self.snapshot_every < self.check_every * self.patience:
@@ -131,6 +132,8 @@ class Gate:
         learner: NDArray[np.floating[Any]],
         snapshot: NDArray[np.floating[Any]],
         popular: NDArray[np.floating[Any]],
+        *,
+        calm: bool = True,
     ) -> Verdict:
         """Take one comparison.
 
@@ -140,6 +143,8 @@ class Gate:
             Number of the engine step.
         learner, snapshot, popular
             (n,) gain of each, from 0 to 1, on the same events, which none of them has learned.
+        calm
+            Whether the snapshot may be renewed; not in a drift, which may be the learner's own fault.
         """
         config = self.config
         gains = [np.asarray(gain, dtype=np.float64)[: config.sample] for gain in (learner, snapshot, popular)]
@@ -153,7 +158,7 @@ class Gate:
             # worse than its past, or worse than what needs no learning while its past was not
             loses = lead < -config.worse or (simple < -config.worse and self._fallback.lead(config.least) > simple)
         else:
-            loses = lead > config.better and self._snapshot.numbers[0] >= config.least
+            loses = lead >= config.better and self._snapshot.numbers[0] >= config.least
         self._in_a_row = self._in_a_row + 1 if loses else 0
         if self._in_a_row >= config.patience:
             self.serving = "snapshot" if was == "learner" else "learner"
@@ -161,11 +166,16 @@ class Gate:
             if self.serving == "snapshot":
                 self._snapshot = _Paired()  # it comes back by what it does from now on
         due = step - self._snapshot_step >= config.snapshot_every
-        renew = self.serving == "learner" and due and lead > -1.0 and self._in_a_row == 0
+        renew = calm and self.serving == "learner" and due and lead > -1.0 and self._in_a_row == 0
         if renew:
             self._snapshot_step = step
             self._snapshot = _Paired()
         return Verdict(self.serving, self.serving != was, renew, lead, simple)
+
+    def went_back(self) -> None:
+        """The learner took the snapshot's weights: what it did before says nothing of it any more."""
+        self._snapshot = _Paired()
+        self._in_a_row = 0
 
     # -- durable ----------------------------------------------------------------------------------------------------
 
@@ -199,4 +209,25 @@ class Gate:
         digest.update(repr(self.to_state()).encode())
 
 
-__all__ = ["Gate", "GateConfig", "Serving", "Verdict"]
+def gains(lists: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What the lists (n, k) are worth for items (n,): 1 at the head, falling as in NDCG, 0 where it is not listed.
+
+    >>> gains(np.array([[7, 8], [7, 8], [7, 8]]), np.array([7, 8, 9])).round(2).tolist()
+    [1.0, 0.63, 0.0]
+    """
+    hit = lists == items[:, None]
+    return np.where(hit.any(axis=1), 1 / np.log2(hit.argmax(axis=1) + 2.0), 0.0)
+
+
+def without(best: NDArray[np.int64], histories: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """The first k of `best` (m,) that are not in each of the histories (n, L), (n, k); m must be at least k + L.
+
+    >>> without(np.array([5, 6, 7, 8]), np.array([[0, 6], [9, 0]]), 2).tolist()
+    [[5, 7], [5, 6]]
+    """
+    taken = (best[None, :, None] == histories[:, None, :]).any(axis=2)  # (n, m)
+    order = np.argsort(taken, axis=1, kind="stable")[:, :k]
+    return best[order]
+
+
+__all__ = ["Gate", "GateConfig", "Serving", "Verdict", "gains", "without"]

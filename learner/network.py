@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -57,7 +58,43 @@ def buckets(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
     return groups
 
 
-class Network:
+class Weights:
+    """Item vectors, encoder and centres: what answers. `Network` is those that learn, `copy` those that only remember.
+
+    Parameters
+    ----------
+    table
+        (rows, d) item vectors; row 0 is padding and stays 0.
+    """
+
+    def __init__(self, encoder: Encoder, centers: IntentCenters, table: Tensor) -> None:
+        self.encoder, self.centers, self.table = encoder, centers, table
+
+    @property
+    def rows(self) -> int:
+        """Table rows there is room for."""
+        return len(self.table)
+
+    def copy(self) -> Weights:
+        """The same weights, which stay as they are now."""
+        return Weights(copy.deepcopy(self.encoder), copy.deepcopy(self.centers), self.table.clone())
+
+    def encode(self, rows: NDArray[np.int64]) -> Tensor:
+        """User vectors (B, d) of histories (B, L) of rows, right-aligned; zeros for a history without items."""
+        out = torch.zeros(len(rows), self.table.shape[1])
+        with torch.no_grad():
+            for places, longest in buckets(lengths_of(rows)):
+                context = torch.from_numpy(rows[places, -longest:])
+                out[torch.from_numpy(places)] = self.encoder.last(self.table[context], context > 0)
+        return out
+
+    def log_probabilities(self, h: Tensor, size: int) -> Tensor:
+        """Log-softmax over rows 0 to size - 1, (B, size); row 0 counts but means nothing."""
+        with torch.no_grad():
+            return torch.log_softmax(h @ self.table[:size].T, dim=1)
+
+
+class Network(Weights):
     """Item vectors, encoder and centres; learns by mini-batch, refuses what would break it.
 
     Parameters
@@ -74,20 +111,17 @@ class Network:
             name: torch.Generator().manual_seed((config.seed * 1000 + number) % 2**63)
             for number, name in enumerate(("weights", "items", "dropout", "negatives"))
         }
-        self.encoder = Encoder(config.encoder, config.max_len, self._generators["weights"])
-        self.centers = IntentCenters(config.intents, d, self._generators["weights"])
-        self.table = torch.zeros(_FIRST_ROWS, d)  # (rows, d), row 0 is padding and stays 0
+        super().__init__(
+            Encoder(config.encoder, config.max_len, self._generators["weights"]),
+            IntentCenters(config.intents, d, self._generators["weights"]),
+            torch.zeros(_FIRST_ROWS, d),
+        )
         self._rows = RowAdam(_FIRST_ROWS, d)
         self._dense = DenseAdam([*self.encoder.parameters(), *self.centers.parameters()])
         self.steps = 0
         self.refused: deque[Refused] = deque(maxlen=config.keep_refused)
 
     # -- items ------------------------------------------------------------------------------------------------------
-
-    @property
-    def rows(self) -> int:
-        """Table rows there is room for."""
-        return len(self.table)
 
     def grow(self, rows: int) -> None:
         """Make room for `rows` rows."""
@@ -111,6 +145,19 @@ class Network:
         self.centers.weight.copy_(model.intents.weight)
 
     @torch.no_grad()
+    def go_back(self, weights: Weights, known: NDArray[np.bool_]) -> None:
+        """Take these weights, with fresh moments; of the table the rows `known` (size,), the others start anew."""
+        self.encoder.load_state_dict(weights.encoder.state_dict())
+        self.centers.load_state_dict(weights.centers.state_dict())
+        self.start_items(np.flatnonzero(~known))
+        place = torch.from_numpy(np.flatnonzero(known))
+        self.table[place] = weights.table[place]
+        self._rows.clear(place)
+        for moment in (*self._dense.first, *self._dense.second):
+            moment.zero_()
+        self._dense.steps = 0
+
+    @torch.no_grad()
     def warm_start(self, rows: NDArray[np.int64], contexts: NDArray[np.int64]) -> None:
         """Move new items (m,) towards the mean vector of the newest items of the contexts (m, L) that led to them."""
         newest = torch.from_numpy(contexts[:, -3:])
@@ -129,22 +176,6 @@ class Network:
         number = next(i for i, parameter in enumerate(self._dense.parameters) if parameter is weight)
         self._dense.first[number][index] = 0
         self._dense.second[number][index] = 0
-
-    # -- reading ----------------------------------------------------------------------------------------------------
-
-    def encode(self, rows: NDArray[np.int64]) -> Tensor:
-        """User vectors (B, d) of histories (B, L) of rows, right-aligned; zeros for a history without items."""
-        out = torch.zeros(len(rows), self.table.shape[1])
-        with torch.no_grad():
-            for places, longest in buckets(lengths_of(rows)):
-                context = torch.from_numpy(rows[places, -longest:])
-                out[torch.from_numpy(places)] = self.encoder.last(self.table[context], context > 0)
-        return out
-
-    def log_probabilities(self, h: Tensor, size: int) -> Tensor:
-        """Log-softmax over rows 0 to size - 1, (B, size); row 0 counts but means nothing."""
-        with torch.no_grad():
-            return torch.log_softmax(h @ self.table[:size].T, dim=1)
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
@@ -303,4 +334,4 @@ class Network:
             self.refused.append(Refused(int(step), loss, norm, contexts.numpy(), items.numpy()))
 
 
-__all__ = ["Network", "Refused", "StepOutcome", "buckets", "lengths_of"]
+__all__ = ["Network", "Refused", "StepOutcome", "Weights", "buckets", "lengths_of"]

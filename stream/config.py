@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from learner import LearnerConfig
 from learner.drift import DriftConfig
+from learner.gate import GateConfig
 from learner.shifts import ShiftConfig
 from monitor.config import MonitorConfig
 from stream import configfile
@@ -143,6 +144,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     learner: LearnerConfig = msgspec.field(default_factory=LearnerConfig)
     shifts: ShiftConfig = msgspec.field(default_factory=ShiftConfig)
     drift: DriftConfig = msgspec.field(default_factory=DriftConfig)
+    gate: GateConfig = msgspec.field(default_factory=GateConfig)
     monitor: MonitorConfig = msgspec.field(default_factory=MonitorConfig)
     simulate: SimulatorConfig = msgspec.field(default_factory=SimulatorConfig)
 

@@ -281,6 +281,7 @@ class Engine:
                 weights=self._action_weights[actions[taken]],
                 ts=ts[taken],
             )
+            self.meaning.compare(batch, self.step_number)
             result = self._learner.take(batch, evaluate=self._evaluates())
             self.prequential.add(result.ranks[result.ranks >= 0])
             self._recent_prequential.add(result.ranks)
@@ -352,7 +353,8 @@ class Engine:
             [[item for item in reasons[i : i + r] if item] for i in range(0, len(reasons), r)],
             intents,
             self.step_number,
-            self._learner.model_step,
+            self._learner.serving_step,
+            self._learner.serving,
         )
         self.counters["recommendations"] += len(rows)
         published = touched[rows]
@@ -437,6 +439,7 @@ class Engine:
             "items": float(self._learner.size),
             "intents_active": float(health["active"]),
             "intents_effective": round(health["effective"], 2),
+            "serving_snapshot": float(self._learner.serving == "snapshot"),
             **{f"served_{name}": round(value, 5) for name, value in served.items()},
             **{f"prequential_{name}": round(value, 5) for name, value in ranked.items()},
         }

@@ -22,12 +22,15 @@ from learner import (
     Observed,
     ShiftRule,
     Standing,
+    StepBatch,
     Taken,
     history_before,
     model_moved,
     name_intent,
     strongest,
 )
+from learner.drift import GATE
+from learner.gate import Gate, gains, without
 from stream import topics
 from stream.config import Config
 from stream.errors import StateMismatch
@@ -35,7 +38,7 @@ from stream.log.base import Message
 from stream.messages import DriftAlert, Intent, IntentShift
 from stream.outputs import Coordinates, shift_message
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3  # 3: the gate
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,6 +74,8 @@ class Meaning:
         self._titles = dict(titles or {})
         self._rule = ShiftRule(config.shifts)
         self._monitor = DriftMonitor(config.drift, config.learner.seed)
+        self._gate = Gate(config.gate)
+        self._lead: float | None = None  # of the learner over its snapshot, where that has just taken over
         self._movement = 0.0
         self._refused = 0
         self._dead: list[int] = []  # intents whose tombstone is still to be published
@@ -168,6 +173,31 @@ class Meaning:
 
     # -- drift ------------------------------------------------------------------------------------------------------
 
+    def compare(self, batch: StepBatch, step: int) -> None:
+        """Let the gate see how learner, snapshot and popular list do on events (n,) that nobody has learned yet.
+
+        Call before the learner takes them; who answers from now on may be another.
+        """
+        if not self._gate.due(step):
+            return
+        some = np.flatnonzero((batch.contexts > 0).any(axis=1) & (batch.weights > 0))[: self._gate.config.sample]
+        histories, actions, times = batch.contexts[some], batch.context_actions[some], batch.context_ts[some]
+        items, k, learner = batch.items[some], self._config.engine.list_len, self._learner
+        own = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "learner").items, items)
+        snapshot = own
+        if learner.has_stand_in:
+            snapshot = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "snapshot").items, items)
+        nothing = np.zeros((1, histories.shape[1]), dtype=np.int64)
+        best = learner.recommend(nothing, nothing.astype(np.uint8), nothing, k + histories.shape[1], by="learner")
+        popular = gains(without(best.items[0], histories, k), items)
+        verdict = self._gate.compare(step, own, snapshot, popular, calm=not self._monitor.is_open)
+        if verdict.renew:
+            learner.keep_stand_in()
+        if verdict.changed:
+            learner.serving = verdict.serving
+            self._monitor.hold = verdict.serving == "snapshot"
+            self._lead = verdict.against_snapshot if self._monitor.hold else None
+
     def watch(self, tally: Tally, number: int, ts: int, step: int) -> list[Message]:
         """Give the step to the detectors; returns the alerts.
 
@@ -201,7 +231,13 @@ class Meaning:
             refused=self._refused,
         )
         self._movement, self._refused = 0.0, 0
-        return [self._alert(change, step) for change in self._monitor.step(seen, number)]
+        changes = []
+        self._monitor.can_go_back = self._learner.has_stand_in
+        if self._lead is not None:
+            changes += self._monitor.tell(GATE, 0.0, self._lead, number, ts)
+            self._lead = None
+        changes += self._monitor.step(seen, number)
+        return [self._alert(change, step) for change in changes]
 
     def _alert(self, change: Change, step: int) -> Message:
         alert = DriftAlert(
@@ -229,7 +265,8 @@ class Meaning:
         """For the journal: the actions in force."""
         effects, neutral = self._monitor.effects(), Effects()
         asked = {name: value for name, value in effects._asdict().items() if value != getattr(neutral, name)}
-        return {f"drift.{name}": str(value) for name, value in asked.items()}
+        notes = {f"drift.{name}": str(value) for name, value in asked.items()}
+        return notes | ({"serving": "snapshot"} if self._gate.serving == "snapshot" else {})
 
     def after_learning(self, number: int, refused: int) -> None:
         """Call after every step's learning, also when there was none.
@@ -241,6 +278,8 @@ class Meaning:
             passed = max(number - self._aged_at, 0)
             self._learner.age_memories(passed * (1 / effects.half_lives - 1))
         self._aged_at = number
+        if effects.rollback and self._learner.go_back():
+            self._gate.went_back()
         turned = self._learner.tracker.turn(number, effects.reseed)
         self._movement += turned.movement
         self._refused += refused
@@ -281,6 +320,7 @@ class Meaning:
             "format": _FORMAT,
             "rule": self._rule.to_state(),
             "monitor": self._monitor.to_state(),
+            "gate": self._gate.to_state(),
             "movement": self._movement,
             "refused": self._refused,
             "dead": self._dead,
@@ -303,6 +343,7 @@ class Meaning:
             )
         self._rule.load_state(state["rule"])
         self._monitor.load_state(state["monitor"])
+        self._gate.load_state(state["gate"])
         self._movement, self._refused = state["movement"], state["refused"]
         self._dead, self._catalogued_at = list(state["dead"]), state["catalogued_at"]
         self._aged_at = state["aged_at"]

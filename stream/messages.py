@@ -41,6 +41,9 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     because: Annotated[list[str], Meta(description="the recent items that drove the list, strongest first")] = []
     step: Annotated[int, Meta(description="engine step that made this list")]
     model_step: Annotated[int, Meta(description="optimizer steps behind the weights used")]
+    serving: Annotated[
+        Literal["learner", "snapshot"], Meta(description="snapshot: an earlier learner, while the present one is worse")
+    ] = "learner"
     as_of: AsOf
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner import Ranking
+from learner.gate import Serving
 from stream import topics
 from stream.events import Bad
 from stream.log.base import Message, RecordBatch
@@ -45,6 +46,7 @@ def recommendation_messages(
     intents: NDArray[np.int64],
     step: int,
     model_step: int,
+    serving: Serving,
 ) -> list[Message]:
     """Build one message per user in `rows` (indices into `where` and `ranking`).
 
@@ -64,6 +66,8 @@ def recommendation_messages(
             because=list(reasons),
             step=step,
             model_step=model_step,
+            # a default is left out of the JSON by identity: a string that came out of a cut is another object
+            serving="snapshot" if serving == "snapshot" else "learner",
             as_of=where.as_of(row),
         )
         messages.append(Message(topics.RECOMMENDATIONS, where.users[row], _encode(body), int(where.ts[row])))

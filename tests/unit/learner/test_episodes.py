@@ -90,13 +90,69 @@ def test_an_episode_ends_after_its_longest_time_in_any_case() -> None:
     assert found[1].at_event - found[0].at_event == 2000
 
 
-def test_no_other_opens_in_the_cooldown_and_one_opens_after_it() -> None:
+def test_an_alarm_in_the_cooldown_waits_and_one_after_it_does_not() -> None:
     first = drive(DriftMonitor(config()), {50: {"loss": 6.0}}, 0, 200)
     closed = first[-1].at_event // EVENTS
     soon, late = {50: {"loss": 6.0}, closed: {"loss": 7.0}}, {50: {"loss": 6.0}, closed + 6: {"loss": 7.0}}
-    assert len(drive(DriftMonitor(config()), soon, 0, 200)) == 2
+    waited = drive(DriftMonitor(config(cooldown_events=1500)), soon, 0, 200)
+    assert [(change.episode, change.state) for change in waited[2:]] == [(2, "opened"), (2, "closed")]
+    assert waited[2].at_event == closed * EVENTS + 1500
+    assert abs(waited[2].since_event - closed * EVENTS) <= 2 * EVENTS  # as it was found, not as it is now
+    assert waited[2].before == pytest.approx(6.0, abs=0.1)
     again = drive(DriftMonitor(config()), late, 0, 200)
     assert [(change.episode, change.state) for change in again[2:]] == [(2, "opened"), (2, "closed")]
+    assert abs(again[2].at_event - (closed + 6) * EVENTS) <= 6 * EVENTS
+
+
+def test_an_alarm_after_a_long_quiet_is_another_drift_though_the_actions_go_on() -> None:
+    values = {50: {"loss": 6.0}, 70: {"loss": 6.0, "distance": 0.9}}
+    found = drive(DriftMonitor(config(action_events=4000)), values, 0, 200)
+    assert [(change.episode, change.state) for change in found] == [
+        (1, "opened"),
+        (1, "closed"),
+        (2, "opened"),
+        (2, "closed"),
+    ]
+    assert found[2].signals == ("distance",)
+    assert 0 <= found[2].at_event - found[1].at_event <= 500  # the cooldown
+
+
+def test_an_improvement_is_no_alarm_and_hides_no_later_one() -> None:
+    """After the loss fell, it rises back to where it was: that is a drift, though it was as high before."""
+    found = drive(DriftMonitor(config()), {50: {"loss": 4.0}, 80: {"loss": 5.0}}, 0, 140)
+    assert [change.state for change in found] == ["opened", "closed"]
+    assert 80 * EVENTS < found[0].at_event <= 86 * EVENTS
+    assert found[0].before == pytest.approx(4.0, abs=0.1)
+
+
+def test_what_the_gate_tells_is_an_episode_of_its_own_and_stays_open_while_it_is_held() -> None:
+    monitor = DriftMonitor(config(actions={"learner": ["rollback"]}))
+    monitor.can_go_back = True
+    drive(monitor, {50: {"loss": 6.0}}, 0, 56)
+    assert monitor.is_open
+    told = monitor.tell("gate", 0.0, -5.0, 5600, 56)
+    assert [(change.episode, change.state, change.kind) for change in told] == [
+        (1, "closed", "meaning"),
+        (2, "opened", "learner"),
+    ]
+    assert (told[1].signals, told[1].actions) == (("gate",), ("snapshot", "rollback"))
+    assert (told[1].before, told[1].after) == (0.0, -5.0)
+    assert monitor.effects() == Effects(rollback=True)
+    monitor.acted()
+    assert monitor.effects() == Effects()
+    monitor.hold = True
+    assert drive(monitor, {0: {"loss": 6.0}}, 56, 150) == []
+    monitor.hold = False
+    (closed,) = drive(monitor, {0: {"loss": 6.0}}, 150, 152)
+    assert (closed.episode, closed.state, closed.actions) == (2, "closed", ("snapshot", "rollback"))
+
+
+@pytest.mark.parametrize(("can", "actions"), [(True, ("rollback",)), (False, ("none",))])
+def test_a_rollback_is_named_only_where_there_is_something_to_go_back_to(can: bool, actions: tuple[str, ...]) -> None:
+    monitor = DriftMonitor(config(actions={"loss": ["rollback"]}))
+    monitor.can_go_back = can
+    assert drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0].actions == actions
+    assert monitor.effects() == Effects(rollback=can)
 
 
 def test_actions_last_their_time_and_single_ones_happen_once() -> None:

@@ -415,8 +415,12 @@ class Shares(Signal):
         return math.log(float(gap.mean()) + 0.01), 1.0
 
     def begin_anew(self) -> bool:
-        """What is new is the normal case from now on; the divergence itself is to be as small as ever."""
-        self._reference = np.sum(self._newest, axis=0)
+        """What is new is the normal case from now on; the divergence itself is to be as small as ever.
+
+        Of the window, the newer half: the older one may be from before the change, and would make it be found twice.
+        """
+        newer = list(self._newest)[-max(self.config.share_window // 2, 1) :]
+        self._reference = np.sum(newer, axis=0)
         self._newest.clear()
         return False
 

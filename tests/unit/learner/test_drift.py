@@ -208,9 +208,32 @@ def test_a_stream_of_nothing_but_bad_records_is_found() -> None:
         ({"adwin_delta": 1.0}, r"< 1.0.*adwin_delta"),
         ({"threshold": 0}, r"> 0.*threshold"),
         ({"bin_events": 1}, r">= 16.*bin_events"),
+        ({"share_window": 0}, r">= 1.*share_window"),
+        ({"actions": {"gates": ["rollback"]}}, "actions.gates: neither a kind of drift .* nor gate"),
         ({"faster_decay": 1.5}, r"<= 1.0.*faster_decay"),
     ],
 )
 def test_a_bad_configuration_is_refused_at_the_start(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=message):
         msgspec.convert(settings, DriftConfig)
+
+
+def test_what_the_gate_tells_may_have_actions_of_its_own() -> None:
+    settings = {"actions": {"gate": ["rollback", "higher_rate"]}}
+    assert msgspec.convert(settings, DriftConfig).actions == settings["actions"]
+
+
+@pytest.mark.parametrize("name", ["popularity", "intent_shares"])
+def test_shares_that_changed_again_soon_are_found_again(name: str) -> None:
+    """After the first change what is new is the reference, so that the second one stands out as the first did."""
+    key = {"popularity": "items", "intent_shares": "intents"}[name]
+    usual = np.arange(1, 201) ** -0.8 if name == "popularity" else np.ones(12) / 12
+    other = np.roll(usual, 37) if name == "popularity" else np.array([6.0] + [0.5] * 11)
+    monitor, opened = watch(name, quiet_events=2000, cooldown_events=0), []
+    for number in range(180):
+        shares = other if 100 <= number < 130 else usual
+        seen = observed(np.random.default_rng([9, number]), number, **{key: shares})
+        opened += [change for change in monitor.step(seen, (number + 1) * EVENTS) if change.state == "opened"]
+    bins = [change.at_event // EVENTS for change in opened]
+    assert len(bins) == 2
+    assert 100 < bins[0] <= 110 and 130 < bins[1] <= 142

@@ -316,6 +316,8 @@ class DriftMonitor:
             return "learner"
         if "new_items" in found:
             return "new_intent"
+        if {"loss", "served_hits"} <= found:
+            return "meaning"  # what is taken may change as well: that alone does not make the lists so much worse
         if "intent_shares" in found and "popularity" in found:
             return "shares"
         if "popularity" in found:

@@ -219,9 +219,10 @@ def test_kinds_are_told_from_the_signals_together() -> None:
 
     assert kind("intent_shares") == kind("popularity", "intent_shares") == "shares"
     assert kind("popularity") == kind("popularity", "loss") == "popularity"
+    assert kind("loss", "popularity", "served_hits") == "meaning"
     assert kind("new_items", "loss") == "new_intent"
     assert kind("served_hits") == kind("loss") == "meaning"
-    assert kind("refusals", "loss") == "learner"
+    assert kind("refusals", "loss") == kind("gate") == "learner"
     assert kind("dead_letters") == "quality"
     assert kind("arrival_rate") == "traffic"
     assert kind("centre_speed") == "unknown"

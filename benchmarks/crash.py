@@ -7,8 +7,9 @@ compares digests and every published message. Some kills are aimed: inside `cut`
 `learn`.
 
     python -m benchmarks.crash --log embedded --kills 100 --events 200000 --seed 1 [--folder DIR]
+    KAFKA_HOME=DIR python -m benchmarks.crash --log kafka --kills 100 --events 200000 --seed 1 [--folder DIR]
 
-The last line is JSON. With --folder the run goes on where it was stopped.
+The last line is JSON. With --folder the run goes on where it was stopped, with a Kafka of its own also the broker.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from stream.log.base import EventLog, Message
 from stream.sources.simulate import Simulator
 from stream.verify import verify
 from stream.worker import Worker
+from tests.integration.conftest import Broker
 
 AIMED = (
     "before-commit",
@@ -59,10 +62,10 @@ metrics_every_s = 0.2
 """
 
 
-def settings(folder: Path, log_url: str) -> Config:
+def settings(folder: Path, log_url: str, text: str = CONFIG) -> Config:
     path = folder / "config.toml"
     if not path.exists():
-        path.write_text(CONFIG)
+        path.write_text(text)
     return load_config(path, log_url=log_url)
 
 
@@ -146,12 +149,13 @@ def torture(
     events: int,
     seed: int,
     aimed_share: float = 0.5,
+    config_text: str = CONFIG,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Kill the worker `kills` times while it reads `events` events; returns the figures."""
     set_threads(1)  # as the child does: the same bits need the same number of threads
     folder.mkdir(parents=True, exist_ok=True)
-    config = settings(folder, log_url)
+    config = settings(folder, log_url, config_text)
     with open_log(log_url) as log:
         fill(config, log, events, seed)
     progress = folder / "kills.json"
@@ -201,10 +205,27 @@ def torture(
     }
 
 
+@contextmanager
+def broker_url(bootstrap: str | None, folder: Path) -> Iterator[str]:
+    """A broker that runs, or one of our own in `folder`, with the data of the run that was stopped."""
+    if bootstrap:
+        yield f"kafka://{bootstrap}"
+        return
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        raise SystemExit("give --bootstrap host:port, or set KAFKA_HOME to an unpacked Apache Kafka release")
+    broker = Broker(Path(home), folder / "kafka")
+    broker.start()
+    try:
+        yield broker.url
+    finally:
+        broker.stop()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", choices=["embedded", "kafka"], default="embedded")
-    parser.add_argument("--bootstrap", help="host:port of a running Kafka, for --log kafka")
+    parser.add_argument("--bootstrap", help="host:port of a running Kafka; else one is started from KAFKA_HOME")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -216,8 +237,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
-        url = f"kafka://{args.bootstrap}" if args.log == "kafka" else f"file://{(folder / 'log').resolve()}"
-        figures = torture(folder, url, kills=args.kills, events=args.events, seed=args.seed, say=print)
+        with broker_url(args.bootstrap, folder) if args.log == "kafka" else nullcontext() as kafka:
+            url = kafka or f"file://{(folder / 'log').resolve()}"
+            figures = torture(folder, url, kills=args.kills, events=args.events, seed=args.seed, say=print)
     print(json.dumps({"log": args.log, **figures}))
 
 

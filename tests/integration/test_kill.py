@@ -8,7 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.crash import AIMED, torture
+from benchmarks.crash import AIMED, CONFIG, torture
+
+SMALL = (
+    CONFIG.replace("max_step_events = 200", "max_step_events = 100")
+    + """
+[learner]
+capacity = 2000
+batch = 64
+replay = 64
+[learner.encoder]
+hidden = 16
+layers = 1
+[learner.intents]
+count = 8
+queue = 64
+"""
+)
 
 
 @pytest.mark.integration
@@ -19,14 +35,15 @@ def test_a_worker_killed_ten_times_ends_with_the_bits_of_one_that_never_was(tmp_
         tmp_path,
         f"file://{tmp_path / 'log'}",
         kills=12,
-        events=20_000,
+        events=9_000,
         seed=4,
+        config_text=SMALL,
         aimed_share=0.7,
         say=seen.append,
     )
     assert figures["difference"] == ""
     assert figures["kills"] == 12
     assert (figures["lost"], figures["duplicated"]) == (0, 0)
-    assert figures["events"] == 20_000
+    assert figures["events"] == 9_000
     moments = {line.split()[-1] for line in seen}
     assert moments >= {*AIMED, "random"}

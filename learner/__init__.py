@@ -7,13 +7,15 @@ from learner.drift import DriftConfig, Observed
 from learner.encoder import Encoder, EncoderConfig
 from learner.episodes import Change, DriftMonitor, Effects
 from learner.errors import LearnerError, LearnerStateError
+from learner.evidence import EvidenceConfig
 from learner.gate import Gate, GateConfig
 from learner.identity import IdentityConfig, name_intent
 from learner.intents import IntentCenters, IntentConfig
+from learner.merging import MergeConfig
 from learner.metrics import NOT_EVALUATED, UNRANKED, RankMetrics, WindowedRankMetrics
 from learner.online import IntentInfo, IntentView, Learner, LearnReport, Ranking, StepBatch, Taken
 from learner.runtime import set_threads
-from learner.shifts import ShiftConfig, ShiftRule, Standing, history_before, model_moved, strongest
+from learner.shifts import ShiftConfig, ShiftRule, Standing, history_before, strongest
 from learner.tracker import IntentTracker
 from learner.vocabulary import Vocabulary
 
@@ -24,6 +26,7 @@ __all__ = [
     "Effects",
     "Encoder",
     "EncoderConfig",
+    "EvidenceConfig",
     "Gate",
     "GateConfig",
     "IdentityConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "LearnerConfig",
     "LearnerError",
     "LearnerStateError",
+    "MergeConfig",
     "NOT_EVALUATED",
     "Observed",
     "OnlineLearner",
@@ -53,7 +57,6 @@ __all__ = [
     "Vocabulary",
     "WindowedRankMetrics",
     "history_before",
-    "model_moved",
     "name_intent",
     "set_threads",
     "strongest",

@@ -8,9 +8,11 @@ import msgspec
 from msgspec import Meta
 
 from learner.encoder import EncoderConfig
+from learner.evidence import EvidenceConfig
 from learner.identity import IdentityConfig
 from learner.intents import IntentConfig
 from learner.memory import MemoryConfig
+from learner.merging import MergeConfig
 from learner.ranking import MixConfig
 
 _MAX_CAPACITY = (1 << 24) - 1  # an entry of the memories has 24 bits for the row
@@ -65,6 +67,8 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     encoder: EncoderConfig = EncoderConfig(dropout=0.2, attention_dropout=0.2)
     intents: IntentConfig = IntentConfig(count=64, queue=1024, stop_gradient=True)
     identity: IdentityConfig = IdentityConfig()
+    merging: MergeConfig = MergeConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     memory: MemoryConfig = MemoryConfig()
     mix: MixConfig = MixConfig()
 

@@ -70,6 +70,7 @@ class Entry(NamedTuple):
 
     intent: int
     place: int
+    """row among the intents, 0 to G - 1"""
     share: float
     """of the users looked at lately"""
     separation: float
@@ -256,24 +257,33 @@ class IntentIdentity:
         u, _, v = np.linalg.svd(blended, full_matrices=False)
         self._basis = u @ v  # the nearest orthonormal pair
 
-    def entries(self, centers: NDArray[np.float32]) -> list[Entry]:
-        """All intents as they are now, in the order of their places; centres (K, d) are unit vectors."""
-        points = np.asarray(centers, dtype=np.float64)
+    def entries(self, centers: NDArray[np.float32], heads: NDArray[np.integer[Any]] | None = None) -> list[Entry]:
+        """All intents as they are now, in the order of their places; centres (K, d) are unit vectors.
+
+        `heads` (K,) says which centres are one intent: it is where they are in the mean, by their shares.
+        """
+        heads = np.arange(len(centers)) if heads is None else np.asarray(heads)
+        places = np.flatnonzero(heads == np.arange(len(heads)))  # (G,)
+        points = np.asarray(grouped(centers, heads, self.shares), dtype=np.float64)  # (G, d)
+        group = np.searchsorted(places, heads)  # (K,)
+        shares = np.bincount(group, weights=self.shares, minlength=len(places))
+        members = np.bincount(group, minlength=len(places))
+        speed = np.bincount(group, weights=self._speed, minlength=len(places)) / members
         cosine = points @ points.T
         np.fill_diagonal(cosine, -1.0)
         separation = np.sqrt(np.maximum(2 - 2 * cosine.max(axis=1), 0)) if len(points) > 1 else np.full(1, 2.0)
-        position = np.clip(points @ self._basis, -1, 1)  # (K, 2)
+        position = np.clip(points @ self._basis, -1, 1)  # (G, 2)
         return [
             Entry(
                 int(self._ids[place]),
-                place,
+                row,
                 share,
-                float(separation[place]),
-                float(self._speed[place]),
-                (float(position[place, 0]), float(position[place, 1])),
+                float(separation[row]),
+                float(speed[row]),
+                (float(position[row, 0]), float(position[row, 1])),
                 int(self._born[place]),
             )
-            for place, share in enumerate(self.shares.tolist())
+            for row, (place, share) in enumerate(zip(places.tolist(), shares.tolist(), strict=True))
         ]
 
     # -- durable ----------------------------------------------------------------------------------------------------
@@ -308,6 +318,21 @@ class IntentIdentity:
             setattr(self, f"_{name}", stored.copy())
 
 
+def grouped(
+    centers: NDArray[np.float32], heads: NDArray[np.integer[Any]], shares: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Unit vectors of the intents (G, d): means of the centres (K, d) with the same head, by share; a head stands alone
+    where nobody is.
+    """
+    K = len(heads)
+    own = heads == np.arange(K)
+    weight = np.maximum(shares, 1e-12)[:, None]
+    total = np.zeros(centers.shape, dtype=np.float64)
+    np.add.at(total, heads, weight * centers)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.asarray(np.where(length > 0, total / np.maximum(length, 1e-30), centers)[own], dtype=np.float32)
+
+
 def name_intent(items: Sequence[str], titles: dict[str, tuple[str, str]], most: int = 3) -> str:
     """A name for an intent from its top items, best first.
 
@@ -333,4 +358,4 @@ def name_intent(items: Sequence[str], titles: dict[str, tuple[str, str]], most: 
     return ", ".join(names[:most])
 
 
-__all__ = ["Birth", "Entry", "IdentityConfig", "IntentIdentity", "name_intent"]
+__all__ = ["Birth", "Entry", "IdentityConfig", "IntentIdentity", "grouped", "name_intent"]

@@ -6,13 +6,15 @@ them. The balanced form here assigns users to centres so that every centre gets 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+SEEN_ITEMS: Final = 8  # newest items of a history from which centres learn on a stream
 
 
 class IntentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,8 +39,14 @@ class IntentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         int, Meta(ge=0, le=1_000_000, description="balanced: latest users kept to balance over; count")
     ] = 4096
     stop_gradient: Annotated[
-        bool, Meta(description="balanced: centres learn from the encoder, the encoder not from them; switch")
+        bool, Meta(description="centres learn from the vectors that they see, these not from them; switch")
     ] = False
+    half_life: Annotated[
+        float,
+        Meta(
+            gt=0, le=1000, description="stream: centres see the mean of a user's newest items, older ones less; items"
+        ),
+    ] = 2.0
 
 
 class Nearest(NamedTuple):
@@ -78,6 +86,28 @@ def sinkhorn(similarity: Tensor, epsilon: float, rounds: int) -> Tensor:
         centre = (n / K) / (kernel.T @ user).clamp(min=1e-30)  # (K,)
         user = 1 / (kernel @ centre).clamp(min=1e-30)  # (n,)
     return kernel * centre * user[:, None]
+
+
+def interests(table: Tensor, rows: Tensor, half_life: float) -> Tensor:
+    """What a user's newest items have in common: the unit mean of their unit vectors, older ones weighing less.
+
+    Parameters
+    ----------
+    table
+        (N, d) item vectors, row 0 padding
+    rows
+        (B, L) rows of the histories, newest last, 0 = none
+    half_life
+        items after which one weighs half
+
+    Returns
+    -------
+    (B, d), zeros for who has none among the newest `SEEN_ITEMS`
+    """
+    newest = rows[:, -SEEN_ITEMS:]
+    age = torch.arange(newest.shape[1] - 1, -1, -1, dtype=table.dtype)
+    weight = torch.where(newest > 0, 0.5 ** (age / half_life), 0.0)  # (B, <=8)
+    return F.normalize((F.normalize(table[newest], dim=-1) * weight[..., None]).sum(1), dim=-1)
 
 
 def effective_number(counts: Tensor) -> float:

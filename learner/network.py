@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from learner.config import LearnerConfig
 from learner.encoder import Encoder
-from learner.intents import IntentCenters
+from learner.intents import IntentCenters, interests, kmeans
 from learner.model import ELCRec
 from learner.optim import DenseAdam, RowAdam
 
@@ -139,10 +139,12 @@ class Network(Weights):
 
     @torch.no_grad()
     def start_from(self, rows: NDArray[np.int64], model: ELCRec) -> None:
-        """Take the weights of a fitted model of the same shape; item i + 1 goes to rows[i]; moments start anew."""
+        """Take items and encoder of a fitted model of this shape; item i + 1 goes to rows[i]; moments start anew."""
         self.table[torch.from_numpy(rows)] = model.items[1 : len(rows) + 1]
         self.encoder.load_state_dict(model.encoder.state_dict())
-        self.centers.weight.copy_(model.intents.weight)
+        # a fitted model's centres stand among user vectors, those of a stream among items
+        picks = torch.Generator().manual_seed(self.config.seed % 2**63)
+        self.centers.start_from(kmeans(model.items[1 : len(rows) + 1], len(self.centers.weight), picks))
 
     @torch.no_grad()
     def go_back(self, weights: Weights, known: NDArray[np.bool_]) -> None:
@@ -221,7 +223,12 @@ class Network(Weights):
         h = torch.cat(parts)  # (B, d)
         target = torch.from_numpy(local_items)
         next_item = self._next_item_loss(h, vectors, target, local_negatives, torch.from_numpy(weights), size)
-        loss = next_item + self._intent_loss(h)
+        u = interests(
+            vectors.detach() if config.intents.stop_gradient else vectors,
+            torch.from_numpy(local_contexts),
+            config.intents.half_life,
+        )  # (B, d)
+        loss = next_item + self._intent_loss(u)
         parameters = self._dense.parameters
         gradients = torch.autograd.grad(loss, [vectors, *parameters], allow_unused=True)
         rows_gradient = gradients[0]
@@ -238,7 +245,7 @@ class Network(Weights):
         rows_gradient[0] = 0
         self._rows.step(self.table, touched, rows_gradient, config.item_learning_rate * rate)
         self.table[0] = 0
-        self.centers.remember(h.detach())
+        self.centers.remember(u.detach())
         self.steps += 1
         return StepOutcome(value, True, len(items))
 
@@ -269,18 +276,16 @@ class Network(Weights):
         losses = torch.where(weights > 0, taken, refused) * weights.abs()
         return losses.sum() / weights.abs().sum()
 
-    def _intent_loss(self, h: Tensor) -> Tensor:
+    def _intent_loss(self, u: Tensor) -> Tensor:
+        """The clustering loss of what users' newest items have in common, u (B, d) unit vectors."""
         intents = self.config.intents
         if intents.clustering == "none" or intents.weight == 0:
             return torch.zeros(())
         if intents.clustering == "balanced":
-            return intents.weight * self.centers.balanced_loss(h)
-        unit, centers = F.normalize(h, dim=-1), self.centers.unit()
-        if intents.stop_gradient:
-            unit = unit.detach()
+            return intents.weight * self.centers.balanced_loss(u)
         # the paper's clustering loss; over all pairs of unit vectors it sees only the means
-        mean = centers.mean(0)
-        return intents.weight * (2 * mean.square().sum() - 2 * unit.mean(0) @ mean)
+        mean = self.centers.unit().mean(0)
+        return intents.weight * (2 * mean.square().sum() - 2 * u.mean(0) @ mean)
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from learner.standin import PREFIX, StandIn
 from learner.tracker import IntentTracker, IntentView
 from learner.vocabulary import Vocabulary
 
-FORMAT: Final = 2  # 2: a stand-in, and who serves
+FORMAT: Final = 3  # 2: a stand-in, and who serves; 3: mergers of intents
 SOURCE_MODEL: Final = 0
 SOURCE_INTENT: Final = 1
 SOURCE_POPULAR: Final = 2
@@ -81,7 +81,7 @@ class Taken(NamedTuple):
     distance: float
     """mean squared distance of the users to their nearest centre; not a number where nobody had a history"""
     intents: NDArray[np.int64]
-    """(m,) place of the nearest centre, for each event of a user with a history"""
+    """(m,) place of the nearest intent, for each event of a user with a history"""
 
 
 class Ranking(NamedTuple):
@@ -150,7 +150,7 @@ class Learner:
         mixing = torch.Generator().manual_seed((config.seed * 1000 + 100) % 2**63)
         self.mix = Ranker(config.mix, config.memory, mixing)
         self._replay = Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed)
-        self.tracker = IntentTracker(config.identity, self._network)
+        self.tracker = IntentTracker(config, self._network)
         self._weights: Weights = self._network  # whose answers are given; another's only inside `_answered_by`
         self._stand_in: StandIn | None = None
         self.serving: Serving = "learner"  # who answers
@@ -244,7 +244,7 @@ class Learner:
                     losses, learned = losses + loss * len(places), learned + len(places)
             self._memories.update(anchors[chunk], rows[chunk], generations, batch.weights[chunk] > 0)
             self._warm_start(rows[chunk], liked[chunk], new)
-        looked_at = self.tracker.observe(h[torch.from_numpy(has_history)])
+        looked_at = self.tracker.observe(liked, np.where(batch.weights > 0, rows, 0))
         self._replay.add(batch.users, Pairs(np.where(liked > 0, batch.contexts, 0), batch.items, batch.weights))
         if not evaluate:
             ranks[:] = NOT_EVALUATED
@@ -435,10 +435,17 @@ class Learner:
         histories: NDArray[np.int64],
         actions: NDArray[np.uint8],
         held: NDArray[np.integer[Any]] | None = None,
+        span: NDArray[np.integer[Any]] | None = None,
     ) -> IntentView:
-        """Where users with histories (B, L) stand among the intents, against the ids `held` (B,); changes nothing."""
-        liked = self._liked(histories, actions)
-        return self.tracker.view(self._network.encode(liked), np.asarray(~(liked > 0).any(axis=1)), held)
+        """Where users with histories (B, L) stand among the intents; changes nothing.
+
+        Against the ids `held` (B,), held for `span` (B,) events.
+        """
+        return self.tracker.view(self._liked(histories, actions), held, span)
+
+    def current_intents(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """The ids (m,) under which these intents go on, those that were merged into others under theirs."""
+        return self.tracker.current(ids)
 
     def pull(
         self,
@@ -447,7 +454,7 @@ class Learner:
         origin: NDArray[np.integer[Any]],
         to: NDArray[np.integer[Any]],
     ) -> NDArray[np.float32]:
-        """How much each item of histories (m, w) draws towards intent `to` (m,) and away from `origin` (m,), (m, w)."""
+        """How much each item of histories (m, w) draws to intent `to` (m,), away from `origin` (m,), (m, w)."""
         return self.tracker.pull(self._liked(histories, actions), origin, to)
 
     def _liked(self, histories: NDArray[np.int64], actions: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -456,7 +463,7 @@ class Learner:
 
     def intent_health(self) -> dict[str, float]:
         """`active`: intents with at least 0.1% of recent events; `effective`: exp(entropy) of the shares."""
-        shares = self.tracker.identity.shares
+        shares = self.tracker.shares
         active = int((shares > 0.001).sum())
         return {"active": active, "effective": effective_number(torch.from_numpy(shares))}
 
@@ -467,7 +474,9 @@ class Learner:
         if self.size:
             with torch.no_grad():
                 vectors = torch.nn.functional.normalize(self._network.table[1 : self.size + 1], dim=1)
-                best = (self._network.centers.unit() @ vectors.T).topk(min(items, self.size), dim=1).indices + 1
+                best = (torch.from_numpy(self.tracker.vectors()) @ vectors.T).topk(
+                    min(items, self.size), dim=1
+                ).indices + 1
             tops = [self.item_ids(self._vocabulary.handles(row)) for row in best.numpy()]
         return [
             IntentInfo(one.intent, one.share, one.separation, one.speed, one.position, one.born_at, tops[one.place])
@@ -501,6 +510,7 @@ class Learner:
             ("mix", self.mix.to_arrays()),
             ("replay", self._replay.to_arrays()),
             ("identity", self.tracker.identity.to_arrays()),
+            ("merging", self.tracker.merging.to_arrays()),
             ("standin", {} if self._stand_in is None else self._stand_in.to_arrays()),
         ):
             arrays |= _under(name, part)
@@ -596,6 +606,7 @@ class Learner:
         self._replay.load_random_state(random)
         self.tracker = fresh.tracker
         self.tracker.identity.load_arrays(under("identity."))
+        self.tracker.merging.load_arrays(under("merging."))
         self._weights, self._stand_in = self._network, None
         if any(name.startswith(PREFIX) for name in tensors):
             self._stand_in = StandIn(self._network, self.mix, self.size + 1)

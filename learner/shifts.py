@@ -33,16 +33,20 @@ class ShiftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             le=100,
             description="lead of a new intent over the held one below which it is not looked at; log-odds",
         ),
-    ] = 1.0
+    ] = 2.0
     sure_margin: Annotated[float, Meta(ge=0, le=100, description="lead from which on one look is enough; log-odds")] = (
         8.0
     )
     persistence: Annotated[
         int, Meta(ge=1, le=1000, description="otherwise: events in a row that the new intent must lead; events")
-    ] = 2
+    ] = 1
     hold_events: Annotated[
         int,
-        Meta(ge=1, le=1000, description="a shift held if no other follows within so many of the user's events; events"),
+        Meta(ge=1, le=1000, description="a shift held if no other follows within so many events of the change; events"),
+    ] = 10
+    settle_events: Annotated[
+        int,
+        Meta(ge=0, le=1000, description="a user's first events, in which the intent is still looked for; events"),
     ] = 5
     half_life: Annotated[
         float, Meta(ge=10, le=1e9, description="memory of the calibration of the confidence; shifts whose end is known")
@@ -83,11 +87,11 @@ class Moves(NamedTuple):
 
     standing: Standing
     first: NDArray[np.bool_]
-    """(B,) who holds an intent for the first time"""
+    """(B,) who holds an intent for the first time, or another one while it is still looked for"""
     shifted: NDArray[np.bool_]
     """(B,) who left the held intent for the nearest"""
     changed: NDArray[np.int64]
-    """(B,) events since the new intent leads, this step's included: the history before them is the old one"""
+    """(B,) events since the new intent began, the newest included: the history before them is the old one"""
     confidence: NDArray[np.float64]
     """(B,) calibrated probability that the shift holds; 0 where there is none"""
     held_for: NDArray[np.int64]
@@ -134,6 +138,8 @@ class ShiftRule:
         lead: NDArray[np.floating[Any]],
         events: NDArray[np.integer[Any]],
         retired: NDArray[np.bool_] | None = None,
+        began: NDArray[np.integer[Any]] | None = None,
+        settling: NDArray[np.bool_] | None = None,
     ) -> Moves:
         """Look at B users after a step; the caller stores what comes back.
 
@@ -148,14 +154,22 @@ class ShiftRule:
         events
             (B,) events of the user in this step, at least 1.
         retired
-            (B,) the held intent exists no more: whatever is nearest follows at once, which says nothing about the user.
+            (B,) the held intent exists no more, or is not what the model sees in the user's older items: whatever is
+            nearest follows at once, which says nothing about the user.
+        began
+            (B,) events since the nearest intent began, where that is known better than by when it first led.
+        settling
+            (B,) users whose intent is still looked for: they move to the nearest without a shift.
         """
         config = self.config
         gone = np.zeros(len(nearest), dtype=bool) if retired is None else retired
         nearest = np.asarray(nearest, dtype=np.int32)
         known = nearest >= 0
-        first = known & (standing.intent < 0)
-        leads = known & (standing.intent >= 0) & (nearest != standing.intent) & ((lead >= config.margin) | gone)
+        open_yet = standing.intent < 0
+        if settling is not None:
+            open_yet |= settling
+        first = known & open_yet & (nearest != standing.intent)
+        leads = known & ~open_yet & (nearest != standing.intent) & ((lead >= config.margin) | gone)
         again = leads & (standing.candidate == nearest)
         waited = np.where(leads, np.where(again, standing.waited, 0) + events, 0)
         at_once = leads & ((lead >= config.sure_margin) | gone)
@@ -167,15 +181,16 @@ class ShiftRule:
         confidence = np.where(shifted, self._table.ravel()[level - 1], 0.0)
         moved = first | shifted
         waiting = leads & ~shifted
+        changed = waited if began is None else np.where(shifted, np.maximum(began, 1), waited)
         after = Standing(
             np.where(moved, nearest, standing.intent).astype(np.int32),
-            np.where(moved, 1, held_now),
+            np.where(shifted & ~gone, changed, held_now),
             np.where(waiting, nearest, NO_INTENT).astype(np.int32),
             np.where(waiting, np.minimum(waited, MAX_COUNT), 0),
             np.where(shifted & ~gone, level, np.where(shifted | (held_now > config.hold_events), 0, standing.level)),
         )
-        held_for = np.where(shifted, standing.events + np.where(again, -standing.waited, 0), 0)
-        return Moves(after, first, shifted, np.where(shifted | waiting, waited, 0), confidence, np.maximum(held_for, 0))
+        held_for = np.where(shifted, np.maximum(held_now - changed, 0), 0)
+        return Moves(after, first, shifted, np.where(shifted | waiting, changed, 0), confidence, held_for)
 
     def _levels(self, lead: NDArray[np.floating[Any]], at_once: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Cell of the tables from 1, (B,)."""
@@ -272,11 +287,6 @@ def history_before(
     )
 
 
-def model_moved(old_nearest: NDArray[np.integer[Any]], to: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """Whether the model caused each shift, (m,): the old history, under the new model, is in the new intent already."""
-    return np.asarray(np.asarray(old_nearest) == np.asarray(to))
-
-
 def strongest(handles: NDArray[np.int64], pull: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
     """The items that pulled most, best first, (m, count), 0 where there are fewer; an item is named once.
 
@@ -309,6 +319,5 @@ __all__ = [
     "Standing",
     "history_before",
     "isotonic",
-    "model_moved",
     "strongest",
 ]

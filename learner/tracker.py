@@ -1,6 +1,7 @@
 """The learner's intents as others see them: ids instead of places, how far one leads another, what drew a user there.
 
-Sits between the network, whose centres it reads and re-seeds, and `IntentIdentity`, which knows no torch.
+Sits between the network, whose centres it reads and re-seeds, and the parts that know no torch: `IntentIdentity` keeps
+ids, `Merging` says which centres are one intent, `evidence` says where users stand.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional as F
 
-from learner.identity import Birth, Entry, IdentityConfig, IntentIdentity
+from learner.config import LearnerConfig
+from learner.evidence import change, standing
+from learner.identity import Birth, Entry, IntentIdentity, grouped
+from learner.intents import interests
+from learner.merging import Merging
 from learner.network import Network
 
 
@@ -21,15 +25,21 @@ class IntentView(NamedTuple):
     """Where users stand among the intents; every field (B,); ids are -1 for a user without history."""
 
     nearest: NDArray[np.int32]
-    """intent id"""
+    """intent id: the one that leads the held one, else the held one; `best` where none is held"""
+    best: NDArray[np.int32]
+    """intent id by the newest items alone"""
     confidence: NDArray[np.float32]
-    """probability of the nearest among all, by softmax of the cosines"""
+    """probability of `nearest` among all, by the newest items alone"""
     runner_up: NDArray[np.int32]
-    """intent id"""
-    distance: NDArray[np.float32]
-    """squared distance of unit vectors to the nearest, 0 to 4"""
+    """intent id, the likeliest one besides `nearest`"""
     lead: NDArray[np.float32]
-    """log-odds of the nearest against the held intent; 0 where that is the nearest, there is none, or it is retired"""
+    """log-odds that the user has changed to `nearest` against that he has not; 0 where nothing speaks for it"""
+    began: NDArray[np.int64]
+    """events since that change, the first one of the new intent included"""
+    before: NDArray[np.bool_]
+    """the items before the change are in the new intent as well, as the model sees them now"""
+    stale: NDArray[np.bool_]
+    """the model sees the items since the held intent began, but the newest, in `nearest`: the model has moved"""
     retired: NDArray[np.bool_]
     """the held intent exists no more"""
 
@@ -38,9 +48,9 @@ class Seen(NamedTuple):
     """What the users of a step showed of the intents."""
 
     places: NDArray[np.int64]
-    """(m,) nearest centre of each user"""
+    """(m,) place of the nearest intent of each user"""
     distance: float
-    """mean squared distance to it; not a number where there was nobody"""
+    """mean squared distance to the nearest centre; not a number where there was nobody"""
 
 
 class Turned(NamedTuple):
@@ -49,81 +59,159 @@ class Turned(NamedTuple):
     movement: float
     """mean distance moved"""
     births: list[Birth]
+    absorbed: list[int]
+    """ids of intents that are part of another one now"""
 
 
 class IntentTracker:
-    """Ids, leads, births and catalogue figures of a network's centres.
+    """Ids, leads, births, mergers and catalogue figures of a network's centres.
 
     Parameters
     ----------
     config
-        When an intent is dead.
+        Its sections `intents`, `identity`, `merging` and `evidence`.
     network
         Whose centres these are; only `turn` changes it.
     """
 
-    def __init__(self, config: IdentityConfig, network: Network) -> None:
-        self._network = network
+    def __init__(self, config: LearnerConfig, network: Network) -> None:
+        self._config, self._network = config, network
         count, hidden = network.centers.weight.shape
-        self.identity = IntentIdentity(config, count, hidden)
+        self.identity = IntentIdentity(config.identity, count, hidden)
+        self.merging = Merging(config.merging, count)
 
-    def observe(self, h: Tensor) -> Seen:
-        """Count users h (m, d) at their nearest centres."""
-        if not len(h):
+    # -- the stream -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def observe(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> Seen:
+        """Count the users of events: rows of their histories before (n, L), of the items taken (n,), 0 = not liked."""
+        known = (contexts[:, -1] > 0) & (items > 0)
+        table, centers = self._network.table, self._network.centers
+        before, after = contexts[known, -1], items[known]
+        distinct, place = np.unique(np.concatenate([before, after]), return_inverse=True)
+        code = (F.normalize(table[torch.from_numpy(distinct)], dim=-1) @ centers.unit().T).argmax(1).numpy()[place]
+        self.merging.observe(code[: len(before)], code[len(before) :])
+        u = interests(table, torch.from_numpy(contexts), self._config.intents.half_life)  # (n, d)
+        u = u[u.any(dim=1)]
+        if not len(u):
             return Seen(np.zeros(0, dtype=np.int64), float("nan"))
-        nearest = self._network.centers.nearest(h)
+        nearest = centers.nearest(u)
         places = nearest.intent.numpy()
-        self.identity.observe(places, nearest.distance.numpy(), F.normalize(h, dim=-1).numpy())
-        return Seen(places, float(nearest.distance.mean()))
-
-    @torch.no_grad()
-    def view(self, h: Tensor, cold: NDArray[np.bool_], held: NDArray[np.integer[Any]] | None = None) -> IntentView:
-        """Where users h (B, d) stand; `cold` (B,) ones stand nowhere; `held` (B,) are the ids they hold, -1 = none."""
-        centers = self._network.centers
-        nearest = centers.nearest(h)
-        holds = np.full(len(h), -1) if held is None else np.asarray(held)
-        places = self.identity.places_of(holds)  # (B,)
-        known = (places >= 0) & ~cold
-        there = centers.unit()[torch.from_numpy(np.maximum(places, 0))]  # (B, d)
-        cosine = (F.normalize(h, dim=-1) * there).sum(-1)  # (B,) to the held centre
-        best = 1 - nearest.distance / 2  # (B,) cosine to the nearest one
-        lead = ((best - cosine).clamp(min=0) / centers.config.temperature).numpy()
-        intent, runner_up = nearest.intent.numpy(), nearest.runner_up.numpy()
-        return IntentView(
-            self.identity.ids_of(np.where(cold, -1, intent)),
-            np.where(cold, 0, nearest.confidence.numpy()).astype(np.float32),
-            self.identity.ids_of(np.where(cold, -1, runner_up)),
-            np.where(cold, 0, nearest.distance.numpy()).astype(np.float32),
-            np.where(known & (places != intent), lead, 0).astype(np.float32),
-            (holds >= 0) & (places < 0),
-        )
-
-    @torch.no_grad()
-    def pull(
-        self, rows: NDArray[np.int64], origin: NDArray[np.integer[Any]], to: NDArray[np.integer[Any]]
-    ) -> NDArray[np.float32]:
-        """How much items (m, w), table rows, draw towards `to` (m,) and away from `origin` (m,): cosines, (m, w).
-
-        A retired or unknown origin counts as nothing.
-        """
-        unit = self._network.centers.unit().numpy()
-        ends = [self.identity.places_of(ids) for ids in (to, origin)]
-        vectors = [np.where((places >= 0)[:, None], unit[np.maximum(places, 0)], 0) for places in ends]  # (m, d) each
-        items = F.normalize(self._network.table[torch.from_numpy(rows)], dim=-1).numpy()  # (m, w, d)
-        pull = np.einsum("mwd,md->mw", items, vectors[0] - vectors[1])
-        return np.where(rows > 0, pull, 0).astype(np.float32)
+        self.identity.observe(places, nearest.distance.numpy(), u.numpy())
+        return Seen(self.merging.heads[places], float(nearest.distance.mean()))
 
     @torch.no_grad()
     def turn(self, event_number: int, reseed: bool = False) -> Turned:
-        """Call once after a step's learning: measures how the centres moved, and places the dead ones anew."""
+        """Call once after a step's learning: how the centres moved; places dead ones anew, merges what is one."""
         centers = self._network.centers.unit().numpy()
         movement = self.identity.moved(centers, event_number)
         births = self.identity.births(centers, event_number, reseed)
         if births:
-            self._network.place_centers(
-                np.array([birth.place for birth in births]), np.stack([birth.center for birth in births])
-            )
-        return Turned(movement, births)
+            places = np.array([birth.place for birth in births])
+            self._network.place_centers(places, np.stack([birth.center for birth in births]))
+            self.merging.reborn(places, self.identity.shares)
+        absorbed = self.merging.look(self.identity.shares, event_number).absorbed
+        return Turned(movement, births, self.identity.ids_of(absorbed).tolist())
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def current(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """The ids (m,) under which these intents go on; those of retired ones and -1 stay as they are."""
+        places = self.identity.places_of(ids)
+        return np.where(places >= 0, self.identity.ids_of(self.merging.heads[places]), ids).astype(np.int32)
+
+    @torch.no_grad()
+    def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
+        centers, heads = self._network.centers, self.merging.heads
+        distinct, place = np.unique(rows, return_inverse=True)
+        cosine = F.normalize(self._network.table[torch.from_numpy(distinct)], dim=-1) @ centers.unit().T  # (m, K)
+        share = torch.softmax(cosine / centers.config.temperature, dim=-1)
+        own = np.flatnonzero(heads == np.arange(len(heads)))
+        member = torch.zeros(len(heads), len(own))
+        member[torch.arange(len(heads)), torch.from_numpy(np.searchsorted(own, heads))] = 1.0
+        table = np.where((distinct > 0)[:, None], (share @ member).numpy(), np.float32(0))  # (m, G)
+        return np.asarray(table[place.reshape(rows.shape)])
+
+    def view(
+        self,
+        rows: NDArray[np.int64],
+        held: NDArray[np.integer[Any]] | None = None,
+        span: NDArray[np.integer[Any]] | None = None,
+    ) -> IntentView:
+        """Where users with histories (B, L) of rows, 0 = none or not liked, stand.
+
+        Parameters
+        ----------
+        rows
+            Newest last.
+        held
+            (B,) ids that they hold, -1 = none.
+        span
+            (B,) events for which they hold them; as long as the history goes back, where it is not given.
+        """
+        config, heads = self._config.evidence, self.merging.heads
+        newest = rows[:, -config.memory :]
+        present = newest > 0  # (B, W)
+        codes = self.codes(newest)
+        B, W, G = codes.shape
+        own = self.identity.ids_of(np.flatnonzero(heads == np.arange(len(heads))))  # (G,) ids
+        users, cold = np.arange(B), ~present.any(axis=1)
+        holds = np.full(B, -1) if held is None else np.asarray(held)
+        places = self.identity.places_of(holds)
+        group = np.where(
+            places >= 0, np.searchsorted(np.flatnonzero(heads == np.arange(len(heads))), heads[places]), -1
+        )
+        found = change(codes, present, group, np.full(B, W) if span is None else np.asarray(span), config)
+        likely = standing(codes, present, config)  # (B, G)
+        best = likely.argmax(axis=1)
+        leads = found.lead > 0
+        stale = found.stale & ~leads
+        nearest = np.where(group < 0, best, np.where(leads, found.to, np.where(stale, found.older, group)))
+        likely -= likely.max(axis=1, keepdims=True)
+        chance = np.exp(likely[users, nearest]) / np.exp(likely).sum(axis=1)
+        likely[users, nearest] = -np.inf
+        return IntentView(
+            nearest=np.where(cold, -1, own[nearest]).astype(np.int32),
+            best=np.where(cold, -1, own[best]).astype(np.int32),
+            confidence=np.where(cold, 0, chance).astype(np.float32),
+            runner_up=np.where(cold, -1, own[likely.argmax(axis=1)] if G > 1 else own[nearest]).astype(np.int32),
+            lead=np.where(leads & ~cold, found.lead, 0).astype(np.float32),
+            began=found.began,
+            before=found.before,
+            stale=stale & ~cold,
+            retired=(holds >= 0) & (places < 0),
+        )
+
+    def pull(
+        self, rows: NDArray[np.int64], origin: NDArray[np.integer[Any]], to: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float32]:
+        """How much items (m, w), table rows, draw towards `to` (m,) and away from `origin` (m,): -1 to 1, (m, w).
+
+        A retired or unknown origin counts as nothing.
+        """
+        heads = self.merging.heads
+        codes = self.codes(rows)
+        own = np.flatnonzero(heads == np.arange(len(heads)))
+        shares = []
+        for ids in (to, origin):
+            places = self.identity.places_of(ids)
+            column = np.searchsorted(own, heads[places])
+            share = np.take_along_axis(codes, column[:, None, None], axis=2)[:, :, 0]  # (m, w)
+            shares.append(np.where((places >= 0)[:, None], share, 0))
+        return np.asarray(shares[0] - shares[1], dtype=np.float32)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of each intent among the users looked at lately, (G,)."""
+        heads = self.merging.heads
+        total = np.bincount(heads, weights=self.identity.shares, minlength=len(heads))
+        return np.asarray(total[heads == np.arange(len(heads))])
+
+    @torch.no_grad()
+    def vectors(self) -> NDArray[np.float32]:
+        """Unit vectors of the intents, (G, d), in the order of `entries`."""
+        return grouped(self._network.centers.unit().numpy(), self.merging.heads, self.identity.shares)
 
     @torch.no_grad()
     def entries(self, turn_map: bool = False) -> list[Entry]:
@@ -131,7 +219,7 @@ class IntentTracker:
         centers = self._network.centers.unit().numpy()
         if turn_map:
             self.identity.turn_map(centers)
-        return self.identity.entries(centers)
+        return self.identity.entries(centers, self.merging.heads)
 
 
 __all__ = ["IntentTracker", "IntentView", "Seen", "Turned"]

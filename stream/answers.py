@@ -84,8 +84,9 @@ class _Known(NamedTuple):
 def _look_up(learner: Learner, store: UserStore, user: bytes) -> _Known:
     record = store.read(int(partitions_of([user], store.partitions)[0]), [user])
     history, actions, ts = (np.ascontiguousarray(record[name]) for name in ("items", "actions", "ts"))
-    view = learner.intents(history, actions)
-    return _Known(history, actions, ts, int(record["intent"][0]), int(record["intent_events"][0]), view)
+    held, span = learner.current_intents(record["intent"]), record["intent_events"].astype(np.int64)
+    view = learner.intents(history, actions, held, span)
+    return _Known(history, actions, ts, int(held[0]), int(span[0]), view)
 
 
 def _answer(learner: Learner, user: bytes, known: _Known, k: int) -> Answer:

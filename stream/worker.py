@@ -112,6 +112,7 @@ class Worker:
         self._lag_due = 0.0
         self._backlog = 0
         self._cutting: threading.Thread | None = None
+        self._nothing_to: dict[int, int] = {}  # offsets before which a partition holds only marks of transactions
         self._since_cut_s = 0.0  # what a restart would take to redo
         self._cut_write_s = 0.0
         self.cut_hold_ms = 0.0
@@ -201,6 +202,7 @@ class Worker:
         """Poll, step, commit, learn, and cut when due; False when there was nothing to do."""
         batches = self._poll()
         if not any(len(batch) for batch in batches):
+            self._nothing_to |= {batch.partition: batch.next_offset for batch in batches}
             self._publish_metrics()
             return False
         marks = [self._clock()]
@@ -220,9 +222,7 @@ class Worker:
     def _poll(self) -> list[RecordBatch]:
         engine = self._config.engine
         try:
-            return self._log.poll(
-                positions_after(self.engine.positions), engine.max_step_events, engine.poll_max_wait_ms
-            )
+            return self._log.poll(positions_after(self._read_to()), engine.max_step_events, engine.poll_max_wait_ms)
         except LogUnavailable as exc:
             logger.warning("poll: %s; trying again", exc)
             time.sleep(_RETRY_S)
@@ -230,6 +230,10 @@ class Worker:
         except OffsetOutOfRange as exc:
             self._jump(exc)
             return []
+
+    def _read_to(self) -> dict[int, int]:
+        """Where to read on: behind the engine's positions when nothing that it could take comes next."""
+        return {p: max(offset, self._nothing_to.get(p, 0)) for p, offset in self.engine.positions.items()}
 
     def _jump(self, error: OffsetOutOfRange) -> None:
         """Input that was to come next is gone: stop, or go on where the policy says; the journal's next range
@@ -240,6 +244,7 @@ class Worker:
             raise JournalError(
                 f'{error}: set `engine.on_truncated_input` to "earliest" or "latest" to go on without these records'
             ) from error
+        self._nothing_to.clear()
         begins, ends = self._log.begin_offsets(topics.EVENTS), self._log.end_offsets(topics.EVENTS)
         for partition, position in self.engine.positions.items():
             if not begins[partition] <= position <= ends[partition]:
@@ -363,7 +368,7 @@ class Worker:
             except LogUnavailable as exc:
                 logger.warning("lag: %s; the last figure stands", exc)
                 return self._backlog
-            lag = {str(p): max(0, ends[p] - offset) for p, offset in sorted(self.engine.positions.items())}
+            lag = {str(p): max(0, ends[p] - offset) for p, offset in sorted(self._read_to().items())}
             self.status.lag, self._backlog = lag, sum(lag.values())
             self._lag_due = now + 0.5
         return self._backlog

@@ -14,7 +14,15 @@ from stream import topics
 from stream.config import Config
 from stream.errors import JournalError, StateInUse
 from stream.log import open_log
-from stream.log.base import CommitOutcomeUnknown, EventLog, LogUnavailable, Message, OffsetRange, TopicPartition
+from stream.log.base import (
+    CommitOutcomeUnknown,
+    EventLog,
+    LogUnavailable,
+    Message,
+    OffsetRange,
+    RecordBatch,
+    TopicPartition,
+)
 from stream.messages import JournalEntry, StreamMetrics
 from stream.verify import verify
 from stream.worker import Worker
@@ -89,6 +97,44 @@ def test_a_cut_is_due_when_a_restart_would_have_much_to_redo(tmp_path: Path) -> 
         assert again.recover() == last - cut[-1]  # what was redone counts towards the next cut
         assert again._since_cut_s >= last - cut[-1]
         again.close()
+
+
+class Marked:
+    """Every partition ends with the mark of a transaction, which is no record but has an offset, as on Kafka."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.asked: Mapping[TopicPartition, int] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def end_offsets(self, topic: str) -> list[int]:
+        return [end + 1 for end in self._log.end_offsets(topic)] if topic == topics.EVENTS else []
+
+    def poll(self, positions: Mapping[TopicPartition, int], most: int, wait_ms: int) -> list[RecordBatch]:
+        self.asked, ends = positions, self._log.end_offsets(topics.EVENTS)
+        records = self._log.poll({tp: min(at, ends[tp.partition]) for tp, at in positions.items()}, most, 0)
+        marks = [tp for tp, at in positions.items() if at == ends[tp.partition]]
+        return records or [RecordBatch(tp.topic, tp.partition, [], [], [], [], [], positions[tp] + 1) for tp in marks]
+
+
+def test_an_idle_worker_waits_behind_the_marks_of_transactions(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=10**6)
+    with log:
+        ends = dict(enumerate(log.end_offsets(topics.EVENTS)))
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        marked: Any = Marked(log)
+        worker._log = marked
+        while worker.turn():
+            worker._lag_due = 0.0
+        assert (worker.engine.positions, sum(worker.status.lag.values())) == (ends, 2)  # not yet known to be marks
+        worker._lag_due = 0.0
+        assert worker._waiting() == 0
+        assert not worker.turn()
+        assert marked.asked == {TopicPartition(topics.EVENTS, p): end + 1 for p, end in ends.items()}
+        worker.close()
 
 
 class Flaky:

@@ -14,14 +14,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from learner import offline
-from learner.checkpoint import load_authors
+from learner.checkpoint import load_authors, load_fitted, replace
 from learner.evaluation import evaluate as evaluate_model
 from learner.presets import MODERN, PRESETS
 from learner.report import draw_curve, write_report
 from learner.sequences import Sequences, read_sequences
+from learner.start import matching
+from stream import configfile
+from stream.config import Config
 from stream.errors import ConfigError
 
 Preset = Literal["modern", "beauty", "sports", "toys", "yelp"]
+STREAM_CONFIG = "intentstream.toml"  # in the folder of the model
 SHOWN = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20")
 
 DataArgument = Annotated[Path, typer.Argument(help="Lines `user item item ...` in time order, items numbered from 1.")]
@@ -107,6 +111,18 @@ def fit(
         f"{result.report['epochs']} epochs, best {result.report['best_epoch']}, "
         f"{result.report['epoch_seconds']:.1f} s each; {result.report['peak_rss_mb']:.0f} MB; model in {out}"
     )
+    _write_stream_config(out, console)
+
+
+def _write_stream_config(out: Path, console: Console) -> None:
+    """A configuration of the model's shape, for the stream that is to begin with it."""
+    fitted = load_fitted(out)
+    if fitted.model.config.score != "dot":
+        return  # the stream cannot begin with it
+    path, default = out / STREAM_CONFIG, Config()
+    config = msgspec.structs.replace(default, learner=matching(default.learner, fitted))
+    replace(path, lambda part: part.write_text(configfile.render(config)))
+    console.print(f"next: intentstream worker --init {out} --config {path}", soft_wrap=True, highlight=False)
 
 
 def evaluate(

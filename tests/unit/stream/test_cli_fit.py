@@ -13,10 +13,13 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from learner import Learner
 from learner.errors import LearnerError
 from learner.presets import MODERN
+from learner.start import start_from
 from stream import cli
 from stream.cli_fit import load_fit_config, register
+from stream.config import load_config
 from stream.errors import ConfigError
 
 FIGURES = {"hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "users", "intents.active", "intents.effective"}
@@ -92,6 +95,17 @@ def test_fit_then_evaluate(tmp_path: Path, data: Path, settings: Path) -> None:
     again = json.loads(tested.read_text())
     assert set(again) == FIGURES | {"seconds"}
     assert {name: again[name] for name in FIGURES} == report["test"]
+
+
+def test_the_next_command_is_one_that_works(tmp_path: Path, data: Path, settings: Path) -> None:
+    out = tmp_path / "model"
+    shown = run("fit", data, "--out", out, "--config", settings)
+    *_, init, _, config = shown.splitlines()[-1].split()
+    assert shown.splitlines()[-1].startswith("next: intentstream worker --init ")
+    chosen = load_config(Path(config))
+    assert (chosen.learner.max_len, chosen.learner.intents.count) == (8, 3)
+    learner = Learner(chosen.learner, chosen.actions.weights())
+    assert start_from(learner, Path(init)) == learner.size == 9
 
 
 def test_a_finished_fit_is_not_trained_again(tmp_path: Path, data: Path, settings: Path) -> None:

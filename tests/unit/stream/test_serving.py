@@ -56,7 +56,7 @@ def test_a_learner_that_loses_is_stood_in_for_until_it_has_earned_its_place(tmp_
     engine = Engine.open(gated_config(), tmp_path)
     Losing(engine, BAD)
     results, serving, gauge = [], [], []
-    for result in steps(engine, events(2600)):
+    for result in steps(engine, events(3600)):
         results.append(result)
         serving.append(engine._learner.serving)
         gauge.append(engine.gauges()["serving_snapshot"])

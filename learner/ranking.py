@@ -112,8 +112,8 @@ class Ranker:
         inputs = self._candidate_inputs + len(_LENGTHS) + 3
         start = torch.zeros(self._candidate_inputs)
         start[: self._H] = 0.1
-        gains = self._H + 3  # followers of the newest item count most
-        start[gains], start[gains + 1], start[gains + 2] = 0.3, 0.15, 0.1
+        gains, long = self._H + 3, self._channels // 2  # followers of the newest item count most, then of the next two
+        start[gains], start[gains + long], start[gains + 1] = 0.3, 0.15, 0.1
         start[-3] = config.network_start
         self._linear = start.requires_grad_()
         first = torch.empty(inputs, config.hidden).normal_(0, inputs**-0.5, generator=generator)
@@ -196,10 +196,12 @@ class Ranker:
             )  # (2, cells)
             channel, about = cell[start] & _NO_CHANNEL, about[start]
             fill = (self.config.smoothing * np.exp(popularity[self._reference]))[at[about]]
-            for half, count in enumerate(counts):
+            flat, place = out.reshape(-1), (H + 3 + channel) * len(rows) + about
+            for count in counts:
                 # numpy's log is vectorised, its log1p is not
-                out[H + 3 + _PLACE[half * C + channel], about] = np.log(count / fill + 1)
-                out[H + 3 + 2 * C + half * C + channel, about] = np.log(count + 1)
+                flat[place] = np.log(count / fill + 1)
+                flat[place + 2 * C * len(rows)] = np.log(count + 1)
+                place += C * len(rows)
         if asked.network is not None and self.config.parts != "memories":
             said = asked.network.numpy()[users, rows]
             trust = (seen / (seen + np.float32(self.config.trust_events)))[at]
@@ -329,10 +331,10 @@ class Ranker:
     def describe(self) -> dict[str, float]:
         """Some of the linear weights by name."""
         weights = self._linear.detach()
-        gains = self._H + 3
+        gains, long = self._H + 3, self._channels // 2
         return {
             "popularity": round(float(weights[: self._H].sum()), 3),
-            "followers": round(float(weights[gains : gains + 2].sum()), 3),
+            "followers": round(float(weights[[gains, gains + long]].sum()), 3),
             "network": round(float(weights[-3]), 3),
             "network_gain": round(float(weights[-2]), 3),
         }
@@ -357,10 +359,6 @@ class Ranker:
         self._measured, self._adams[0].steps, self._adams[1].steps = (int(count) for count in arrays["counts"])
         for name, tensor in self._tensors().items():
             tensor.copy_(torch.from_numpy(arrays[name]))
-
-
-# linear start values stand on the first gains: followers of the newest item short and long, then of the next two
-_PLACE: Final = np.argsort([0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11])
 
 
 def _find(candidates: Candidates, targets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -78,7 +78,7 @@ def test_features_of_neighbours_agree_with_a_loop() -> None:
     fill = 10 * np.exp(popularity[2])
     first = np.log1p(raw[:, 0] / fill)
     assert found.features[:, H + 3].numpy() == pytest.approx(first, abs=1e-4)
-    assert found.features[:, H + 4].numpy() == pytest.approx(np.log1p(raw[:, 6] / fill), abs=1e-4)
+    assert found.features[:, H + 9].numpy() == pytest.approx(np.log1p(raw[:, 6] / fill), abs=1e-4)
 
 
 def test_the_ranks_are_those_of_the_scores() -> None:

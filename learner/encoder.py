@@ -139,7 +139,7 @@ class Layer(nn.Module):
         B, T, d = x.shape
         H = self.config.heads
         if last:
-            (of_query, of_rest), biases = self.qkv.weight.split((d, 2 * d)), self.qkv.bias.split((d, 2 * d))
+            (of_query, of_rest), biases = (torch.split(w, [d, 2 * d]) for w in (self.qkv.weight, self.qkv.bias))
             query = F.linear(x[:, -1:], of_query, biases[0])  # (B, 1, d)
             key, value = F.linear(x, of_rest, biases[1]).chunk(2, dim=-1)  # (B, T, d) each
             mask = mask[..., -1:, :]

@@ -36,7 +36,7 @@ class DenseAdam:
 
     def _pieces(self, flat: Tensor) -> list[Tensor]:
         sizes = [p.numel() for p in self.parameters]
-        return [piece.view(p.shape) for piece, p in zip(flat.split(sizes), self.parameters, strict=True)]
+        return [piece.view(p.shape) for piece, p in zip(torch.split(flat, sizes), self.parameters, strict=True)]
 
     def gradient(self, gradients: Sequence[Tensor | None]) -> Tensor:
         """The gradients as one vector, in the order of `parameters`; None is zero."""

@@ -85,7 +85,8 @@ class _Neighbours:
         owners, lengths = rows[order][first], np.diff(np.append(first, len(rows)))
         later = np.repeat(lengths + first, lengths) - 1 - np.arange(len(rows))  # neighbours of the same row after each
         # one line per row and distinct neighbour
-        key: NDArray[np.int64] = np.repeat(np.arange(len(owners)) << 32, lengths) | entries[order].astype(np.int64)
+        mine = np.repeat(np.arange(len(owners)), lengths)
+        key: NDArray[np.int64] = np.bitwise_or(mine << 32, entries[order])
         by_key = np.argsort(key, kind="stable")
         start = _starts(key[by_key])
         added = np.add.reduceat((self._fade[:, None] ** later)[:, by_key], start, axis=1)  # (2, p)

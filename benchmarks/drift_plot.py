@@ -113,7 +113,7 @@ def draw(run: dict[str, Any], path: Path) -> None:
     panels[2].stackplot(places, table[:, :10].T, alpha=0.8)
     panels[2].set_ylabel("share of the ten largest intents")
     for panel in panels[:2]:
-        panel.legend(loc="upper right", fontsize=8)
+        panel.legend(loc="center left", fontsize=8)
         panel.set_ylim(bottom=0)
     panels[2].set_xlabel("events of the stream")
     told = set[str]()
@@ -125,9 +125,9 @@ def draw(run: dict[str, Any], path: Path) -> None:
         if episode["kind"] not in told:
             panels[0].plot([], [], color=color, alpha=0.4, linewidth=8, label=f"episode: {episode['kind']}")
             told.add(episode["kind"])
-    panels[0].legend(loc="upper right", fontsize=8, ncols=2)
+    panels[0].legend(loc="lower left", fontsize=8, ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def test_the_larger_intent_keeps_its_id_and_parts_come_back() -> None:
 
 def test_merged_centres_need_less_to_stay_than_to_become_one() -> None:
     base = walk(6000, np.array([0, 0, 1, 1, 2, 2]))
-    moves = np.bincount(base[:-1] * 6 + base[1:], minlength=36).reshape(6, 6) * 1.0
+    moves = np.bincount(base[:-1] * 6 + base[1:], minlength=36).reshape(6, 6).astype(np.float64)
     alike = likeness((moves + moves.T) / 2)[0, 1]
     config = MergeConfig(similarity=min(alike + 0.01, 1.0), slack=0.1, stay=0.0)
     alone, together = np.arange(6), np.array([0, 0, 2, 3, 4, 5])

@@ -139,7 +139,7 @@ class Sampler(threading.Thread):
         self._done = threading.Event()
 
     def run(self) -> None:
-        while not self._done.wait(0.001):
+        while not self._done.wait(0.01):
             frame = sys._current_frames().get(self._main or 0)  # noqa: SLF001  # CPython has no public one
             self.found[part_of(frame)] += 1
 

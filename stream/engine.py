@@ -461,7 +461,9 @@ class Engine:
 
             return rest
 
-        return self._cuts.begin(self.step_number, {"engine": self._small_state(), "shape": _shape(self.config)}, save)
+        # a copy, lists and all: a thread writes it while the next steps go on
+        small: dict[str, Any] = msgspec.to_builtins({"engine": self._small_state(), "shape": _shape(self.config)})
+        return self._cuts.begin(self.step_number, small, save)
 
     def cut(self) -> Path:
         """Take a cut from begin to end; returns its folder."""
@@ -477,7 +479,7 @@ class Engine:
             "event_ts": self.event_ts,
             "forget_ts": self.forget_ts,
             "positions": {str(partition): offset for partition, offset in sorted(self.positions.items())},
-            "counters": dict(self.counters),  # a copy: a thread may write it while the next step counts on
+            "counters": self.counters,
             "served": self.served.to_state(),
             "prequential": self.prequential.to_state(),
             "last_loss": None if np.isnan(self.last_loss) else self.last_loss,

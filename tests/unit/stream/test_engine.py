@@ -70,7 +70,9 @@ def test_a_cut_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
     assert whole.digest() == broken.digest()
 
 
-def test_a_cut_written_beside_the_loop_holds_the_moment_it_began(tmp_path: Path) -> None:
+def test_a_cut_written_beside_the_loop_holds_the_moment_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small_config()
     engine = Engine.open(config, tmp_path)
     steps = as_batches(events(400), 2, 50)
@@ -79,6 +81,9 @@ def test_a_cut_written_beside_the_loop_holds_the_moment_it_began(tmp_path: Path)
         engine.learn(2)
     digest = engine.digest()
     pending = engine.begin_cut()
+    tracker = engine._learner.tracker
+    turn = tracker.turn
+    monkeypatch.setattr(tracker, "turn", lambda *asked: turn(*asked)._replace(absorbed=[3]))  # an intent dies
     for batches in steps[4:]:
         engine.step(batches)
         engine.learn(2)

@@ -201,8 +201,9 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--limit", type=int, default=200_000)
     parser.add_argument("--step-events", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=Config().learner.threads, help="torch threads; 0 one per core")
     args = parser.parse_args()
-    set_threads(0)
+    set_threads(args.threads)
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -25,7 +25,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     threads: Annotated[
         int,
         Meta(ge=0, le=1024, description="torch threads of the process, 0 one per core; a replay needs the same count"),
-    ] = 0
+    ] = 1
     max_len: Annotated[int, Meta(ge=1, le=1000, description="longest history L that is kept and encoded; items")] = 50
     capacity: Annotated[
         int, Meta(ge=1, le=_MAX_CAPACITY, description="most items held; one more recycles the longest-unseen; count")

@@ -2,6 +2,10 @@
 
 A reader must ignore fields that it does not know. A field is never given another meaning: that takes a new `schema`,
 which is each struct's tag, so that it is always written and a decoder refuses a version that it does not know.
+
+A default is left out of the JSON, which msgspec tells by identity. So it is None, a bool, an empty text or collection,
+or a small integer: a text that came out of a cut is another object than the default, and the replay of a step would
+not make the same bytes.
 """
 
 from __future__ import annotations
@@ -42,8 +46,9 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     step: Annotated[int, Meta(description="engine step that made this list")]
     model_step: Annotated[int, Meta(description="optimizer steps behind the weights used")]
     serving: Annotated[
-        Literal["learner", "snapshot"], Meta(description="snapshot: an earlier learner, while the present one is worse")
-    ] = "learner"
+        Literal["snapshot"] | None,
+        Meta(description="snapshot: an earlier learner made the list, while the present one is worse; null: this one"),
+    ] = None
     as_of: AsOf
 
 

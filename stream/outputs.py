@@ -100,8 +100,7 @@ def recommendation_messages(
             because=list(reasons),
             step=step,
             model_step=model_step,
-            # a default is left out of the JSON by identity: a string that came out of a cut is another object
-            serving="snapshot" if serving == "snapshot" else "learner",
+            serving="snapshot" if serving == "snapshot" else None,
             as_of=where.as_of(row),
         )
         messages.append(Message(topics.RECOMMENDATIONS, where.users[row], _encode(body), int(where.ts[row])))

@@ -27,7 +27,8 @@ from learner.optim import DenseAdam
 _GROUP_OF: Final = np.array([0, 1, 1, 2])  # anchors are told apart as: the newest, the two before it, the others
 _GROUPS: Final = 3
 _LENGTHS: Final = np.array([1, 2, 3, 5, 9, 20])  # history lengths at which a user counts as another kind
-_LINE_BITS: Final = 24  # lines of a batch before those about the same candidate are put together
+# a sorted number is user, row, channel and line: 8 + 24 + 3 + 28 bits of 63; the configuration allows no more of any
+_LINE_BITS: Final = 28  # lines of a batch before those about the same candidate are put together
 _CHANNEL_BITS: Final = 3
 _NO_CHANNEL: Final = (1 << _CHANNEL_BITS) - 1  # a line that says nothing but that the row is a candidate
 _STANDARDISE: Final = 200  # updates over which the scale of the inputs is measured, then it stays

@@ -52,6 +52,10 @@ class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"snapshot_every = {self.snapshot_every}: must not be below check_every * patience = "
                 f"{self.check_every * self.patience}: a snapshot would be replaced before it was compared"
             )
+        if self.least > self.half_life:
+            raise ValueError(
+                f"least = {self.least}: must not be above half_life = {self.half_life}: it would never be reached"
+            )
         if self.better < -self.worse:
             raise ValueError(f"better = {self.better}: must not be below -worse = {-self.worse}: it would never settle")
 
@@ -165,7 +169,8 @@ class Gate:
             self._in_a_row = 0
             if self.serving == "snapshot":
                 self._snapshot = _Paired()  # it comes back by what it does from now on
-        due = step - self._snapshot_step >= config.snapshot_every
+        # one that was not compared enough stays, however few events a step brings: else nothing would ever be decided
+        due = step - self._snapshot_step >= config.snapshot_every and self._snapshot.numbers[0] >= config.least
         renew = calm and self.serving == "learner" and due and lead > -1.0 and self._in_a_row == 0
         if renew:
             self._snapshot_step = step
@@ -199,7 +204,8 @@ class Gate:
         """
         if state.get("format") != FORMAT:
             raise LearnerStateError(f"gate: state of format {state.get('format')!r}, expected {FORMAT}")
-        self.serving = state["serving"]
+        # switched off since then: nobody would ask any more whether the learner may come back
+        self.serving = state["serving"] if self.config.enabled else "learner"
         self._snapshot_step, self._in_a_row = state["snapshot_step"], state["in_a_row"]
         for paired, numbers in zip((self._snapshot, self._popular, self._fallback), state["paired"], strict=True):
             paired.numbers = list(numbers)

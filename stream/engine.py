@@ -497,6 +497,7 @@ class Engine:
         self.step_number = state["step"]
         self.event_number = state["event_number"]
         self.record_number = state["record_number"]
+        self._learner.load(cut.path / "learner")
         self.meaning.load_state(state["meaning"])
         self.event_ts = state["event_ts"]
         self.forget_ts = state["forget_ts"]
@@ -507,7 +508,6 @@ class Engine:
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
         self.journal_hint = state["journal_hint"]
         self.began_with = state["began_with"]
-        self._learner.load(cut.path / "learner")
 
     def digest(self) -> str:
         """Hash of all state that a replay must reproduce, as 32 hexadecimal digits."""

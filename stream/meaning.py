@@ -357,7 +357,7 @@ class Meaning:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `to_state` gave.
+        """Continue from what `to_state` gave; the learner has been loaded.
 
         Raises
         ------
@@ -372,6 +372,8 @@ class Meaning:
         self._rule.load_state(state["rule"])
         self._monitor.load_state(state["monitor"])
         self._gate.load_state(state["gate"])
+        self._learner.serving = self._gate.serving
+        self._monitor.hold = self._gate.serving == "snapshot"
         self._movement, self._refused = state["movement"], state["refused"]
         self._dead, self._catalogued_at = list(state["dead"]), state["catalogued_at"]
         self._aged_at = state["aged_at"]

@@ -16,12 +16,12 @@ CONFIG = GateConfig(check_every=1, sample=64, half_life=500, least=200, patience
 
 
 def drive(
-    gate: Gate, start: int, stop: int, learner: float, snapshot: float = 0.4, popular: float = 0.2
+    gate: Gate, start: int, stop: int, learner: float, snapshot: float = 0.4, popular: float = 0.2, events: int = 64
 ) -> list[Verdict]:
     """Comparisons in which each method hits with the given chance."""
     verdicts = []
     for step in range(start, stop):
-        chance = np.random.default_rng(step).random(64)
+        chance = np.random.default_rng(step).random(events)
         gains = [(chance < hit).astype(np.float64) for hit in (learner, snapshot, popular)]
         verdicts.append(gate.compare(step, *gains))
     return verdicts
@@ -54,6 +54,14 @@ def test_a_learner_that_falls_behind_the_popular_list_is_replaced() -> None:
     assert [verdict.serving for verdict in found if verdict.changed] == ["snapshot"]
 
 
+def test_a_snapshot_stays_until_it_was_compared_enough_however_few_events_there_are() -> None:
+    gate = Gate(CONFIG)
+    renewed = [step for step, verdict in enumerate(drive(gate, 1, 500, 0.42, events=2), start=1) if verdict.renew]
+    assert 2 <= len(renewed) <= 4
+    assert min(np.diff([0, *renewed])) >= CONFIG.least / 2
+    assert "snapshot" in {verdict.serving for verdict in drive(gate, 500, 900, 0.1, events=2)}
+
+
 def test_one_bad_comparison_changes_nothing() -> None:
     gate = Gate(CONFIG)
     drive(gate, 1, 60, learner=0.42)
@@ -64,6 +72,14 @@ def test_only_due_steps_are_compared_and_none_when_it_is_switched_off() -> None:
     gate = Gate(GateConfig(check_every=4))
     assert [step for step in range(1, 13) if gate.due(step)] == [4, 8, 12]
     assert not Gate(GateConfig(enabled=False)).due(8)
+
+
+def test_the_learner_serves_where_the_gate_was_switched_off_meanwhile() -> None:
+    gate, off = Gate(CONFIG), Gate(GateConfig(enabled=False))
+    drive(gate, 1, 160, learner=0.1)
+    assert gate.serving == "snapshot"
+    off.load_state(gate.to_state())
+    assert off.serving == "learner"
 
 
 @pytest.mark.parametrize("cut", [10, 105, 150])
@@ -89,6 +105,7 @@ def test_another_format_is_refused() -> None:
     [
         ({"snapshot_every": 8, "check_every": 8, "patience": 4}, "snapshot_every = 8: must not be below"),
         ({"better": -4.0, "worse": 3.0}, "better = -4.0: must not be below -worse = -3.0"),
+        ({"least": 500, "half_life": 100}, "least = 500: must not be above half_life = 100"),
         ({"worse": 0}, r"> 0.*worse"),
     ],
 )

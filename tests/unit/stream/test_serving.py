@@ -111,6 +111,22 @@ def test_a_switched_off_gate_compares_nothing(tmp_path: Path) -> None:
     assert not engine._learner.has_stand_in
 
 
+def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(tmp_path: Path) -> None:
+    config = gated_config()
+    engine = Engine.open(config, tmp_path)
+    Losing(engine, range(20, 1000))
+    for _ in steps(engine, events(1000)):
+        pass
+    assert engine._learner.serving == "snapshot"
+    engine.cut()
+    engine.close()
+    without = msgspec.structs.replace(config, gate=GateConfig(enabled=False))
+    engine = Engine.open(without, tmp_path)
+    assert (engine._learner.serving, engine.gauges()["serving_snapshot"]) == ("learner", 0.0)
+    closed = alerts(list(steps(engine, events(2500)[1000:])))[0]
+    assert (closed["state"], closed["signals"]) == ("closed", ["gate"])
+
+
 def test_refusals_take_the_learner_back_to_its_last_good_weights(tmp_path: Path) -> None:
     engine = Engine.open(gated_config(actions={"learner": ["rollback"]}), tmp_path)
     learn, went_back, results = engine._learner.learn, [], []

@@ -13,6 +13,7 @@ from kafka.net.compat import KafkaNetClient
 from stream.log.base import LogError, LogUnavailable, MessageTooLarge, WriterFenced
 
 FENCED: Final = (errors.ProducerFencedError, errors.InvalidProducerEpochError, errors.FencedInstanceIdError)
+MOST_ASLEEP: Final = 256  # threads of calls that hang: hours of a broker that answers nothing
 _UNREACHABLE: Final = (errors.RetriableError, errors.KafkaConnectionError, errors.KafkaTimeoutError)
 
 
@@ -76,11 +77,22 @@ def explained(url: str, doing: str) -> Iterator[None]:
         raise translated(exc, url, doing) from exc
 
 
+class _Call(threading.Thread):
+    """A call of the client that may never come back."""
+
+
 def bounded(call: Callable[[], None], timeout_ms: int, name: str) -> BaseException | None:
     """Run the call, which may hang, and give its error; `TimeoutError` when it is still not back after the time.
 
-    The thread of a call that never comes back stays, asleep, until the process ends.
+    The thread of a call that never comes back stays, asleep, until the process ends. When there are `MOST_ASLEEP` of
+    them no other is begun: the `LogError` given then ends the process, and the next one begins with none.
     """
+    asleep = sum(isinstance(thread, _Call) for thread in threading.enumerate())
+    if asleep >= MOST_ASLEEP:
+        return LogError(
+            f"{asleep} calls of the Kafka client have not come back: the brokers take connections and give no answers; "
+            "look at them, then start this process again: nothing is lost"
+        )
     outcome: list[BaseException | None] = []
 
     def run() -> None:
@@ -90,7 +102,7 @@ def bounded(call: Callable[[], None], timeout_ms: int, name: str) -> BaseExcepti
         except BaseException as exc:
             outcome.append(exc)
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = _Call(target=run, name=name, daemon=True)
     thread.start()
     thread.join(timeout_ms / 1000)
     return outcome[0] if outcome else TimeoutError(f"no answer within {timeout_ms} ms")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import typer
-from typer.testing import CliRunner
 
 from learner import Learner
 from learner.errors import LearnerError
@@ -21,6 +20,7 @@ from stream import cli
 from stream.cli_fit import load_fit_config, register
 from stream.config import load_config
 from stream.errors import ConfigError
+from tests.unit.stream.commands import run_command
 
 FIGURES = {"hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "users", "intents.active", "intents.effective"}
 TINY = """
@@ -74,13 +74,7 @@ def main(
 
 
 def run(*words: str | Path) -> str:
-    threads = torch.get_num_threads()
-    result = CliRunner().invoke(app, [str(word) for word in words] + ["--threads", "1"])
-    torch.set_num_threads(threads)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+    return run_command(app, *words, "--threads", "1")
 
 
 def test_fit_then_evaluate(tmp_path: Path, data: Path, settings: Path) -> None:

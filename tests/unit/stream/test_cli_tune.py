@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
-import torch
 import typer
 from typer.testing import CliRunner
 
@@ -19,6 +18,7 @@ from stream.cli_tune import record, register
 from stream.config import Config, load_config
 from stream.errors import ConfigError, SourceError
 from stream.sources.replay import EventFile
+from tests.unit.stream.commands import run_command
 from tests.unit.stream.streams import START_MS, events, small_config
 
 app = typer.Typer()
@@ -43,14 +43,7 @@ def settings(tmp_path: Path) -> Path:
 
 
 def run(*words: str | Path) -> str:
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    result = CliRunner().invoke(app, ["tune", *map(str, words)], env={"COLUMNS": "200"})
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(strict)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+    return run_command(app, "tune", *words)
 
 
 def test_what_is_written_is_a_configuration(tmp_path: Path, file: Path, settings: Path) -> None:

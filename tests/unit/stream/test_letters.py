@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from stream.cli import app
 from stream.errors import LetterError
 from stream.letters import WORKER, find_letter, newest_letters, read_letters, replay_letters
 from stream.log import EventLog, LogInUse, open_log
-from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, OffsetRange, TopicPartition, WriterFenced
+from stream.log.base import LogUnavailable, Message, OffsetRange, WriterFenced
 from stream.verify import verify
 from stream.worker import Worker
+from tests.unit.stream.faulty import Flaky
 from tests.unit.stream.streams import small_config
 from tests.unit.stream.test_worker import drain
 
@@ -103,30 +104,11 @@ def test_what_the_event_topic_does_not_take_is_left(log: EventLog, monkeypatch: 
     assert replay_letters(log, now_ms=0) == letters.Replayed(0, 2)
 
 
-class Failing:
-    """A log whose commits end as planned: `before` or `after` they take effect the answer is lost, or `away`."""
-
-    def __init__(self, log: EventLog, plan: Sequence[str]) -> None:
-        self._log, self._plan = log, list(plan)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
-        what = self._plan.pop(0) if self._plan else "well"
-        if what == "away":
-            raise LogUnavailable("commit: no broker answers")
-        if what in ("after", "well"):
-            self._log.commit(messages, positions)
-        if what in ("before", "after"):
-            raise CommitOutcomeUnknown(f"commit: the answer was lost ({what})")
-
-
 @pytest.mark.parametrize("plan", [["before"], ["after"], ["well", "after", "before", "before", "after"]])
 def test_a_lost_answer_sends_nothing_twice(log: EventLog, monkeypatch: pytest.MonkeyPatch, plan: list[str]) -> None:
     monkeypatch.setattr(letters, "_CHUNK", 2)
     values = fill(log)
-    failing: Any = Failing(log, plan)
+    failing: Any = Flaky(log, plan)
     assert replay_letters(failing, now_ms=0).sent == 10
     assert sorted(sent(log), key=repr) == values
 
@@ -134,7 +116,7 @@ def test_a_lost_answer_sends_nothing_twice(log: EventLog, monkeypatch: pytest.Mo
 def test_a_replay_that_failed_goes_on_where_it_was(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letters, "_CHUNK", 3)
     values = fill(log)
-    failing: Any = Failing(log, ["well", "away"])
+    failing: Any = Flaky(log, ["well", "away"])
     with pytest.raises(LogUnavailable):
         replay_letters(failing, now_ms=0)
     assert replay_letters(log, now_ms=0).sent == 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from stream.config import Config
 from stream.errors import JournalError, StateInUse
 from stream.log import open_log
 from stream.log.base import (
-    CommitOutcomeUnknown,
     EventLog,
     LogUnavailable,
     Message,
@@ -26,6 +25,7 @@ from stream.log.base import (
 from stream.messages import JournalEntry, StreamMetrics
 from stream.verify import verify
 from stream.worker import Worker
+from tests.unit.stream.faulty import Flaky
 from tests.unit.stream.streams import as_messages, events, small_config
 
 
@@ -135,23 +135,6 @@ def test_an_idle_worker_waits_behind_the_marks_of_transactions(tmp_path: Path) -
         assert not worker.turn()
         assert marked.asked == {TopicPartition(topics.EVENTS, p): end + 1 for p, end in ends.items()}
         worker.close()
-
-
-class Flaky:
-    """A log whose commits fail in a planned way: `before` it took effect or `after`."""
-
-    def __init__(self, log: EventLog, plan: Sequence[str]) -> None:
-        self._log, self._plan = log, list(plan)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
-        what = self._plan.pop(0) if self._plan else "well"
-        if what in ("after", "well"):
-            self._log.commit(messages, positions)
-        if what in ("before", "after"):
-            raise CommitOutcomeUnknown(f"commit: the answer was lost ({what})")
 
 
 @pytest.mark.parametrize("plan", [["before"], ["after"], ["well", "after", "before", "before"]])

@@ -21,8 +21,9 @@ from stream.log import EventLog, open_log
 from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, TopicSpec, WriterFenced
 from stream.outputs import LETTER_BYTES
 from stream.worker import Worker
+from tests.unit.stream.faulty import Flaky
 from tests.unit.stream.streams import as_messages, events, small_config
-from tests.unit.stream.test_worker import Flaky, assert_equal_to_a_rebuild, drain, journal, open_filled
+from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, journal, open_filled
 
 
 def started(config: Config, log: EventLog, folder: Path) -> Worker:

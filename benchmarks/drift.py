@@ -1,6 +1,6 @@
 """Drift on a simulated shop: is it found, how soon, what does that cost, and does acting on it help?
 
-    python benchmarks/drift.py --seeds 5
+    python -m benchmarks.drift --seeds 5
 
 Per seed, `--drifts` drifts of the five kinds in turn are injected, `--every` records apart. A drift is found when an
 episode opens before the next one; an episode open before it does not count. Three more runs of the same stream: without
@@ -28,8 +28,10 @@ from stream.sources.simulate import SimulatorConfig
 
 SHOP = SimulatorConfig(users=2000, items=1000, active=300, intents=12, spare_intents=12)
 LOOP = ("compare", "watch", "follow", "after_learning", "catalogue")
-WINDOW = 2048  # records over which accuracy is averaged
+WINDOWS = (2048, 512)  # records over which accuracy is averaged: the first one decides, the second one is finer
 RECOVERED = 0.95
+AFTER = 6144  # records after a drift whose accuracy is told
+Times = dict[tuple[int, str, int], int]  # seed, kind and position of a drift: records until accuracy was back
 
 
 class Run(NamedTuple):
@@ -80,21 +82,42 @@ def found(result: Run, every: int) -> list[tuple[str, int | None]]:
     return outcome
 
 
-def recovery(result: Run, every: int) -> list[int]:
-    """Records until accuracy is back at 95% of its level before, for each drift that took it below; at most `every`."""
-    width = WINDOW // STEP
+def recovery(result: Run, every: int, window: int) -> dict[tuple[str, int], int]:
+    """Records until accuracy is back at 95% of its level before, for each drift that took it below; at most `every`.
+
+    The level before is the mean of 8,192 records, whatever the window.
+    """
+    width, before = window // STEP, 4 * WINDOWS[0] // STEP
     smooth = np.convolve(result.hits, np.ones(width) / width, "valid")  # (steps - width + 1,), by first step
-    times = []
-    for position, _ in result.drifts:
+    times = {}
+    for position, kind in result.drifts:
         at, stop = position // STEP, (position + every) // STEP
-        if at < 4 * width or stop > len(result.hits):
+        if at < before or stop > len(result.hits):
             continue
-        level = RECOVERED * result.hits[at - 4 * width : at].mean()
+        level = RECOVERED * result.hits[at - before : at].mean()
         after = smooth[at : stop - width + 1]
         if len(after) and after[0] < level:
             back = np.flatnonzero(after >= level)
-            times.append(int(back[0]) * STEP if len(back) else every)
+            times[kind, position] = int(back[0]) * STEP if len(back) else every
     return times
+
+
+def ratio(times: Times, none: Times) -> float | None:
+    """Records to recovery against those without actions, over the drifts that took accuracy down without actions."""
+    total = sum(none.values())
+    return round(sum(times.get(drift, 0) for drift in none) / total, 3) if total else None
+
+
+def of_kind(times: Times, kind: str) -> Times:
+    """Those of one kind of drift."""
+    return {drift: records for drift, records in times.items() if drift[1] == kind}
+
+
+def compare(times: dict[str, Times]) -> dict[str, Any]:
+    """Drifts that took accuracy down without actions, per variant the mean records to recovery, and the ratio."""
+    none = times["none"]
+    means = {name: round(sum(one.get(drift, 0) for drift in none) / max(len(none), 1)) for name, one in times.items()}
+    return {"drifts": len(none), "mean": means, "ratio": ratio(times["actions"], none)}
 
 
 def main() -> None:
@@ -106,6 +129,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20_000, help="records from one drift to the next")
     parser.add_argument("--quiet", type=int, default=400_000, help="records of the stationary stream, per seed")
     parser.add_argument("--only", default="", help="comma-separated: detection, comparison, quiet")
+    parser.add_argument("--kinds", default=",".join(SHOP.drift_kinds), help="kinds of drift injected, in turn")
     parser.add_argument("--variants", default="actions,none,always_high,adwin_hits", help="compared; actions is first")
     parser.add_argument("--config", default="{}", help="JSON of drift settings that differ from the defaults")
     arguments = parser.parse_args()
@@ -114,7 +138,12 @@ def main() -> None:
     base = Config()
     base = msgspec.structs.replace(base, drift=msgspec.json.decode(arguments.config, type=DriftConfig))
     events = arguments.first + arguments.every * arguments.drifts
-    drifting = msgspec.structs.replace(SHOP, drift_first=arguments.first, drift_every=arguments.every)
+    kinds = tuple(arguments.kinds.split(","))
+    if not set(kinds) <= set(SHOP.drift_kinds):
+        parser.error(f"--kinds: unknown in {arguments.kinds!r}; there are {', '.join(SHOP.drift_kinds)}")
+    drifting = msgspec.structs.replace(
+        SHOP, drift_first=arguments.first, drift_every=arguments.every, drift_kinds=kinds
+    )
     # three events a second: a day is 259,200 records, so that the rhythm is one within the run
     quiet = msgspec.structs.replace(SHOP, drift_every=0, events_per_second=3.0)
     variants = {
@@ -126,7 +155,9 @@ def main() -> None:
     chosen = arguments.variants.split(",") if "comparison" in only else ["actions"]
     variants = {name: variants[name] for name in chosen}
     outcomes: dict[str, list[tuple[str, int | None]]] = {name: [] for name in variants}
-    times: dict[str, list[int]] = {name: [] for name in variants}
+    # variant, window, (seed, kind, position): records
+    times: dict[str, dict[int, Times]] = {name: {window: {} for window in WINDOWS} for name in variants}
+    after: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in variants}
     accuracy: dict[str, list[float]] = {name: [] for name in variants}
     shares, false = [], 0
     for seed in range(1, arguments.seeds + 1):
@@ -134,7 +165,11 @@ def main() -> None:
             for name, config in variants.items():
                 result = run(config, drifting, seed, events)
                 outcomes[name] += found(result, arguments.every)
-                times[name] += recovery(result, arguments.every)
+                for window in WINDOWS:
+                    found_back = recovery(result, arguments.every, window)
+                    times[name][window] |= {(seed, *drift): records for drift, records in found_back.items()}
+                for position, kind in result.drifts:
+                    after[name][kind].append(float(result.hits[position // STEP :][: AFTER // STEP].mean()))
                 accuracy[name].append(float(result.hits[len(result.hits) // 5 :].mean()))
                 if name == "actions":
                     shares.append(result.cost_share)
@@ -155,13 +190,22 @@ def main() -> None:
                     "found": sum(one == kind and delay is not None for one, delay in outcomes["actions"]),
                     "delay_median": _median([d for one, d in outcomes["actions"] if one == kind and d is not None]),
                 }
-                for kind in SHOP.drift_kinds
+                for kind in kinds
             },
             "accuracy": {name: round(float(np.mean(values)), 4) for name, values in accuracy.items()},
-            "recovery": {name: _median(values) for name, values in times.items()},
+            f"accuracy_{AFTER}_after": {
+                name: {kind: round(float(np.mean(values)), 4) for kind, values in one.items() if values}
+                for name, one in after.items()
+            },
         }
     if "none" in variants:
-        report["recovery_ratio"] = round(sum(times["actions"]) / max(sum(times["none"]), 1), 3)
+        report["recovery_ratio"] = ratio(times["actions"][WINDOWS[0]], times["none"][WINDOWS[0]])
+        report["recovery"] = {
+            f"window_{window}": {
+                kind: compare({name: of_kind(times[name][window], kind) for name in variants}) for kind in kinds
+            }
+            for window in WINDOWS
+        }
     if "adwin_hits" in variants:
         report["found_adwin_hits"] = sum(delay is not None for _, delay in outcomes["adwin_hits"])
     if "quiet" in only:

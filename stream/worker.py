@@ -312,6 +312,7 @@ class Worker:
             logger.warning("cut at step %d passed over: the last one is still being written", self.engine.step_number)
             return
         began = self._clock()
+        self._since_cut_s = 0.0  # also when it fails: the next try is not in every step from then on
         self._note_journal_end()
         try:
             pending = self.engine.begin_cut()
@@ -319,7 +320,6 @@ class Worker:
             self._cut_failed(exc)
             return
         self.cut_hold_ms = (self._clock() - began) * 1000
-        self._since_cut_s = 0.0
         self._cutting = threading.Thread(target=self._finish_cut, args=(pending,), name="cut")
         self._cutting.start()
 
@@ -337,8 +337,11 @@ class Worker:
             self._cut_write_s = self._clock() - began
         except StateError as exc:
             self._cut_failed(exc)
+        except Exception as exc:  # nobody else hears of an error in this thread, and no alert would come of it
+            logger.exception("finishing a cut")
+            self._cut_failed(exc)
 
-    def _cut_failed(self, error: StateError) -> None:
+    def _cut_failed(self, error: Exception) -> None:
         """The stream goes on: the older cut and a longer replay serve until a cut succeeds."""
         self.cuts_failed += 1
         logger.error("no cut at step %d, the one before it serves: %s", self.engine.step_number, error)

@@ -6,13 +6,16 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import learner.online
 import state.cuts
+from state import StateError
 from stream import topics
 from stream.config import Config
 from stream.errors import StateInUse
@@ -56,6 +59,41 @@ def test_a_full_or_read_only_disk_costs_a_cut_not_the_stream(
         worker.close()
         assert worker.cuts_failed == 1
         assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_any_error_while_a_cut_is_written_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=2)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("torch: a writer failed")
+
+    with log:
+        worker = started(config, log, tmp_path / "state")
+        with monkeypatch.context() as broken:
+            broken.setattr(learner.online.torch, "save", fail)  # type: ignore[attr-defined]
+            drain(worker, log, steps=2)
+            worker._cutting.join()  # type: ignore[union-attr]
+        assert worker.cuts_failed == 1
+        assert not list((tmp_path / "state" / "cuts").iterdir())
+        worker.cut()
+        worker.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_a_cut_that_cannot_begin_is_not_tried_in_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, log = open_filled(tmp_path, max_step_events=16, cut_every_steps=10**6, cut_redo_s=7.0)
+    ticks = count()  # a second passes whenever the clock is looked at
+
+    def fail(*_: object) -> None:
+        raise StateError("no cut can begin")
+
+    with log:
+        worker = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
+        worker.recover()
+        monkeypatch.setattr(worker.engine, "begin_cut", fail)
+        drain(worker, log)
+        assert 1 <= worker.cuts_failed < worker.engine.step_number / 2
+        worker.close()
 
 
 def test_a_state_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

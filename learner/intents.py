@@ -54,12 +54,8 @@ class Nearest(NamedTuple):
 
     intent: Tensor
     """int64, the nearest centre"""
-    runner_up: Tensor
-    """int64, the second nearest; with one centre, the same as `intent`"""
     distance: Tensor
-    """squared distance of unit vectors to the nearest, 0 to 4"""
-    confidence: Tensor
-    """probability of the nearest by softmax of cosine / temperature, in (0, 1]"""
+    """squared distance of unit vectors to it, 0 to 4"""
 
 
 @torch.no_grad()
@@ -159,13 +155,9 @@ class IntentCenters(nn.Module):
 
     @torch.no_grad()
     def nearest(self, h: Tensor) -> Nearest:
-        """The nearest and second nearest centre of h (B, d), any length."""
-        cosine = F.normalize(h, dim=-1) @ self.unit().T  # (B, K)
-        best, index = cosine.topk(min(2, cosine.shape[1]), dim=-1)  # (B, 2)
-        confidence = torch.exp(
-            best[:, 0] / self.config.temperature - torch.logsumexp(cosine / self.config.temperature, -1)
-        )
-        return Nearest(index[:, 0], index[:, -1], (2 - 2 * best[:, 0]).clamp(min=0), confidence)
+        """The nearest centre of h (B, d), any length."""
+        best, index = (F.normalize(h, dim=-1) @ self.unit().T).max(dim=-1)  # (B,)
+        return Nearest(index, (2 - 2 * best).clamp(min=0))
 
     @torch.no_grad()
     def targets(self, h: Tensor) -> Tensor:

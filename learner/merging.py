@@ -10,7 +10,7 @@ can end again. Numpy in, numpy out.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -45,15 +45,6 @@ class MergeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     )
 
 
-class Regrouped(NamedTuple):
-    """What a look changed; places of centres."""
-
-    absorbed: NDArray[np.int64]
-    """were intents and are part of another one now"""
-    parted: NDArray[np.int64]
-    """were part of another one and are intents now"""
-
-
 class Merging:
     """Transitions between K centres, and which of them are one intent.
 
@@ -63,7 +54,7 @@ class Merging:
     >>> rng = np.random.default_rng(0)
     >>> here = rng.integers(0, 4, 4000)  # 0 and 1 are one intent, 2 and 3 another
     >>> merging.observe(here, here // 2 * 2 + rng.integers(0, 2, 4000))
-    >>> merging.look(np.full(4, 0.25), event_number=4000).absorbed.tolist(), merging.heads.tolist()
+    >>> merging.look(np.full(4, 0.25), event_number=4000).tolist(), merging.heads.tolist()
     ([1, 3], [0, 0, 2, 2])
     """
 
@@ -75,6 +66,16 @@ class Merging:
         self._moves = np.zeros((size, size))  # decayed counts of an item of the row's centre before one of the column's
         self._looked = np.zeros(1, dtype=np.int64)  # event of the last look
 
+    @property
+    def own(self) -> NDArray[np.int64]:
+        """(G,) the centres whose ids the intents have, rising."""
+        return np.flatnonzero(self.heads == np.arange(len(self.heads)))
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(K,) which of the G intents, in the order of `own`, each centre is part of."""
+        return np.searchsorted(self.own, self.heads)
+
     def observe(self, before: NDArray[np.integer[Any]], after: NDArray[np.integer[Any]]) -> None:
         """Count transitions of users from an item of one centre to one of another, (n,) each."""
         if not len(before) or not self._moves.size:
@@ -83,11 +84,13 @@ class Merging:
         self._moves *= 0.5 ** (len(before) / self.config.half_life_events)
         self._moves += np.bincount(np.asarray(before) * K + after, minlength=K * K).reshape(K, K)
 
-    def look(self, shares: NDArray[np.float64], event_number: int) -> Regrouped:
-        """Group the centres anew where it is time; of those that become one, the largest intent (K,) keeps its id."""
-        none = np.zeros(0, dtype=np.int64)
+    def look(self, shares: NDArray[np.float64], event_number: int) -> NDArray[np.int64]:
+        """Group the centres anew where it is time; of those that become one, the largest intent (K,) keeps its id.
+
+        Returns the centres that had an id before and are part of another intent now.
+        """
         if not self._moves.size or event_number - self._looked[0] < self.config.every_events:
-            return Regrouped(none, none)
+            return np.zeros(0, dtype=np.int64)
         self._looked[0] = event_number
         labels = merge(self._moves, self.heads, self.config)
         was = self.heads == np.arange(len(self.heads))  # (K,) who gives the id so far
@@ -99,8 +102,7 @@ class Merging:
             chosen = named if len(named) else members
             heads[members] = chosen[(group_share if len(named) else shares)[chosen].argmax()]
         self.heads = heads
-        now = heads == np.arange(len(heads))
-        return Regrouped(np.flatnonzero(was & ~now), np.flatnonzero(now & ~was))
+        return np.flatnonzero(was & (heads != np.arange(len(heads))))
 
     def reborn(self, places: NDArray[np.integer[Any]], shares: NDArray[np.float64]) -> None:
         """Forget what is known of centres (m,) that are elsewhere now; intents that had their ids take others."""
@@ -183,4 +185,4 @@ def merge(moves: NDArray[np.float64], before: NDArray[np.integer[Any]], config: 
     return np.where(loyal[labels], labels, np.arange(len(labels)))
 
 
-__all__ = ["MOST_CENTERS", "MergeConfig", "Merging", "Regrouped", "likeness", "merge"]
+__all__ = ["MOST_CENTERS", "MergeConfig", "Merging", "likeness", "merge"]

@@ -110,7 +110,7 @@ class IntentTracker:
             places = np.array([birth.place for birth in births])
             self._network.place_centers(places, np.stack([birth.center for birth in births]))
             self.merging.reborn(places, self.identity.shares)
-        absorbed = self.merging.look(self.identity.shares, event_number).absorbed
+        absorbed = self.merging.look(self.identity.shares, event_number)
         return Turned(movement, births, self.identity.ids_of(absorbed).tolist())
 
     # -- answers ----------------------------------------------------------------------------------------------------
@@ -123,13 +123,11 @@ class IntentTracker:
     @torch.no_grad()
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
-        centers, heads = self._network.centers, self.merging.heads
+        centers, group = self._network.centers, torch.from_numpy(self.merging.rows)
         distinct, place = np.unique(rows, return_inverse=True)
         cosine = F.normalize(self._network.table[torch.from_numpy(distinct)], dim=-1) @ centers.unit().T  # (m, K)
         share = torch.softmax(cosine / centers.config.temperature, dim=-1)
-        own = np.flatnonzero(heads == np.arange(len(heads)))
-        member = torch.zeros(len(heads), len(own))
-        member[torch.arange(len(heads)), torch.from_numpy(np.searchsorted(own, heads))] = 1.0
+        member = F.one_hot(group).to(share.dtype)  # (K, G)
         table = np.where((distinct > 0)[:, None], (share @ member).numpy(), np.float32(0))  # (m, G)
         return np.asarray(table[place.reshape(rows.shape)])
 
@@ -150,18 +148,16 @@ class IntentTracker:
         span
             (B,) events for which they hold them; as long as the history goes back, where it is not given.
         """
-        config, heads = self._config.evidence, self.merging.heads
+        config = self._config.evidence
         newest = rows[:, -config.memory :]
         present = newest > 0  # (B, W)
         codes = self.codes(newest)
         B, W, G = codes.shape
-        own = self.identity.ids_of(np.flatnonzero(heads == np.arange(len(heads))))  # (G,) ids
+        own = self.identity.ids_of(self.merging.own)  # (G,) ids
         users, cold = np.arange(B), ~present.any(axis=1)
         holds = np.full(B, -1) if held is None else np.asarray(held)
         places = self.identity.places_of(holds)
-        group = np.where(
-            places >= 0, np.searchsorted(np.flatnonzero(heads == np.arange(len(heads))), heads[places]), -1
-        )
+        group = np.where(places >= 0, self.merging.rows[places], -1)
         found = change(codes, present, group, np.full(B, W) if span is None else np.asarray(span), config)
         likely = standing(codes, present, config)  # (B, G)
         best = likely.argmax(axis=1)
@@ -190,13 +186,11 @@ class IntentTracker:
 
         A retired or unknown origin counts as nothing.
         """
-        heads = self.merging.heads
-        codes = self.codes(rows)
-        own = np.flatnonzero(heads == np.arange(len(heads)))
+        codes, group = self.codes(rows), self.merging.rows
         shares = []
         for ids in (to, origin):
             places = self.identity.places_of(ids)
-            column = np.searchsorted(own, heads[places])
+            column = group[places]
             share = np.take_along_axis(codes, column[:, None, None], axis=2)[:, :, 0]  # (m, w)
             shares.append(np.where((places >= 0)[:, None], share, 0))
         return np.asarray(shares[0] - shares[1], dtype=np.float32)
@@ -204,9 +198,7 @@ class IntentTracker:
     @property
     def shares(self) -> NDArray[np.float64]:
         """Share of each intent among the users looked at lately, (G,)."""
-        heads = self.merging.heads
-        total = np.bincount(heads, weights=self.identity.shares, minlength=len(heads))
-        return np.asarray(total[heads == np.arange(len(heads))])
+        return np.asarray(np.bincount(self.merging.rows, weights=self.identity.shares))
 
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:

@@ -69,14 +69,15 @@ def test_the_larger_intent_keeps_its_id_and_parts_come_back() -> None:
     merging = Merging(MergeConfig(every_events=1, half_life_events=2000), 6)
     merging.observe(path[:-1], path[1:])
     shares = np.array([0.1, 0.2, 0.3, 0.1, 0.1, 0.2])
-    assert merging.look(shares, 1).absorbed.tolist() == [0, 3, 4]
+    assert merging.look(shares, 1).tolist() == [0, 3, 4]
     assert merging.heads.tolist() == [1, 1, 2, 2, 5, 5]
     other = walk(20_000, np.array([0, 1, 1, 2, 2, 3]), seed=3)
     merging.observe(other[:-1], other[1:])
-    regrouped = merging.look(shares, 2)
+    assert 0 not in merging.own
+    merging.look(shares, 2)
     assert merging.heads[0] == 0
-    assert 0 in regrouped.parted
-    assert merging.look(shares, 3).absorbed.tolist() == []
+    assert 0 in merging.own
+    assert merging.look(shares, 3).tolist() == []
 
 
 def test_merged_centres_need_less_to_stay_than_to_become_one() -> None:
@@ -104,11 +105,11 @@ def test_looks_are_due_by_events_and_too_many_centres_are_never_merged() -> None
     path = walk(5000, np.array([0, 0, 1, 1, 2, 2]))
     merging = Merging(MergeConfig(every_events=1000), 6)
     merging.observe(path[:-1], path[1:])
-    assert len(merging.look(np.full(6, 1 / 6), 999).absorbed) == 0
-    assert len(merging.look(np.full(6, 1 / 6), 1000).absorbed) == 3
+    assert len(merging.look(np.full(6, 1 / 6), 999)) == 0
+    assert len(merging.look(np.full(6, 1 / 6), 1000)) == 3
     many = Merging(CONFIG, MOST_CENTERS + 1)
     many.observe(path[:-1], path[1:])
-    assert len(many.look(np.ones(MOST_CENTERS + 1), 10**6).absorbed) == 0
+    assert len(many.look(np.ones(MOST_CENTERS + 1), 10**6)) == 0
     assert many.to_arrays()["moves"].size == 0
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learner import IntentView, Learner, strongest
-from state import UserStore
 from stream import outputs
-from stream.log.murmur2 import partitions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +38,15 @@ class Explanation:
     reasons: list[list[str]]  # items of the history that led to each item of the list
 
 
-def answer(learner: Learner, store: UserStore, user: bytes, k: int) -> Answer:
-    """Recommend to one user. An unknown one gets the popular items."""
-    known = _look_up(learner, store, user)
+def answer(learner: Learner, record: NDArray[Any], user: bytes, k: int) -> Answer:
+    """Recommend to one user, whose `record` (1,) is blank when they are unknown: they get the popular items."""
+    known = _look_up(learner, record)
     return _answer(learner, user, known, k)
 
 
-def explanation(learner: Learner, store: UserStore, user: bytes, k: int) -> Explanation:
-    """Recommend to one user and say what decided it."""
-    known = _look_up(learner, store, user)
+def explanation(learner: Learner, record: NDArray[Any], user: bytes, k: int) -> Explanation:
+    """Recommend to one user, whose `record` (1,) this is, and say what decided it."""
+    known = _look_up(learner, record)
     found = _answer(learner, user, known, k)
     history, view = known.history, known.view
     pull = learner.pull(history, known.actions, view.runner_up, view.nearest)
@@ -81,8 +79,7 @@ class _Known(NamedTuple):
     view: IntentView
 
 
-def _look_up(learner: Learner, store: UserStore, user: bytes) -> _Known:
-    record = store.read(int(partitions_of([user], store.partitions)[0]), [user])
+def _look_up(learner: Learner, record: NDArray[Any]) -> _Known:
     history, actions, ts = (np.ascontiguousarray(record[name]) for name in ("items", "actions", "ts"))
     held, span = learner.current_intents(record["intent"]), record["intent_events"].astype(np.int64)
     view = learner.intents(history, actions, held, span)

@@ -374,11 +374,14 @@ class Engine:
 
     def recommend(self, user: bytes, k: int) -> Answer:
         """Recommend to one user from the state as it is; changes nothing. An unknown user gets the popular items."""
-        return answer(self._learner, self._store, user, k)
+        return answer(self._learner, self._record(user), user, k)
 
     def explain(self, user: bytes, k: int) -> Explanation:
         """Recommend to one user and say what decided it; changes nothing."""
-        return explanation(self._learner, self._store, user, k)
+        return explanation(self._learner, self._record(user), user, k)
+
+    def _record(self, user: bytes) -> NDArray[Any]:
+        return self._read([user], partitions_of([user], self.config.log.partitions))
 
     def lookup(self, items: Sequence[str]) -> list[int]:
         """Handles of items, 0 for one that is not known."""
@@ -388,7 +391,8 @@ class Engine:
     def user_intents(self) -> Iterator[tuple[str, int]]:
         """Every user who holds an intent, with it."""
         for partition in range(self.config.log.partitions):
-            for users, records in self._store.scan(partition):
+            for users, found in self._store.scan(partition):
+                records = self._remembered(found)
                 intents = self._learner.current_intents(records["intent"]).tolist()
                 yield from ((user.decode(), intent) for user, intent in zip(users, intents, strict=True) if intent >= 0)
 
@@ -530,7 +534,10 @@ class Engine:
             for p in np.unique(partitions).tolist()
         ]
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
-        # forgotten, whether `sweep` has come by already or not
+        return self._remembered(records)
+
+    def _remembered(self, records: NDArray[Any]) -> NDArray[Any]:
+        """The records, blank where the user is forgotten, whether `sweep` has come by already or not."""
         alive = remembered(records["last_ts"], self.forget_ts, self.config.state.history_ttl_ms)
         gone = np.flatnonzero((records["events"] > 0) & ~alive)
         records[gone] = self._store.blank(len(gone))

@@ -173,6 +173,28 @@ def test_full_vocabulary_recycles_and_goes_on(tmp_path: Path) -> None:
     assert np.isfinite(engine.last_loss)
 
 
+def test_a_forgotten_user_is_nobody_before_the_sweep_has_come_by(tmp_path: Path) -> None:
+    ttl = 20_000
+    config = small_config()
+    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=ttl))
+    engine = Engine.open(config, tmp_path)
+    engine._store.sweep = lambda *_, **__: 0  # type: ignore[method-assign]
+    records = events(600)
+    for batches in as_batches(records, 2, 60):
+        engine.step(batches)
+    newest: dict[str, int] = {}
+    for event in map(json.loads, records):
+        newest[event["user"]] = max(newest.get(event["user"], 0), event["ts"])
+    forgotten = {user for user, ts in newest.items() if ts < engine.forget_ts - 2 * ttl}
+    assert 0 < len(forgotten) < len(newest)
+    held = dict(engine.user_intents()).keys()
+    assert held and not held & forgotten
+    for user in forgotten:
+        assert engine.recommend(user.encode(), 3).source == "popular"
+        assert engine.explain(user.encode(), 3).held is None
+    engine.close()
+
+
 def test_users_unseen_for_long_are_forgotten_and_one_wrong_clock_forgets_nobody(tmp_path: Path) -> None:
     day = 24 * 3600 * 1000
     config = small_config(partitions=1)

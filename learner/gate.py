@@ -70,8 +70,6 @@ class Verdict(NamedTuple):
     """the caller takes a new snapshot now"""
     against_snapshot: float
     """how far the learner leads its snapshot, standard errors; 0 while too little is known"""
-    against_popular: float
-    """the same against the popular list"""
 
 
 class Hash(Protocol):
@@ -175,7 +173,7 @@ class Gate:
         if renew:
             self._snapshot_step = step
             self._snapshot = _Paired()
-        return Verdict(self.serving, self.serving != was, renew, lead, simple)
+        return Verdict(self.serving, self.serving != was, renew, lead)
 
     def went_back(self) -> None:
         """The learner took the snapshot's weights: what it did before says nothing of it any more."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from state.errors import StateCorrupted
 
-RECORD_FORMAT: Final = 1
 NO_INTENT: Final = -1
 _HEADER_WORDS: Final = (
     6  # list_ts, list_step, last_ts, (events, intent), (intent_events, candidate), (length, …, spare)

@@ -157,7 +157,7 @@ def main() -> None:
     outcomes: dict[str, list[tuple[str, int | None]]] = {name: [] for name in variants}
     # variant, window, (seed, kind, position): records
     times: dict[str, dict[int, Times]] = {name: {window: {} for window in WINDOWS} for name in variants}
-    after: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in variants}
+    after: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in SHOP.drift_kinds} for name in variants}
     accuracy: dict[str, list[float]] = {name: [] for name in variants}
     shares, false = [], 0
     for seed in range(1, arguments.seeds + 1):

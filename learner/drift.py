@@ -23,8 +23,17 @@ from learner.detectors import DetectorName
 Kind = Literal[
     "shares", "new_intent", "lost_intent", "popularity", "meaning", "learner", "traffic", "quality", "unknown"
 ]
-Action = Literal["more_steps", "higher_rate", "faster_decay", "reseed", "rollback"]
-ONCE: Final = ("reseed", "rollback")  # actions that happen once; the others last
+Action = Literal[
+    "more_steps",
+    "higher_rate",
+    "fresh_replay",
+    "faster_decay",
+    "fade_followers",
+    "more_followers",
+    "reseed",
+    "rollback",
+]
+ONCE: Final = ("fade_followers", "reseed", "rollback")  # actions that happen once; the others last
 GATE: Final = "gate"  # alarm of `learner.gate`: no signal of the stream, always an episode of its own
 KINDS: Final[tuple[str, ...]] = (
     "shares",
@@ -133,11 +142,19 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 3.0
     higher_rate: Annotated[
         float, Meta(gt=0, le=100, description="action higher_rate: learning rates are multiplied by it; factor")
-    ] = 2.0
+    ] = 3.0
     faster_decay: Annotated[
         float,
-        Meta(gt=0, le=1, description="action faster_decay: half-lives of the memories are multiplied by it; factor"),
+        Meta(gt=0, le=1, description="action faster_decay: half-lives of the popularity are multiplied by it; factor"),
     ] = 0.25
+    fade_followers: Annotated[
+        float,
+        Meta(gt=0, le=1, description="action fade_followers: counts of neighbours are multiplied by it, once; factor"),
+    ] = 0.1
+    more_followers: Annotated[
+        int,
+        Meta(ge=1, le=50, description="action more_followers: newest items that an event is a follower of; count"),
+    ] = 6
     actions: Annotated[
         dict[str, list[Action]],
         Meta(
@@ -145,15 +162,15 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = msgspec.field(
         default_factory=lambda: {
-            "shares": ["more_steps"],
-            "new_intent": ["more_steps"],
-            "lost_intent": ["more_steps"],
-            "popularity": ["more_steps"],
-            "meaning": ["more_steps"],
-            "unknown": ["more_steps"],
+            "meaning": ["fresh_replay", "higher_rate", "fade_followers", "more_followers"],
             "learner": ["rollback"],
+            "shares": [],
+            "new_intent": [],
+            "lost_intent": [],
+            "popularity": [],
             "traffic": [],
             "quality": [],
+            "unknown": [],
         }
     )
 

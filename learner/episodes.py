@@ -30,8 +30,14 @@ class Effects(NamedTuple):
     """factor on the learning steps"""
     rate: float = 1.0
     """factor on the learning rates"""
+    newest: int = 0
+    """only so many of the newest pairs are replayed, 0 = as ever"""
     half_lives: float = 1.0
-    """factor on the half-lives of the memories"""
+    """factor on the half-lives of the popularity"""
+    followers: float = 1.0
+    """once: factor on what is known of the neighbours of items"""
+    written: int = 0
+    """an event is a follower of so many of the newest items, 0 = as ever"""
     reseed: bool = False
     """once: dead and crowded centres are to be placed anew"""
     rollback: bool = False
@@ -337,7 +343,11 @@ class DriftMonitor:
         return Effects(
             steps=config.more_steps if "more_steps" in asked else 1.0,
             rate=config.higher_rate if "higher_rate" in asked else 1.0,
+            # records, and a pair is a record: what is not a good event makes it a few more, from before the change
+            newest=self._event - episode.first.since_event if "fresh_replay" in asked else 0,
             half_lives=config.faster_decay if "faster_decay" in asked else 1.0,
+            followers=config.fade_followers if "fade_followers" in self._once else 1.0,
+            written=config.more_followers if "more_followers" in asked else 0,
             reseed="reseed" in self._once,
             rollback="rollback" in self._once,
         )

@@ -181,6 +181,7 @@ class Memories:
         rows: NDArray[np.int64],
         generations: NDArray[np.int64],
         positive: NDArray[np.bool_],
+        written: int = 0,
     ) -> None:
         """Take events in order.
 
@@ -194,6 +195,8 @@ class Memories:
             generation by row, for all rows
         positive
             (n,) False = dislike: seen, but neither popular nor a neighbour
+        written
+            So many of the anchors count, 0 = `written` of the configuration
         """
         np.add.at(self._seen, rows, 1)
         self._seen[0] = 0
@@ -204,7 +207,7 @@ class Memories:
             return
         self._last[rows] = self._events + 1 + np.arange(len(rows))
         self._count(rows)
-        near = anchors[:, : self.config.written][:, ::-1]  # oldest first, so that the newest is written last
+        near = anchors[:, : written or self.config.written][:, ::-1]  # oldest first, so that the newest is written last
         event, place = np.nonzero((near > 0) & (near != rows[:, None]))
         before, after = near[event, place], rows[event]
         self._sides[0].add(before, _entries(after, generations), generations)
@@ -229,6 +232,12 @@ class Memories:
         shrink = 0.5 ** (events / self._half_lives)
         self._popularity *= shrink[:, None]
         self._totals *= shrink
+
+    def fade_neighbours(self, factor: float) -> None:
+        """Let the neighbours counted so far weigh `factor` of what they did, against those to come."""
+        for side in self._sides:
+            used = np.flatnonzero(side.entries[:, 0])  # untouched zeros take no memory, and none is to be touched here
+            side.counts[:, used] *= np.float32(factor)
 
     def popular(self, size: int, count: int) -> NDArray[np.int64]:
         """Rows below `size` that are popular at some half-life: `count` or more, in rising order, only seen ones."""

@@ -212,10 +212,12 @@ class Learner:
 
     # -- the stream -------------------------------------------------------------------------------------------------
 
-    def take(self, batch: StepBatch, evaluate: bool = True) -> Taken:
+    def take(self, batch: StepBatch, evaluate: bool = True, written: int = 0) -> Taken:
         """Test on the events, then let memories, mix and replay have them; the network's weights stay.
 
-        Memories and mixing weights move every `mix.chunk` events, each chunk being ranked before it is learned.
+        Memories and mixing weights move every `mix.chunk` events, each chunk being ranked before it is learned. With
+        `written` an event is a follower of so many of the newest items, for example for a while after a drift, as far
+        as `memory.read` or `memory.written` reach.
         """
         n = len(batch.items)
         generations = self._vocabulary.generations
@@ -242,7 +244,7 @@ class Learner:
                 ranks[places], loss = self.mix.learn(candidates, rows[places], seen | ~new[places - start])
                 if np.isfinite(loss):
                     losses, learned = losses + loss * len(places), learned + len(places)
-            self._memories.update(anchors[chunk], rows[chunk], generations, batch.weights[chunk] > 0)
+            self._memories.update(anchors[chunk], rows[chunk], generations, batch.weights[chunk] > 0, written)
             self._warm_start(rows[chunk], liked[chunk], new)
         looked_at = self.tracker.observe(liked, np.where(batch.weights > 0, rows, 0))
         self._replay.add(batch.users, Pairs(np.where(liked > 0, batch.contexts, 0), batch.items, batch.weights))
@@ -276,7 +278,7 @@ class Learner:
         if len(place):
             self._network.warm_start(rows[place], contexts[place])
 
-    def learn(self, steps: int = 1, rate: float = 1.0) -> LearnReport:
+    def learn(self, steps: int = 1, rate: float = 1.0, newest: int = 0) -> LearnReport:
         """Make `steps` learning steps from the last step's pairs, spread over them, and replayed ones.
 
         Parameters
@@ -285,6 +287,8 @@ class Learner:
             Learning steps, each of `config.updates` optimizer steps.
         rate
             Multiplies the learning rates, for example for a while after a drift.
+        newest
+            Replay only so many of the newest pairs, for example those since a drift; 0 = recent ones and old ones.
         """
         config = self.config
         per_step = min(-(-self._replay.last // max(steps, 1)), config.batch)
@@ -294,7 +298,9 @@ class Learner:
         for step in range(steps * config.updates):
             start = step // config.updates * per_step + step % config.updates * share
             stop = min(start + share, (step // config.updates + 1) * per_step)
-            pairs = concatenate([self._replay.fresh(start, stop), self._replay.sample(recent, replayed - recent)])
+            pairs = concatenate(
+                [self._replay.fresh(start, stop), self._replay.sample(recent, replayed - recent, newest)]
+            )
             outcome = self._network.learn(
                 self._vocabulary.rows(pairs.contexts),
                 self._vocabulary.rows(pairs.items),
@@ -486,6 +492,10 @@ class Learner:
     def age_memories(self, events: float) -> None:
         """Let what the memories know of popularity decay as if so many events had passed."""
         self._memories.age(events)
+
+    def fade_followers(self, factor: float) -> None:
+        """Let the neighbours of items that are known so far weigh `factor` of what they did, against those to come."""
+        self._memories.fade_neighbours(factor)
 
     def forget(self, user_key: int) -> None:
         """Erase every pair of the user with this key from what may be replayed.

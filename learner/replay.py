@@ -113,16 +113,23 @@ class Replay:
         first = self._added - self._last
         return self._recent.get((first + np.arange(start, min(stop, self._last))) % self._recent.size)
 
-    def sample(self, recent: int, uniform: int) -> Pairs:
-        """Draw pairs with replacement from the ring and from the reservoir; fewer where some were erased."""
-        drawn = []
+    def sample(self, recent: int, uniform: int, newest: int = 0) -> Pairs:
+        """Draw pairs with replacement from the ring and from the reservoir; fewer where some were erased.
+
+        With `newest` all of them are drawn from so many of the newest ones in the ring.
+        """
+        if newest:
+            span = min(newest, self._added, self._recent.size)
+            drawn = self._random.integers(span, size=recent + uniform) if span else np.zeros(0, dtype=np.int64)
+            return self._recent.get((self._added - span + drawn) % self._recent.size)
+        parts = []
         for ring, count in ((self._recent, recent), (self._uniform, uniform)):
             filled = min(self._added, ring.size)
             if count and filled:
-                drawn.append(ring.get(self._random.integers(filled, size=count)))
-        if not drawn:
+                parts.append(ring.get(self._random.integers(filled, size=count)))
+        if not parts:
             return self._recent.get(np.zeros(0, dtype=np.int64))
-        return concatenate(drawn)
+        return concatenate(parts)
 
     def forget(self, user: int) -> None:
         """Erase every pair of the user with this key."""

@@ -16,7 +16,10 @@ ACTIONS = {
     "none": "nothing was done",
     "more_steps": "more learning steps",
     "higher_rate": "a higher learning rate for a while",
-    "faster_decay": "memories fade faster for a while",
+    "fresh_replay": "only what came since is learned again, for a while",
+    "faster_decay": "popularity fades faster for a while",
+    "fade_followers": "what followed items before counts less",
+    "more_followers": "more of the items before an event count, for a while",
     "reseed": "intents re-seeded",
 }
 _SHORT_ID = 16
@@ -177,7 +180,7 @@ def episode_rows(service: Service, times: Times, now_ms: int) -> list[list[Cell]
                 Cell(", ".join(opened.signals[:4])),
                 Cell(f"{opened.before:.3g} → {opened.after:.3g}"),
                 Cell(since),
-                Cell(ACTIONS.get(opened.action, opened.action.replace("_", " "))),
+                Cell(", ".join(ACTIONS.get(one, one.replace("_", " ")) for one in opened.action.split("+"))),
             ]
         )
     return rows

@@ -281,7 +281,7 @@ class Engine:
                 ts=ts[taken],
             )
             self.meaning.compare(batch, self.step_number)
-            result = self._learner.take(batch, evaluate=self._evaluates())
+            result = self._learner.take(batch, self._evaluates(), self.meaning.effects().written)
             self.prequential.add(result.ranks[result.ranks >= 0])
             self._recent_prequential.add(result.ranks)
             tally.events, tally.taken, tally.items = len(taken), result, batch.items
@@ -413,7 +413,8 @@ class Engine:
         """Make `steps` mini-batch updates from the users touched and replayed ones."""
         refused = 0
         if steps > 0:
-            report = self._learner.learn(steps, self.meaning.effects().rate)
+            effects = self.meaning.effects()
+            report = self._learner.learn(steps, effects.rate, effects.newest)
             refused = report.refused
             self.counters["learn_steps"] += report.steps
             self.counters["learn_refused"] += refused

@@ -306,6 +306,8 @@ class Meaning:
             passed = max(number - self._aged_at, 0)
             self._learner.age_memories(passed * (1 / effects.half_lives - 1))
         self._aged_at = number
+        if effects.followers < 1:
+            self._learner.fade_followers(effects.followers)
         if effects.rollback and self._learner.go_back():
             self._gate.went_back()
         turned = self._learner.tracker.turn(number, effects.reseed)

@@ -159,7 +159,7 @@ def test_actions_last_their_time_and_single_ones_happen_once() -> None:
     monitor = DriftMonitor(config())
     assert monitor.effects() == Effects()
     opened = drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0].at_event
-    assert monitor.effects() == Effects(steps=3.0, rate=2.0, half_lives=0.25)
+    assert monitor.effects() == Effects(steps=3.0, rate=3.0, half_lives=0.25)
     last = opened // EVENTS + 6
     drive(monitor, {50: {"loss": 6.0}}, 56, last - 1)
     assert monitor.effects().steps == 3.0
@@ -171,6 +171,21 @@ def test_actions_last_their_time_and_single_ones_happen_once() -> None:
     assert other.effects() == Effects(reseed=True)
     other.acted()
     assert other.effects() == Effects()
+
+
+def test_what_is_replayed_came_since_the_change_and_followers_fade_once() -> None:
+    monitor = DriftMonitor(
+        config(actions={"loss": ["fresh_replay", "fade_followers", "more_followers"]}, fade_followers=0.2)
+    )
+    opened = drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0]
+    seen_until = 56 * EVENTS
+    assert monitor.effects() == Effects(newest=seen_until - opened.since_event, followers=0.2, written=6)
+    assert abs(monitor.effects().newest - 6 * EVENTS) <= 2 * EVENTS
+    monitor.acted()
+    drive(monitor, {50: {"loss": 6.0}}, 56, 57)
+    assert monitor.effects() == Effects(newest=seen_until + EVENTS - opened.since_event, written=6)
+    drive(monitor, {50: {"loss": 6.0}}, 57, opened.at_event // EVENTS + 6)
+    assert monitor.effects() == Effects()
 
 
 def test_the_signal_goes_before_the_kind_and_neither_is_no_action() -> None:

@@ -146,6 +146,34 @@ def test_popularity_survives_its_own_rescaling() -> None:
     assert shares[0] == pytest.approx([1 / 3, 2 / 3, 0.005], abs=0.004)
 
 
+def test_faded_neighbours_weigh_less_against_those_to_come() -> None:
+    memories = Memories(CONFIG, ROWS)
+    for row in (2, 2, 2, 3):
+        one_event(memories, 1, row, NO_RECYCLING)
+    popularity = memories.log_popularity(np.arange(ROWS))
+    before = memories.neighbours(np.array([[1], [2]]), NO_RECYCLING)
+    memories.fade_neighbours(0.25)
+    after = memories.neighbours(np.array([[1], [2]]), NO_RECYCLING)
+    assert after.rows.tolist() == before.rows.tolist()
+    assert set(after.directions.tolist()) == {0, 1}
+    assert after.counts == pytest.approx(before.counts / 4)
+    assert np.array_equal(popularity, memories.log_popularity(np.arange(ROWS)))
+    one_event(memories, 1, 4, NO_RECYCLING)
+    near = memories.neighbours(np.array([[1]]), NO_RECYCLING)
+    assert near.counts[:, near.rows == 4].ravel().tolist() == [1, 1]
+    assert near.rows[near.counts[1].argmax()] == 4
+
+
+def test_more_of_the_items_before_an_event_count_where_that_is_asked() -> None:
+    memories = Memories(CONFIG, ROWS)
+    memories.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), written=3)
+    memories.update(np.array([[1, 2, 3]]), np.array([5]), NO_RECYCLING, np.array([True]))
+    near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
+    after = near.directions == 0
+    pairs = zip(near.users[after].tolist(), near.rows[after].tolist(), strict=True)
+    assert sorted(pairs) == [(0, 4), (0, 5), (1, 4), (1, 5), (2, 4)]
+
+
 def test_growing_and_loading_lose_nothing() -> None:
     one = Memories(CONFIG, 4)
     one_event(one, 1, 2, NO_RECYCLING)

@@ -197,6 +197,7 @@ def test_what_is_written_later_is_what_was_when_the_saving_began(config: Learner
     run(one, stream, 3)
     one.forget(7)
     one.age_memories(100)
+    one.fade_followers(0.5)
     write(tmp_path / "saved")
     two = make(config)
     two.load(tmp_path / "saved")

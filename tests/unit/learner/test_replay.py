@@ -33,6 +33,15 @@ def test_the_ring_holds_the_newest_and_stays_bounded(counts: list[int]) -> None:
     assert (sampled.contexts[:, 1] == sampled.items * 10).all()
 
 
+@given(st.lists(st.integers(0, 20), max_size=6), st.integers(1, 12))
+def test_only_the_newest_are_drawn_where_that_is_asked(counts: list[int], newest: int) -> None:
+    replay, total = filled(counts), sum(counts)
+    drawn = replay.sample(150, 50, newest)
+    expected = range(total - min(newest, total, 8) + 1, total + 1)
+    assert set(drawn.items.tolist()) == set(expected)
+    assert len(drawn.items) == (200 if total else 0)
+
+
 def test_the_reservoir_is_uniform_over_the_whole_stream() -> None:
     kept = np.concatenate([filled([30] * 10, uniform=30, seed=seed).sample(0, 200).items for seed in range(60)])
     thirds = np.histogram(kept, bins=[1, 101, 201, 301])[0] / len(kept)

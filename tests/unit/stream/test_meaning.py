@@ -26,7 +26,7 @@ from stream.sources.replay import EventFile
 from stream.worker import Worker
 from tests.unit.stream.streams import START_MS, as_batches, as_messages, events, small_config
 
-ACTIONS = ["more_steps", "higher_rate", "faster_decay", "reseed"]
+ACTIONS = ["more_steps", "higher_rate", "fresh_replay", "faster_decay", "fade_followers", "more_followers", "reseed"]
 
 
 def acting_config(**drift: Any) -> Config:
@@ -92,13 +92,19 @@ def test_actions_change_the_learning_while_they_last_and_stand_in_the_notes(tmp_
         engine.learn(1)
     acting = [number for number, note in enumerate(notes) if note]
     assert acting == list(range(acting[0], acting[0] + 7))  # 200 records of 32 a step
+    newest = int(notes[acting[0]]["drift.newest"])
+    assert 0 < newest < 400
     assert notes[acting[0]] == {
         "drift.steps": "3.0",
-        "drift.rate": "2.0",
+        "drift.rate": "3.0",
+        "drift.newest": str(newest),
         "drift.half_lives": "0.25",
+        "drift.followers": "0.1",
+        "drift.written": "6",
         "drift.reseed": "True",
     }
-    assert "drift.reseed" not in notes[acting[1]]  # it happens once
+    assert notes[acting[1]]["drift.newest"] == str(newest + 32)
+    assert {"drift.reseed", "drift.followers"}.isdisjoint(notes[acting[1]])  # they happen once
     assert {planned[number] for number in acting} == {3}
     assert set(planned) == {1, 3}
 

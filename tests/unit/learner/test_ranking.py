@@ -158,8 +158,9 @@ def test_nobody_knows_anything() -> None:
 
 def most(config: type[msgspec.Struct], field: str) -> int:
     info: Any = msgspec.inspect.type_info(config)
-    kind = next(one.type.type for one in info.fields if one.name == field)
-    return int(kind.max_length if isinstance(kind, msgspec.inspect.VarTupleType) else kind.le)
+    kind: Any = next(one.type.type for one in info.fields if one.name == field)
+    limit: Any = kind.max_length if isinstance(kind, msgspec.inspect.VarTupleType) else kind.le
+    return int(limit)
 
 
 def test_what_is_sorted_fits_a_number_however_it_is_configured() -> None:

@@ -131,8 +131,8 @@ def test_refusals_take_the_learner_back_to_its_last_good_weights(tmp_path: Path)
     engine = Engine.open(gated_config(actions={"learner": ["rollback"]}), tmp_path)
     learn, went_back, results = engine._learner.learn, [], []
 
-    def refusing(steps: int = 1, rate: float = 1.0) -> LearnReport:
-        report = learn(steps, rate)
+    def refusing(*asked: Any, **named: Any) -> LearnReport:
+        report = learn(*asked, **named)
         return report if engine.step_number < 40 else report._replace(refused=5)
 
     def go_back() -> bool:

@@ -40,6 +40,14 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         int, Meta(ge=1, le=50, description="newest items of a history whose neighbours are candidates; count")
     ] = 10
 
+    def __post_init__(self) -> None:
+        if list(self.popularity) != sorted(set(self.popularity)):
+            raise ValueError(f"popularity = {list(self.popularity)}: the half-lives must rise")
+        if self.neighbours[0] > self.neighbours[1]:
+            raise ValueError(
+                f"neighbours = {list(self.neighbours)}: the short half-life must not be above the long one"
+            )
+
 
 class Neighbours(NamedTuple):
     """Decayed followers and predecessors of users' newest items; one line per user, anchor, direction and neighbour."""

@@ -76,6 +76,11 @@ class Merging:
         """(K,) which of the G intents, in the order of `own`, each centre is part of."""
         return np.searchsorted(self.own, self.heads)
 
+    @property
+    def merged(self) -> bool:
+        """Whether there are fewer intents than centres."""
+        return bool((self.heads != np.arange(len(self.heads))).any())
+
     def observe(self, before: NDArray[np.integer[Any]], after: NDArray[np.integer[Any]]) -> None:
         """Count transitions of users from an item of one centre to one of another, (n,) each."""
         if not len(before) or not self._moves.size:

@@ -580,9 +580,7 @@ class Learner:
                     "use the version that wrote it, or start from an empty state"
                 )
             self._refuse_other_shape(folder, small["shape"])
-            tensors = torch.load(folder / "network.pt", weights_only=True)
-            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            tensors, arrays = _read(folder)
             self._restore(tensors, arrays, small["replay_random"])
             self.serving = small["serving"]
             self.begin_save()  # takes the memory for the copies now, not in the first cut
@@ -632,6 +630,19 @@ class Learner:
             digest.update(tensor.detach().contiguous().numpy().tobytes())
         digest.update(json.dumps(self._replay.random_state(), sort_keys=True).encode())
         digest.update(self.serving.encode())
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, NDArray[Any]]]:
+    try:
+        with (folder / "network.pt").open("rb") as file:
+            tensors = torch.load(file, weights_only=True)
+        # numpy leaves a file open that it opened itself and could not read
+        with (folder / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return tensors, {name: stored[name] for name in stored.files}
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged file its reader raises anything
+        raise ValueError(f"damaged: {error!r}") from error
 
 
 def _under(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -123,12 +123,13 @@ class IntentTracker:
     @torch.no_grad()
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
-        centers, group = self._network.centers, torch.from_numpy(self.merging.rows)
+        centers, merging = self._network.centers, self.merging
         distinct, place = np.unique(rows, return_inverse=True)
         cosine = F.normalize(self._network.table[torch.from_numpy(distinct)], dim=-1) @ centers.unit().T  # (m, K)
         share = torch.softmax(cosine / centers.config.temperature, dim=-1)
-        member = F.one_hot(group).to(share.dtype)  # (K, G)
-        table = np.where((distinct > 0)[:, None], (share @ member).numpy(), np.float32(0))  # (m, G)
+        if merging.merged:  # of tens of thousands of centres none are, and this would be a matrix of gigabytes
+            share = share @ F.one_hot(torch.from_numpy(merging.rows)).to(share.dtype)  # (m, G)
+        table = np.where((distinct > 0)[:, None], share.numpy(), np.float32(0))
         return np.asarray(table[place.reshape(rows.shape)])
 
     def view(

@@ -1,3 +1,6 @@
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -185,3 +188,16 @@ def test_growing_and_loading_lose_nothing() -> None:
         one_event(memories, 9, 3, NO_RECYCLING)
     for key, array in one.to_arrays(ROWS).items():
         assert np.array_equal(array, two.to_arrays(ROWS)[key]), key
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"popularity": [500, 100]}, r"popularity = \[500.0, 100.0\]: the half-lives must rise"),
+        ({"popularity": [100, 100]}, "the half-lives must rise"),
+        ({"neighbours": [60, 50]}, r"neighbours = \[60.0, 50.0\]: the short half-life must not be above the long one"),
+    ],
+)
+def test_a_bad_configuration_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=message):
+        msgspec.convert(settings, MemoryConfig)

@@ -315,6 +315,9 @@ def test_nothing_at_all_can_be_taken_and_learned() -> None:
     [
         (lambda folder: (folder / "network.pt").unlink(), "cannot be read"),
         (lambda folder: (folder / "arrays.npz").write_bytes(b"PK"), "cannot be read"),
+        (lambda folder: shorten(folder / "arrays.npz"), "cannot be read"),
+        (lambda folder: (folder / "network.pt").write_bytes(b"spoiled"), "cannot be read"),
+        (lambda folder: shorten(folder / "network.pt"), "cannot be read"),
         (lambda folder: (folder / "learner.json").write_text("{"), "cannot be read"),
         (lambda folder: change(folder, "format", 99), "format 99"),
         (lambda folder: change(folder, "shape", {"max_len": 9}), "learner.capacity = None"),
@@ -327,6 +330,10 @@ def test_what_cannot_be_loaded_is_refused(spoil: Callable[[Path], object], says:
     with pytest.raises(LearnerStateError, match=says) as caught:
         make().load(tmp_path / "saved")
     assert str(tmp_path) in str(caught.value)
+
+
+def shorten(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-50])
 
 
 def change(folder: Path, key: str, value: object) -> None:

@@ -85,8 +85,9 @@ def test_a_killed_writer_and_killed_producers(tmp_path: Path) -> None:
         producer.start()
         theirs.close()
         worker_theirs.close()
-        acknowledged = max(acknowledged, _until_killed(producer, ours, rng))
+        # the worker first: without a producer it would have nothing left to report
         _until_killed(worker, worker_ours, rng)
+        acknowledged = max(acknowledged, _until_killed(producer, ours, rng))
     with EmbeddedLog(path) as log:
         log.drain()
         end = log.end_offsets("in")[0]

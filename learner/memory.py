@@ -73,11 +73,19 @@ class _Neighbours:
         self.counts = np.zeros((2, rows, config.slots), dtype=np.float32)
 
     def grow(self, rows: int) -> None:
-        used = np.flatnonzero(self.entries[:, 0])
+        used = self._used()
         entries = np.zeros((rows, self.entries.shape[1]), dtype=np.uint32)
         counts = np.zeros((2, rows, self.entries.shape[1]), dtype=np.float32)
-        entries[used], counts[:, used] = self.entries[used], self.counts[:, used]  # untouched zeros take no memory
+        entries[used], counts[:, used] = self.entries[used], self.counts[:, used]
         self.entries, self.counts = entries, counts
+
+    def _used(self) -> NDArray[np.int64]:
+        """Rows with neighbours: zeros that nobody touches take no memory."""
+        return np.flatnonzero(self.entries[:, 0])
+
+    def fade(self, factor: float) -> None:
+        """Let what is counted so far weigh `factor` of what it did."""
+        self.counts[:, self._used()] *= np.float32(factor)
 
     def clear(self, rows: NDArray[np.int64]) -> None:
         used = rows[self.entries[rows, 0] > 0]
@@ -89,14 +97,14 @@ class _Neighbours:
         if not len(rows):
             return
         order = np.argsort(rows, kind="stable")
-        first = _starts(rows[order])
-        owners, lengths = rows[order][first], np.diff(np.append(first, len(rows)))
+        first, lengths = runs(rows[order])
+        owners = rows[order][first]
         later = np.repeat(lengths + first, lengths) - 1 - np.arange(len(rows))  # neighbours of the same row after each
         # one line per row and distinct neighbour
         mine = np.repeat(np.arange(len(owners)), lengths)
         key: NDArray[np.int64] = np.bitwise_or(mine << 32, entries[order])
         by_key = np.argsort(key, kind="stable")
-        start = _starts(key[by_key])
+        start, _ = runs(key[by_key])
         added = np.add.reduceat((self._fade[:, None] ** later)[:, by_key], start, axis=1)  # (2, p)
         owner, entry = key[by_key][start] >> 32, key[by_key][start] & 0xFFFFFFFF
         held = self.entries[owners]  # (U, S)
@@ -109,8 +117,7 @@ class _Neighbours:
         new = np.flatnonzero(~known)
         new = new[np.lexsort((-added[1, new], owner[new]))]
         if len(new):  # they take the places of those who count least
-            first = _starts(owner[new])
-            lengths = np.diff(np.append(first, len(new)))
+            first, lengths = runs(owner[new])
             nth = np.arange(len(new)) - np.repeat(first, lengths)
             least = np.argsort(counts[1, owner[new][first]], axis=1, kind="stable")  # (a, S)
             asking = np.repeat(np.arange(len(first)), lengths)
@@ -244,8 +251,7 @@ class Memories:
     def fade_neighbours(self, factor: float) -> None:
         """Let the neighbours counted so far weigh `factor` of what they did, against those to come."""
         for side in self._sides:
-            used = np.flatnonzero(side.entries[:, 0])  # untouched zeros take no memory, and none is to be touched here
-            side.counts[:, used] *= np.float32(factor)
+            side.fade(factor)
 
     def popular(self, size: int, count: int) -> NDArray[np.int64]:
         """Rows below `size` that are popular at some half-life: `count` or more, in rising order, only seen ones."""
@@ -316,9 +322,14 @@ class Memories:
             side.counts[:, :size] = arrays[f"counts.{direction}"]
 
 
-def _starts(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where runs of equal values begin."""
-    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+def runs(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where runs of equal values begin, and how long they are.
+
+    >>> runs(np.array([7, 7, 9]))
+    (array([0, 2]), array([2, 1]))
+    """
+    first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+    return first, np.diff(np.append(first, len(values)))
 
 
 def _live(entries: NDArray[np.uint32], generations: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -330,4 +341,4 @@ def _entries(rows: NDArray[np.int64], generations: NDArray[np.int64]) -> NDArray
     return (rows << _TAG_BITS | generations[rows] & _TAG).astype(np.uint32)
 
 
-__all__ = ["DIRECTIONS", "Memories", "MemoryConfig", "Neighbours"]
+__all__ = ["DIRECTIONS", "Memories", "MemoryConfig", "Neighbours", "runs"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,11 @@ def buckets(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
     return groups
 
 
+def under(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Those whose name begins with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+
+
 class Weights:
     """Item vectors, encoder and centres: what answers. `Network` is those that learn, `copy` those that only remember.
 
@@ -92,6 +98,19 @@ class Weights:
         """Log-softmax over rows 0 to size - 1, (B, size); row 0 counts but means nothing."""
         with torch.no_grad():
             return torch.log_softmax(h @ self.table[:size].T, dim=1)
+
+    def to_tensors(self, size: int) -> dict[str, Tensor]:
+        """The weights, of the table rows 0 to size - 1."""
+        tensors = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
+        tensors |= {f"centers.{name}": value for name, value in self.centers.state_dict().items()}
+        return tensors | {"table": self.table[:size]}
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what `to_tensors` gave; the rows behind stay as they are."""
+        self.encoder.load_state_dict(under("encoder.", tensors))
+        self.centers.load_state_dict(under("centers.", tensors))
+        self.table[: len(tensors["table"])] = tensors["table"]
 
 
 class Network(Weights):
@@ -291,9 +310,7 @@ class Network(Weights):
 
     def to_tensors(self, size: int) -> dict[str, Tensor]:
         """Everything that the next step depends on, for rows 0 to size - 1."""
-        tensors = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
-        tensors |= {f"centers.{name}": value for name, value in self.centers.state_dict().items()}
-        tensors["table"] = self.table[:size]
+        tensors = super().to_tensors(size)
         tensors["rows.first"], tensors["rows.second"] = self._rows.first[:size], self._rows.second[:size]
         tensors["rows.steps"] = self._rows.steps[:size]
         for number, (first, second) in enumerate(zip(self._dense.first, self._dense.second, strict=True)):
@@ -310,17 +327,11 @@ class Network(Weights):
         return tensors
 
     @torch.no_grad()
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `to_tensors` gave; the rows behind are empty."""
-
-        def under(prefix: str) -> dict[str, Any]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-        self.encoder.load_state_dict(under("encoder."))
-        self.centers.load_state_dict(under("centers."))
+        super().load_tensors(tensors)
         size = len(tensors["table"])
         for target, name in (
-            (self.table, "table"),
             (self._rows.first, "rows.first"),
             (self._rows.second, "rows.second"),
             (self._rows.steps, "rows.steps"),
@@ -333,10 +344,10 @@ class Network(Weights):
         for name, generator in self._generators.items():
             generator.set_state(tensors[f"generator.{name}"])
         self.refused.clear()
-        for number in range(len(under("refused.")) // 3):
+        for number in range(len(under("refused.", tensors)) // 3):
             step, loss, norm = tensors[f"refused.{number}.figures"].tolist()
             contexts, items = tensors[f"refused.{number}.contexts"], tensors[f"refused.{number}.items"]
             self.refused.append(Refused(int(step), loss, norm, contexts.numpy(), items.numpy()))
 
 
-__all__ = ["Network", "Refused", "StepOutcome", "Weights", "buckets", "lengths_of"]
+__all__ = ["Network", "Refused", "StepOutcome", "Weights", "buckets", "lengths_of", "under"]

@@ -25,7 +25,7 @@ from learner.intents import effective_number
 from learner.memory import Memories
 from learner.metrics import NOT_EVALUATED
 from learner.model import ELCRec
-from learner.network import Network, Weights
+from learner.network import Network, Weights, under
 from learner.ranking import Asked, Ranker
 from learner.replay import Pairs, Replay, concatenate
 from learner.snapshot import Snapshot
@@ -523,7 +523,7 @@ class Learner:
             ("merging", self.tracker.merging.to_arrays()),
             ("standin", {} if self._stand_in is None else self._stand_in.to_arrays()),
         ):
-            arrays |= _under(name, part)
+            arrays |= _named(name, part)
         return arrays
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -559,7 +559,7 @@ class Learner:
             with (folder / "network.pt").open("wb") as file:  # given a path, torch hides the disk's error
                 torch.save(weights, file)
             arrays = {name: copy for name, copy in copies.items() if name not in tensors}
-            np.savez(folder / "arrays.npz", allow_pickle=False, **_under("vocabulary", vocabulary()), **arrays)
+            np.savez(folder / "arrays.npz", allow_pickle=False, **_named("vocabulary", vocabulary()), **arrays)
             (folder / "learner.json").write_text(json.dumps(small))
 
         return write
@@ -597,32 +597,29 @@ class Learner:
                 )
 
     def _restore(self, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]], random: dict[str, Any]) -> None:
-        def under(name: str) -> dict[str, NDArray[Any]]:
-            return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
-
         fresh = Learner(self.config)
-        self._vocabulary = Vocabulary.from_arrays(self.config.capacity, under("vocabulary."))
+        self._vocabulary = Vocabulary.from_arrays(self.config.capacity, under("vocabulary.", arrays))
         self._network, self._memories, self.mix = fresh._network, fresh._memories, fresh.mix
         self._replay = fresh._replay
         while self._network.rows <= self.size:
             self._network.grow(2 * self._network.rows)
             self._memories.grow(self._network.rows)
         self._network.load_tensors(tensors)
-        self._memories.load_arrays(under("memory."))
-        self.mix.load_arrays(under("mix."))
-        self._replay.load_arrays(under("replay."))
+        self._memories.load_arrays(under("memory.", arrays))
+        self.mix.load_arrays(under("mix.", arrays))
+        self._replay.load_arrays(under("replay.", arrays))
         self._replay.load_random_state(random)
         self.tracker = fresh.tracker
-        self.tracker.identity.load_arrays(under("identity."))
-        self.tracker.merging.load_arrays(under("merging."))
+        self.tracker.identity.load_arrays(under("identity.", arrays))
+        self.tracker.merging.load_arrays(under("merging.", arrays))
         self._weights, self._stand_in = self._network, None
         if any(name.startswith(PREFIX) for name in tensors):
             self._stand_in = StandIn(self._network, self.mix, self.size + 1)
-            self._stand_in.load(tensors, under("standin."))
+            self._stand_in.load(tensors, under("standin.", arrays))
 
     def update_digest(self, digest: Hash) -> None:
         """Add all state to a hash: equal digests go on equally."""
-        for name, array in (_under("vocabulary", self._vocabulary.to_arrays()) | self._arrays()).items():
+        for name, array in (_named("vocabulary", self._vocabulary.to_arrays()) | self._arrays()).items():
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         for name, tensor in self._tensors().items():
@@ -645,7 +642,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, NDArray[Any]]]:
         raise ValueError(f"damaged: {error!r}") from error
 
 
-def _under(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _named(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {f"{name}.{key}": value for key, value in arrays.items()}
 
 

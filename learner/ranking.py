@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from learner.memory import DIRECTIONS, Memories, MemoryConfig, Neighbours
+from learner.memory import DIRECTIONS, Memories, MemoryConfig, Neighbours, runs
 from learner.metrics import UNRANKED
 from learner.optim import DenseAdam
 
@@ -150,7 +150,7 @@ class Ranker:
         order = np.sort(key << _LINE_BITS | np.arange(len(key)))
         line, cell = order & (1 << _LINE_BITS) - 1, order >> _LINE_BITS
         pair = cell >> _CHANNEL_BITS
-        first = np.concatenate([[True], pair[1:] != pair[:-1]])[: len(pair)]
+        first, lengths = runs(pair)
         distinct = pair[first]
         allowed = distinct % rows > 0
         taken = (np.arange(B)[:, None] * rows + asked.excluded).ravel()
@@ -158,7 +158,7 @@ class Ranker:
         if len(distinct):
             allowed[place[distinct[place] == taken]] = False
         number = np.where(allowed, np.cumsum(allowed) - 1, -1)  # of the candidates that remain
-        about = number[np.cumsum(first) - 1]
+        about = np.repeat(number, lengths)
         says = np.flatnonzero((cell & _NO_CHANNEL != _NO_CHANNEL) & (about >= 0))
         line, cell, about = line[says], cell[says], about[says]
         distinct = distinct[allowed]
@@ -191,7 +191,7 @@ class Ranker:
         items = np.concatenate([popularity + 8, np.log(seen + 1)[None], np.log(memories.ages(asked_rows) + 1) / 3])
         np.take(items.astype(np.float32, copy=False), at, axis=1, out=out[: H + 3], mode="clip")
         if len(line):
-            start = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
+            start, _ = runs(cell)
             counts = np.add.reduceat(
                 near.counts[:, line] * self._share[near.anchors[line]], start, axis=1
             )  # (2, cells)

@@ -7,6 +7,7 @@ the weights that mix it with the memories) is copied together, because the one w
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.network import Network, Weights
+from learner.network import Network, Weights, under
 from learner.ranking import Ranker
 
 PREFIX: Final = "standin."
@@ -58,31 +59,21 @@ class StandIn:
 
     def to_tensors(self, size: int) -> dict[str, Tensor]:
         """The weights, for rows 0 to size - 1, as `load_tensors` takes them."""
-        tensors = {f"{PREFIX}encoder.{name}": value for name, value in self.weights.encoder.state_dict().items()}
-        tensors |= {f"{PREFIX}centers.{name}": value for name, value in self.weights.centers.state_dict().items()}
-        tensors[f"{PREFIX}table"] = self.weights.table[:size]
-        tensors[f"{PREFIX}steps"] = torch.tensor(self.steps)
-        return tensors | {f"{PREFIX}known": torch.from_numpy(self._known[:size])}
+        own = {"steps": torch.tensor(self.steps), "known": torch.from_numpy(self._known[:size])}
+        return {f"{PREFIX}{name}": value for name, value in (self.weights.to_tensors(size) | own).items()}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The mix, as arrays."""
         return self.mix.to_arrays()
 
-    @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]]) -> None:
+    def load(self, tensors: Mapping[str, Tensor], arrays: dict[str, NDArray[Any]]) -> None:
         """Continue from what `to_tensors` and `to_arrays` gave; the rows behind are unknown."""
-
-        def under(prefix: str) -> dict[str, Any]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-        self.weights.encoder.load_state_dict(under(f"{PREFIX}encoder."))
-        self.weights.centers.load_state_dict(under(f"{PREFIX}centers."))
-        size = len(tensors[f"{PREFIX}table"])
+        mine = under(PREFIX, tensors)
         self.weights.table.zero_()
-        self.weights.table[:size] = tensors[f"{PREFIX}table"]
+        self.weights.load_tensors(mine)
         self._known[:] = False
-        self._known[:size] = tensors[f"{PREFIX}known"].numpy()
-        self.steps = int(tensors[f"{PREFIX}steps"])
+        self._known[: len(mine["known"])] = mine["known"].numpy()
+        self.steps = int(mine["steps"])
         self.mix.load_arrays(arrays)
 
 

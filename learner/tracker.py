@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from learner.config import LearnerConfig
@@ -86,12 +87,12 @@ class IntentTracker:
     def observe(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> Seen:
         """Count the users of events: rows of their histories before (n, L), of the items taken (n,), 0 = not liked."""
         known = (contexts[:, -1] > 0) & (items > 0)
-        table, centers = self._network.table, self._network.centers
+        centers = self._network.centers
         before, after = contexts[known, -1], items[known]
         distinct, place = np.unique(np.concatenate([before, after]), return_inverse=True)
-        code = (F.normalize(table[torch.from_numpy(distinct)], dim=-1) @ centers.unit().T).argmax(1).numpy()[place]
+        code = self._cosines(distinct).argmax(1).numpy()[place]
         self.merging.observe(code[: len(before)], code[len(before) :])
-        u = interests(table, torch.from_numpy(contexts), self._config.intents.half_life)  # (n, d)
+        u = interests(self._network.table, torch.from_numpy(contexts), self._config.intents.half_life)  # (n, d)
         u = u[u.any(dim=1)]
         if not len(u):
             return Seen(np.zeros(0, dtype=np.int64), float("nan"))
@@ -99,6 +100,10 @@ class IntentTracker:
         places = nearest.intent.numpy()
         self.identity.observe(places, nearest.distance.numpy(), u.numpy())
         return Seen(self.merging.heads[places], float(nearest.distance.mean()))
+
+    def _cosines(self, rows: NDArray[np.int64]) -> Tensor:
+        """Of the items in table rows (m,) with the centres, (m, K)."""
+        return F.normalize(self._network.table[torch.from_numpy(rows)], dim=-1) @ self._network.centers.unit().T
 
     @torch.no_grad()
     def turn(self, event_number: int, reseed: bool = False) -> Turned:
@@ -123,10 +128,9 @@ class IntentTracker:
     @torch.no_grad()
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
-        centers, merging = self._network.centers, self.merging
+        merging = self.merging
         distinct, place = np.unique(rows, return_inverse=True)
-        cosine = F.normalize(self._network.table[torch.from_numpy(distinct)], dim=-1) @ centers.unit().T  # (m, K)
-        share = torch.softmax(cosine / centers.config.temperature, dim=-1)
+        share = torch.softmax(self._cosines(distinct) / self._network.centers.config.temperature, dim=-1)  # (m, K)
         if merging.merged:  # of tens of thousands of centres none are, and this would be a matrix of gigabytes
             share = share @ F.one_hot(torch.from_numpy(merging.rows)).to(share.dtype)  # (m, G)
         table = np.where((distinct > 0)[:, None], share.numpy(), np.float32(0))

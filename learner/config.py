@@ -41,12 +41,12 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 20_000
     updates: Annotated[
         int, Meta(ge=1, le=64, description="optimizer steps that the pairs of one learning step are split into; count")
-    ] = 2
+    ] = 1
     warm_start: Annotated[
         float, Meta(ge=0, le=1, description="how far a new item's vector starts towards the items before it; fraction")
     ] = 0.3
-    learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the encoder and the centres; Adam")] = 3e-3
-    item_learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the item vectors; row-wise Adam")] = 0.03
+    learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the encoder and the centres; Adam")] = 5e-3
+    item_learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the item vectors; row-wise Adam")] = 0.045
     full_softmax_below: Annotated[
         int,
         Meta(ge=0, le=10_000_000, description="items up to which the loss is over all of them, sampled above; count"),

@@ -105,10 +105,10 @@ class _Neighbours:
         key: NDArray[np.int64] = np.bitwise_or(mine << 32, entries[order])
         by_key = np.argsort(key, kind="stable")
         start, _ = runs(key[by_key])
-        added = np.add.reduceat((self._fade[:, None] ** later)[:, by_key], start, axis=1)  # (2, p)
+        added = np.add.reduceat((self._fade[:, None] ** later).take(by_key, axis=1), start, axis=1)  # (2, p)
         owner, entry = key[by_key][start] >> 32, key[by_key][start] & 0xFFFFFFFF
         held = self.entries[owners]  # (U, S)
-        counts = self.counts[:, owners] * (self._fade[:, None] ** lengths)[:, :, None]  # (2, U, S)
+        counts = self.counts.take(owners, axis=1) * (self._fade[:, None] ** lengths)[:, :, None]  # (2, U, S)
         counts *= _live(held, generations)
         same = held[owner] == entry[:, None]  # (p, S)
         known = same.any(axis=1)
@@ -133,8 +133,9 @@ class _Neighbours:
         """Neighbours of each of `rows` (U,): how many (U,), their rows (z,), their counts (2, z)."""
         entries = self.entries[rows]
         live = _live(entries, generations)
-        counts = self.counts[:, rows][:, live]
-        return live.sum(axis=1), (entries[live] >> _TAG_BITS).astype(np.int64), counts
+        place = np.flatnonzero(live)  # `take` of places is several times as fast as numpy's other ways to choose
+        counts = self.counts.take(rows, axis=1).reshape(2, -1).take(place, axis=1)
+        return live.sum(axis=1), (entries.ravel().take(place) >> _TAG_BITS).astype(np.int64), counts
 
 
 class Memories:
@@ -291,8 +292,8 @@ class Memories:
             lengths = np.where(place >= 0, held[place], 0)  # (B * A,) lines of each anchor
             total = int(lengths.sum())
             source = np.arange(total) + np.repeat(starts[place] - (np.cumsum(lengths) - lengths), lengths)
-            anchor = np.repeat(np.arange(B * A), lengths)
-            parts.append((anchor // A, anchor % A, np.full(total, direction), rows[source], counts[:, source]))
+            user, anchor = (np.repeat(number, lengths) for number in np.divmod(np.arange(B * A), A))
+            parts.append((user, anchor, np.full(total, direction), rows.take(source), counts.take(source, axis=1)))
         return Neighbours(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
 
     def to_arrays(self, size: int) -> dict[str, NDArray[Any]]:

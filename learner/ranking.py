@@ -27,8 +27,6 @@ from learner.optim import DenseAdam
 _GROUP_OF: Final = np.array([0, 1, 1, 2])  # anchors are told apart as: the newest, the two before it, the others
 _GROUPS: Final = 3
 _LENGTHS: Final = np.array([1, 2, 3, 5, 9, 20])  # history lengths at which a user counts as another kind
-# a sorted number is user, row, channel and line: 8 + 24 + 3 + 28 bits of 63; the configuration allows no more of any
-_LINE_BITS: Final = 28  # lines of a batch before those about the same candidate are put together
 _CHANNEL_BITS: Final = 3
 _NO_CHANNEL: Final = (1 << _CHANNEL_BITS) - 1  # a line that says nothing but that the row is a candidate
 _STANDARDISE: Final = 200  # updates over which the scale of the inputs is measured, then it stays
@@ -49,8 +47,8 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     chunk: Annotated[
         int, Meta(ge=1, le=256, description="events between two updates of memories and mixing weights; count")
     ] = 64
-    popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 40
-    network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 25
+    popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 24
+    network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 16
     smoothing: Annotated[
         float, Meta(gt=0, le=1e6, description="neighbours are filled up with popularity as if this many; neighbours")
     ] = 10.0
@@ -145,10 +143,8 @@ class Ranker:
             best = asked.network.topk(min(self.config.network, asked.network.shape[1]), dim=1).indices.numpy()
             best = np.where(memories.seen[best] > 0, best, 0)
             keys.append((np.arange(B)[:, None] * rows + best << _CHANNEL_BITS | _NO_CHANNEL).ravel())
-        key = np.concatenate(keys)
-        # sorting numbers is far cheaper than sorting places, so each carries its place
-        order = np.sort(key << _LINE_BITS | np.arange(len(key)))
-        line, cell = order & (1 << _LINE_BITS) - 1, order >> _LINE_BITS
+        # torch sorts integers by their digits: less than half the time of numpy's comparisons
+        cell, line = (part.numpy() for part in torch.sort(torch.from_numpy(np.concatenate(keys)), stable=True))
         pair = cell >> _CHANNEL_BITS
         first, lengths = runs(pair)
         distinct = pair[first]
@@ -160,7 +156,7 @@ class Ranker:
         number = np.where(allowed, np.cumsum(allowed) - 1, -1)  # of the candidates that remain
         about = np.repeat(number, lengths)
         says = np.flatnonzero((cell & _NO_CHANNEL != _NO_CHANNEL) & (about >= 0))
-        line, cell, about = line[says], cell[says], about[says]
+        line, cell, about = line.take(says), cell.take(says), about.take(says)
         distinct = distinct[allowed]
         users, found = distinct // rows, distinct % rows
         features = self._describe(memories, asked, near, line, cell, about, users, found)
@@ -193,7 +189,7 @@ class Ranker:
         if len(line):
             start, _ = runs(cell)
             counts = np.add.reduceat(
-                near.counts[:, line] * self._share[near.anchors[line]], start, axis=1
+                near.counts.take(line, axis=1) * self._share.take(near.anchors.take(line)), start, axis=1
             )  # (2, cells)
             channel, about = cell[start] & _NO_CHANNEL, about[start]
             fill = (self.config.smoothing * np.exp(popularity[self._reference]))[at[about]]
@@ -204,12 +200,13 @@ class Ranker:
                 flat[place + 2 * C * len(rows)] = np.log(count + 1)
                 place += C * len(rows)
         if asked.network is not None and self.config.parts != "memories":
-            said = asked.network.numpy()[users, rows]
+            said = asked.network.numpy().ravel().take(users * asked.network.shape[1] + rows)
             trust = (seen / (seen + np.float32(self.config.trust_events)))[at]
             out[f - 3] = trust * (said + 8)
             out[f - 2] = trust * (said - out[self._reference] + 8)
             out[f - 1] = said + 8
-        np.take(np.ascontiguousarray(self._of_users(asked, near).T), users, axis=1, out=out[f:], mode="clip")
+        each = np.bincount(users, minlength=len(asked.lengths))
+        out[f:] = np.repeat(self._of_users(asked, near).T, each, axis=1)
         if self.config.parts == "network":
             out[: f - 3] = 0
         return torch.from_numpy(out).T
@@ -222,9 +219,9 @@ class Ranker:
         some = np.flatnonzero(kind >= 0)
         out[some, kind[some]] = 1
         out[:, -3] = np.log1p(asked.gap) / 5
-        newest = (near.anchors == 0) & (near.directions == 0)
+        newest = np.flatnonzero((near.anchors == 0) & (near.directions == 0))
         for place, counts in enumerate(near.counts):
-            out[:, place - 2] = np.log1p(np.bincount(near.users[newest], counts[newest], minlength=B))
+            out[:, place - 2] = np.log1p(np.bincount(near.users.take(newest), counts.take(newest), minlength=B))
         return out
 
     # -- scores -----------------------------------------------------------------------------------------------------

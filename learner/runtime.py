@@ -1,10 +1,11 @@
-"""Process-wide settings of torch and of memory, made once by the entry point."""
+"""Process-wide settings of torch, numpy and memory, made once by the entry point."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
+import threadpoolctl
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -15,9 +16,11 @@ _KEPT = 256 << 20  # bytes freed at the top of the heap before they go back to t
 def set_threads(count: int = 0) -> None:
     """Use `count` torch threads (0: torch's own choice, which follows OMP_NUM_THREADS) and deterministic algorithms.
 
-    The number of threads is part of what makes two runs equal to the bit: sums are cut by thread. Memory that a step
-    frees is kept for the next one: fetched from the system anew, its pages cost a tenth of the loop.
+    The number of threads is part of what makes two runs equal to the bit: sums are cut by thread. numpy's matrix
+    products always take one: its matrices are small here, and threads of its own beside torch's wait for each other.
+    Memory that a step frees is kept for the next one: fetched from the system anew, its pages cost a tenth of the loop.
     """
+    threadpoolctl.threadpool_limits(1, user_api="blas")
     if count:
         torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True)

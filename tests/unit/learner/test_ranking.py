@@ -1,16 +1,11 @@
-from typing import Any
-
-import msgspec
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from learner.config import LearnerConfig
-from learner.memory import DIRECTIONS, Memories, MemoryConfig
+from learner.memory import Memories, MemoryConfig
 from learner.metrics import UNRANKED
-from learner.online import _RANKED_AT_ONCE
-from learner.ranking import _CHANNEL_BITS, _LINE_BITS, Asked, Candidates, MixConfig, Ranker
+from learner.ranking import Asked, Candidates, MixConfig, Ranker
 
 ROWS = 40
 GENERATIONS = np.zeros(ROWS, dtype=np.int64)
@@ -154,21 +149,3 @@ def test_nobody_knows_anything() -> None:
     assert np.isnan(loss)
     places, _ = mix.best(found, users.lengths == 0, 5)
     assert (places == -1).all()
-
-
-def most(config: type[msgspec.Struct], field: str) -> int:
-    info: Any = msgspec.inspect.type_info(config)
-    kind: Any = next(one.type.type for one in info.fields if one.name == field)
-    limit: Any = kind.max_length if isinstance(kind, msgspec.inspect.VarTupleType) else kind.le
-    return int(limit)
-
-
-def test_what_is_sorted_fits_a_number_however_it_is_configured() -> None:
-    users = max(most(MixConfig, "chunk"), _RANKED_AT_ONCE)
-    near = DIRECTIONS * most(MemoryConfig, "read") * most(MemoryConfig, "slots")
-    popular = most(MemoryConfig, "popularity") * -(-most(MixConfig, "popular") // 2)
-    assert users * (near + popular + most(MixConfig, "network")) <= 1 << _LINE_BITS
-    rows = 1 << 24  # a power of two above the largest capacity, as tables grow by doubling
-    assert rows // 2 <= most(LearnerConfig, "capacity") < rows
-    channels = 1 << _CHANNEL_BITS
-    assert (users * rows * channels << _LINE_BITS) - 1 <= np.iinfo(np.int64).max

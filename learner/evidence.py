@@ -118,7 +118,9 @@ def change(
     stays = np.einsum("brg,bg->br", newest, mixture)  # (B, R)
     says = np.minimum(np.log(a * newest / np.maximum(stays, 1e-9)[..., None] + (1 - a)), config.most)
     says *= present[:, : -R - 1 : -1, None]
-    total = np.cumsum(says, axis=1)  # (B, R, G) of the newest 1, 2, … events
+    total = says  # (B, R, G) of the newest 1, 2, … events; numpy's cumsum is several times slower across rows
+    for r in range(1, R):
+        total[:, r] += total[:, r - 1]
     total[np.arange(R) >= np.maximum(span, 1)[:, None]] = -np.inf
     best = total.max(axis=1)  # (B, G)
     best[users[holds], held[holds]] = -np.inf

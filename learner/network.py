@@ -217,7 +217,8 @@ class Network(Weights):
         config = self.config
         groups = buckets(lengths_of(contexts))
         order = np.concatenate([places for places, _ in groups])
-        contexts, items, weights = contexts[order], items[order], weights[order]
+        contexts = contexts[order, -groups[-1][1] :]  # what lies before the longest is padding
+        items, weights = items[order], weights[order]
         full = size - 1 <= config.full_softmax_below
         touched: Tensor | slice
         if full:

@@ -6,7 +6,7 @@ the users whom no centre is near to; that is another intent, with an id never us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -165,7 +165,13 @@ class IntentIdentity:
             self._marked, self._numbers[2] = centers.copy(), event_number
         return movement
 
-    def births(self, centers: NDArray[np.float32], event_number: int, reseed: bool = False) -> list[Birth]:
+    def births(
+        self,
+        centers: NDArray[np.float32],
+        event_number: int,
+        reseed: bool = False,
+        heir: Callable[[int], int] = lambda place: RETIRED,
+    ) -> list[Birth]:
         """Retire dead centres and say where their successors start; the caller moves them there.
 
         Looks every `check_events`. Without enough badly served users who want the same, the dead stay as they are.
@@ -178,6 +184,9 @@ class IntentIdentity:
             events so far
         reseed
             look now, and count the smaller of two crowded centres as dead too
+        heir
+            called with the place of each centre that dies: the place of one that lives on as the same intent, under its
+            id, or -1 where there is none
         """
         config = self.config
         if not reseed and event_number - self._numbers[1] < config.check_events:
@@ -196,6 +205,10 @@ class IntentIdentity:
             center = self._badly_served()
             if center is None:
                 break
+            other = heir(place)
+            if other >= 0:  # the intent lives on: what dies is the id of the one that takes its place
+                both = [place, other]
+                self._ids[both], self._born[both] = self._ids[both[::-1]], self._born[both[::-1]]
             births.append(Birth(place, int(self._ids[place]), int(self._numbers[0]), center))
             self._ids[place] = self._numbers[0]
             self._numbers[0] += 1

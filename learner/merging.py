@@ -109,15 +109,21 @@ class Merging:
         self.heads = heads
         return np.flatnonzero(was & (heads != np.arange(len(heads))))
 
-    def reborn(self, places: NDArray[np.integer[Any]], shares: NDArray[np.float64]) -> None:
-        """Forget what is known of centres (m,) that are elsewhere now; intents that had their ids take others."""
-        for place in np.asarray(places).tolist():
-            rest = np.flatnonzero((self.heads == place) & (np.arange(len(self.heads)) != place))
-            if len(rest):
-                self.heads[rest] = rest[shares[rest].argmax()]
-            self.heads[place] = place
-            if self._moves.size:
-                self._moves[place], self._moves[:, place] = 0, 0
+    def leave(self, place: int, shares: NDArray[np.float64]) -> int:
+        """Forget what is known of the centre at `place`, which goes elsewhere.
+
+        Returns the centre that goes on as its intent, by `shares` (K,) the largest of the others in it; -1 where the
+        centre was alone or only a part.
+        """
+        rest = np.flatnonzero((self.heads == place) & (np.arange(len(self.heads)) != place))
+        heir = -1
+        if len(rest):
+            heir = int(rest[shares[rest].argmax()])
+            self.heads[rest] = heir
+        self.heads[place] = place
+        if self._moves.size:
+            self._moves[place], self._moves[:, place] = 0, 0
+        return heir
 
     # -- durable ----------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ FORMAT: Final = 3  # 2: a stand-in, and who serves; 3: mergers of intents
 SOURCE_MODEL: Final = 0
 SOURCE_INTENT: Final = 1
 SOURCE_POPULAR: Final = 2
-_RANKED_AT_ONCE: Final = 256  # users; bounds the memory of a matrix of users by items
+_RANKED_AT_ONCE: Final = 256  # users; bounds the memory of a matrix of users by items, and of users by intents
 _SOON: Final = 30.0  # seconds after a user's newest event at which a list is used, if nothing else is said
 _BECAUSE: Final = 3  # recent items named as reasons
 
@@ -447,7 +447,13 @@ class Learner:
 
         Against the ids `held` (B,), held for `span` (B,) events.
         """
-        return self.tracker.view(self._liked(histories, actions), held, span)
+        rows = self._liked(histories, actions)
+        parts = [
+            self.tracker.view(rows[part], None if held is None else held[part], None if span is None else span[part])
+            for start in range(0, max(len(rows), 1), _RANKED_AT_ONCE)
+            for part in [slice(start, start + _RANKED_AT_ONCE)]
+        ]
+        return parts[0] if len(parts) == 1 else IntentView(*(np.concatenate(c) for c in zip(*parts, strict=True)))
 
     def current_intents(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """The ids (m,) under which these intents go on, those that were merged into others under theirs."""

@@ -110,11 +110,11 @@ class IntentTracker:
         """Call once after a step's learning: how the centres moved; places dead ones anew, merges what is one."""
         centers = self._network.centers.unit().numpy()
         movement = self.identity.moved(centers, event_number)
-        births = self.identity.births(centers, event_number, reseed)
+        shares = self.identity.shares
+        births = self.identity.births(centers, event_number, reseed, lambda place: self.merging.leave(place, shares))
         if births:
             places = np.array([birth.place for birth in births])
             self._network.place_centers(places, np.stack([birth.center for birth in births]))
-            self.merging.reborn(places, self.identity.shares)
         absorbed = self.merging.look(self.identity.shares, event_number)
         return Turned(movement, births, self.identity.ids_of(absorbed).tolist())
 

@@ -70,6 +70,14 @@ def test_a_dead_centre_is_placed_among_the_badly_served_under_a_new_id() -> None
     assert identity.births(moved, 1050) == []  # and not looked at before check_events
 
 
+def test_an_intent_of_several_centres_keeps_its_id_when_the_centre_that_gives_it_is_placed_anew() -> None:
+    identity = two_live_one_dead()
+    births = identity.births(axes(3), 1000, heir=lambda place: 0)  # centre 2 named the intent of centres 0 and 2
+    assert [(birth.place, birth.died, birth.born) for birth in births] == [(2, 0, 3)]
+    assert identity.ids.tolist() == [2, 1, 3]
+    assert [entry.born_at for entry in identity.entries(axes(3))] == [0, 0, 1000]
+
+
 def test_without_users_who_want_the_same_the_dead_stay() -> None:
     identity = IntentIdentity(CONFIG, 3, D)
     observe(identity, axes(3), np.concatenate([near(axes(2)[0], 20), near(axes(2)[1], 20)]))

@@ -32,6 +32,10 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 1_000_000
     batch: Annotated[int, Meta(ge=1, le=65_536, description="most fresh pairs in one learning step; examples")] = 256
     replay: Annotated[int, Meta(ge=0, le=65_536, description="replayed pairs in one learning step; examples")] = 256
+    replay_ratio: Annotated[
+        float,
+        Meta(ge=0, le=65_536, description="most replayed pairs for each fresh one; small steps replay less; count"),
+    ] = 4.0
     replay_recent: Annotated[
         float, Meta(ge=0, le=1, description="share of the replayed pairs drawn from the newest; fraction")
     ] = 0.75

@@ -292,7 +292,8 @@ class Learner:
         """
         config = self.config
         per_step = min(-(-self._replay.last // max(steps, 1)), config.batch)
-        share, replayed = -(-per_step // config.updates), config.replay // config.updates
+        share = -(-per_step // config.updates)
+        replayed = min(config.replay, round(config.replay_ratio * per_step)) // config.updates
         recent = round(replayed * config.replay_recent)
         losses, made, refused, examples = 0.0, 0, 0, 0
         for step in range(steps * config.updates):

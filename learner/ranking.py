@@ -144,7 +144,9 @@ class Ranker:
             best = np.where(memories.seen[best] > 0, best, 0)
             keys.append((np.arange(B)[:, None] * rows + best << _CHANNEL_BITS | _NO_CHANNEL).ravel())
         # torch sorts integers by their digits: less than half the time of numpy's comparisons
-        cell, line = (part.numpy() for part in torch.sort(torch.from_numpy(np.concatenate(keys)), stable=True))
+        key = torch.from_numpy(np.concatenate(keys))
+        cells, places = torch.sort(key.int() if B * rows << _CHANNEL_BITS < 1 << 31 else key, stable=True)
+        cell, line = cells.long().numpy(), places.numpy()
         pair = cell >> _CHANNEL_BITS
         first, lengths = runs(pair)
         distinct = pair[first]
@@ -181,7 +183,8 @@ class Ranker:
         # by input and not by candidate: every line below writes one stretch of memory
         out = np.zeros((f + len(_LENGTHS) + 3, len(rows)), dtype=np.float32)
         # of many users: what is said of an item is worked out once, not for each of them
-        asked_rows, at = (np.arange(memories.rows), rows) if len(rows) > memories.rows else (rows, np.arange(len(rows)))
+        known = int(rows.max(initial=0)) + 1
+        asked_rows, at = (np.arange(known), rows) if len(rows) > known else (rows, np.arange(len(rows)))
         popularity = memories.log_popularity(asked_rows)  # (H, m)
         seen = memories.seen[asked_rows].astype(np.float32)
         items = np.concatenate([popularity + 8, np.log(seen + 1)[None], np.log(memories.ages(asked_rows) + 1) / 3])
@@ -232,8 +235,11 @@ class Ranker:
         first, bias, second = self._deep
         scale = self._variance.sqrt() + 0.1
         first = first / scale[:, None]  # standardised inputs, without a pass over them
-        inner = torch.addmm(bias - self._mean @ first, x, first)  # (Z, hidden)
-        scores: Tensor = x[:, : self._candidate_inputs] @ self._linear + F.relu(inner) @ second
+        # the linear part is one more column: one pass over the inputs, not two
+        both = torch.cat([first, F.pad(self._linear, (0, len(first) - self._candidate_inputs))[:, None]], dim=1)
+        start = F.pad(bias - self._mean @ first, (0, 1))
+        out = torch.addmm(start, x, both)  # (Z, hidden + 1)
+        scores: Tensor = out[:, -1] + F.relu(out[:, :-1]) @ second
         return scores
 
     def learn(

@@ -271,6 +271,16 @@ def test_inputs_are_not_kept() -> None:
     assert digest(learner) == before
 
 
+@pytest.mark.parametrize(("ratio", "most"), [(0.0, 4), (2.0, 12), (1000.0, 36)])
+def test_a_small_step_replays_so_many_pairs_for_each_fresh_one(ratio: float, most: int) -> None:
+    learner = Learner(msgspec.structs.replace(CONFIG, replay_ratio=ratio), [1.0, -1.0])
+    stream = Stream(learner)
+    for _ in range(10):
+        learner.take(stream.batch())
+    learner.take(stream.batch(4))
+    assert most / 2 <= learner.learn().examples <= most  # some pairs have no history to learn from
+
+
 def test_a_forgotten_user_is_not_in_the_saved_replay(tmp_path: Path) -> None:
     learner = make()
     run(learner, Stream(learner), 5)

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import torch
 
 from benchmarks.simulated import STEP, Timed, published, steps
-from learner import DriftConfig
+from learner import DriftConfig, set_threads
 from stream import topics
 from stream.config import Config
 from stream.sources.simulate import SimulatorConfig
@@ -133,7 +132,7 @@ def main() -> None:
     parser.add_argument("--variants", default="actions,none,always_high,adwin_hits", help="compared; actions is first")
     parser.add_argument("--config", default="{}", help="JSON of drift settings that differ from the defaults")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    set_threads(1)
     only = set(arguments.only.split(",")) - {""} or {"detection", "comparison", "quiet"}
     base = Config()
     base = msgspec.structs.replace(base, drift=msgspec.json.decode(arguments.config, type=DriftConfig))

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import Learner, LearnerConfig, StepBatch
+from learner import Learner, LearnerConfig, StepBatch, set_threads
 from stream import topics
 from stream.config import Config
 from stream.engine import Engine
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--items", default="10000,100000,1000000", help="sizes of the catalogue")
     parser.add_argument("--steps", type=int, default=40, help="timed steps at every size")
     given = parser.parse_args()
+    set_threads(LearnerConfig().threads)
     found: dict[str, Any] = {}
     measures = (("step", sizes(given.users), engine_step), ("learning_step", sizes(given.items), learning_step))
     for name, wanted, measure in measures:

@@ -28,7 +28,7 @@ from river import cluster
 from torch.nn import functional as F
 
 from benchmarks.simulated import Step, Timed, normalised_mutual_information, one_partition, steps
-from learner import IntentConfig
+from learner import IntentConfig, set_threads
 from learner.intents import interests, kmeans
 from stream.config import Config
 from stream.engine import Engine
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--streams", type=Path, nargs="*", default=[], help="recorded streams: user,item,timestamp")
     parser.add_argument("--limit", type=int, default=40_000, help="events of each recorded stream")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    set_threads(1)
     base = with_intents(Config(), count=arguments.centers)
     runs: dict[str, list[Run]] = defaultdict(list)
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from river import reco
 
-from learner import NOT_EVALUATED, UNRANKED, Learner, LearnerConfig, RankMetrics
+from learner import NOT_EVALUATED, UNRANKED, Learner, LearnerConfig, RankMetrics, set_threads
 from learner.baselines import BASELINES
 from learner.tuning import Recorded, batches
 
@@ -243,6 +243,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)  # nothing draws from it; a change of the figures with it would be a fault
     config = msgspec.json.decode(arguments.config, type=LearnerConfig)
+    set_threads(config.threads)
     methods = arguments.methods.split(",")
     known = [*BASELINES, *RIVER, *variants(config)]
     if unknown := [method for method in methods if method not in known]:

@@ -28,7 +28,7 @@ class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     enabled: Annotated[bool, Meta(description="compare the learner with its snapshot and stand in for it; switch")] = (
         True
     )
-    check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps from one comparison to the next; steps")] = 8
+    check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps from one comparison to the next; steps")] = 16
     sample: Annotated[int, Meta(ge=8, le=100_000, description="most events compared each time; events")] = 64
     half_life: Annotated[float, Meta(ge=16, le=1e9, description="memory of the comparison; events compared")] = 2000.0
     least: Annotated[int, Meta(ge=8, le=10**9, description="events compared before anything is decided; events")] = 256

@@ -20,6 +20,7 @@ from learner.model import ELCRec
 from learner.optim import DenseAdam, RowAdam
 
 _BUCKETS = (6,)  # histories are encoded in groups up to these lengths, then the rest: most are short
+_FEW = 64  # so few are one group: a second one would cost more than the padding
 _FIRST_ROWS = 1024
 
 
@@ -51,7 +52,8 @@ def buckets(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
     """Groups of similar length as (places, longest); users without any item are in none."""
     groups = []
     low = 0
-    for high in (*_BUCKETS, np.iinfo(np.int64).max):
+    bounds = _BUCKETS if len(lengths) > _FEW else ()
+    for high in (*bounds, np.iinfo(np.int64).max):
         places = np.flatnonzero((lengths > low) & (lengths <= high))
         if len(places):
             groups.append((places, int(lengths[places].max())))

@@ -39,11 +39,12 @@ def differences(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor])
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_encoding_in_groups_is_encoding_one_by_one() -> None:
+@pytest.mark.parametrize("users", [30, 100])
+def test_encoding_in_groups_is_encoding_one_by_one(users: int) -> None:
     net = network(max_len=20)
     random = np.random.default_rng(1)
-    contexts = random.integers(1, SIZE, (30, 20))
-    contexts[np.arange(20) < 20 - random.integers(0, 21, 30)[:, None]] = 0
+    contexts = random.integers(1, SIZE, (users, 20))
+    contexts[np.arange(20) < 20 - random.integers(0, 21, users)[:, None]] = 0
     together = net.encode(contexts)
     for row, context in zip(together, contexts, strict=True):
         assert torch.allclose(row, net.encode(context[None])[0], atol=1e-5)
@@ -51,6 +52,7 @@ def test_encoding_in_groups_is_encoding_one_by_one() -> None:
     lengths = lengths_of(contexts)
     placed = np.concatenate([places for places, _ in buckets(lengths)])
     assert sorted(placed.tolist()) == np.flatnonzero(lengths).tolist()
+    assert len(buckets(lengths)) == (1 if users == 30 else 2)
 
 
 @pytest.mark.parametrize("changes", [{}, {"full_softmax_below": 0}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -66,6 +67,7 @@ DARK: Final = Theme(
 )
 
 
+@lru_cache(maxsize=4096)  # every cell and every frame of a chart asks
 def colour(intent: int, theme: Theme) -> str:
     """A colour that stays with an intent: hues by the golden angle, three lightnesses in turn.
 

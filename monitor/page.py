@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
 from nicegui import app as nicegui_app
@@ -54,24 +54,28 @@ _THEME_SCRIPT: Final = """<script>
 </script>"""
 
 
+_T = TypeVar("_T")
+
+
 class Shared:
-    """Charts are drawn once per change for all viewers with the same theme and window."""
+    """Charts and tables are made once per change for all viewers with the same theme and window."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._made: dict[tuple[Any, ...], tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._made: dict[tuple[Any, ...], tuple[tuple[int, ...], Any]] = {}
 
-    def get(self, key: tuple[Any, ...], topics: tuple[str, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The chart's options; the same object while none of the topics brought anything."""
+    def get(self, key: tuple[Any, ...], topics: tuple[str, ...], make: Callable[[], _T]) -> _T:
+        """What `make` makes under this key; the same object while none of the topics brought anything."""
         revision = tuple(self.service.view.revision[topic] for topic in topics)
         found = self._made.get(key)
         if found is not None and found[0] == revision:
-            return found[1]
+            kept: _T = found[1]
+            return kept
         if len(self._made) > 64:
             self._made.clear()
-        options = make()
-        self._made[key] = (revision, options)
-        return options
+        made = make()
+        self._made[key] = (revision, made)
+        return made
 
 
 class Shell:
@@ -340,7 +344,7 @@ class Overview:
             f"Map of {len(view.catalog)} intents; the same is in the table below.",
             nothing,
         )
-        self._intents.show(board.intent_rows(service, theme, 24))
+        self._intents.show(get(("intents", theme), ("intent-catalog",), lambda: board.intent_rows(service, theme, 24)))
         self._share_chart.show(
             get(
                 ("shares", *key),
@@ -351,10 +355,22 @@ class Overview:
             + ", ".join(f"{charts.intent_label(one, one.intent)} {one.share:.1%}" for one in view.intents()[:5]),
             nothing,
         )
-        self._shift_table.show(board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme))
+        self._shift_table.show(
+            get(
+                ("shifts", theme),
+                ("intent-shifts", "intent-catalog"),
+                lambda: board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme),
+            )
+        )
         self._reasons.show(board.reason_rows(service))
         self._show_letter()
-        self._feed_table.show(board.feed_rows(service, theme, 6))
+        self._feed_table.show(
+            get(
+                ("feed", theme),
+                ("recommendations", "intent-catalog"),
+                lambda: board.feed_rows(service, theme, 6),
+            )
+        )
 
     def _show_letter(self) -> None:
         letters = self._service.view.dead_letters.newest()

@@ -101,10 +101,9 @@ class _ShownCell:
         self._mark.set_visibility(bool(cell.mark))
         if cell.mark:
             set_prop(self._mark, "style", f"background:{cell.mark}")
-        if before is not None and before.kind:
-            self._box.classes(remove=before.kind)
-        if cell.kind:
-            self._box.classes(cell.kind)
+        worn = before.kind if before is not None else ""
+        if cell.kind != worn:
+            self._box.classes(cell.kind or None, remove=worn or None)
 
 
 class Table:

@@ -31,7 +31,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         int, Meta(ge=1, le=_MAX_CAPACITY, description="most items held; one more recycles the longest-unseen; count")
     ] = 1_000_000
     batch: Annotated[int, Meta(ge=1, le=65_536, description="most fresh pairs in one learning step; examples")] = 256
-    replay: Annotated[int, Meta(ge=0, le=65_536, description="replayed pairs in one learning step; examples")] = 256
+    replay: Annotated[int, Meta(ge=0, le=65_536, description="replayed pairs in one learning step; examples")] = 160
     replay_ratio: Annotated[
         float,
         Meta(ge=0, le=65_536, description="most replayed pairs for each fresh one; small steps replay less; count"),

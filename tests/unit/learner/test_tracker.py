@@ -115,6 +115,28 @@ def test_centres_that_users_mix_become_one_intent_with_one_id() -> None:
     assert tracker.vectors()[0, :2].tolist() == pytest.approx([0.5**0.5] * 2, abs=0.05)
 
 
+def test_an_intent_outlives_the_centre_that_gives_it_its_id() -> None:
+    identity = IdentityConfig(check_events=10, youth_events=0, least_users=2, far_distance=0.5, half_life_events=100)
+    tracker, network = make(identity, MergeConfig(every_events=5000, stay=0.2))
+    network.table[50:60] = torch.eye(8)[6]
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 3, 6000)  # centres 0 and 1 are mixed by the same users
+    contexts = np.zeros((6000, 20), dtype=np.int64)
+    contexts[:, -1] = 1 + ITEMS * np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1)
+    tracker.observe(contexts, 2 + ITEMS * np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1))
+    (absorbed,) = tracker.turn(6000).absorbed
+    kept = 1 - absorbed
+    tracker.observe(np.repeat(np.array([[0] * 18 + [50, 51]]), 10, axis=0), np.full(10, 52))
+    others = [absorbed, 2, 3]  # from now on nobody is near the centre that names the two
+    for _ in range(10):
+        tracker.observe(np.concatenate([rows(intent, intent) for intent in others] * 50), np.full(150, 1))
+    (birth,) = tracker.turn(6100).births
+    assert (birth.place, birth.died, birth.born) == (kept, absorbed, 4)
+    assert sorted(entry.intent for entry in tracker.entries()) == [kept, 2, 3, 4]
+    assert tracker.current(np.array([kept])).tolist() == [kept]
+    assert tracker.view(rows(absorbed, absorbed)).nearest.tolist() == [kept]
+
+
 def test_nobody_is_nowhere() -> None:
     tracker, _ = make()
     seen = tracker.observe(np.zeros((0, 20), dtype=np.int64), np.zeros(0, dtype=np.int64))

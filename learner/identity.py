@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
-import torch
 from msgspec import Meta
 from numpy.typing import NDArray
 
@@ -259,17 +258,18 @@ class IntentIdentity:
 
         [1] P. H. Schönemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 31, 1966.
         """
-        # in torch's memory, always aligned alike: the last bits of numpy's decompositions depend on where theirs lies
-        points, basis = torch.tensor(centers, dtype=torch.float64), torch.tensor(self._basis)
-        axes = torch.linalg.svd(points - points.mean(dim=0), full_matrices=False).Vh[:2].T  # (d, 2)
+        points = np.asarray(centers, dtype=np.float64)
+        # in C order, as a loaded state has them: products with a transposed view differ in the last bits
+        axes = np.ascontiguousarray(np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][:2].T)  # (d, 2)
         if axes.shape[1] < 2:
-            axes = torch.nn.functional.pad(axes, (0, 2 - axes.shape[1]))
-        if self._basis.any():
-            left, _, right = torch.linalg.svd((points @ axes).T @ (points @ basis))
-            blended = (1 - _MAP_PACE) * basis + _MAP_PACE * (axes @ (left @ right))
-            u, _, v = torch.linalg.svd(blended, full_matrices=False)
-            axes = u @ v  # the nearest orthonormal pair
-        self._basis = axes.contiguous().numpy()
+            axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
+        if not self._basis.any():
+            self._basis = axes
+            return
+        left, _, right = np.linalg.svd((points @ axes).T @ (points @ self._basis))
+        blended = (1 - _MAP_PACE) * self._basis + _MAP_PACE * (axes @ (left @ right))
+        u, _, v = np.linalg.svd(blended, full_matrices=False)
+        self._basis = u @ v  # the nearest orthonormal pair
 
     def entries(self, centers: NDArray[np.float32], heads: NDArray[np.integer[Any]] | None = None) -> list[Entry]:
         """All intents as they are now, in the order of their places; centres (K, d) are unit vectors.

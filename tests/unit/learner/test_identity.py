@@ -139,6 +139,17 @@ def test_it_continues_bit_for_bit_and_refuses_another_size() -> None:
         IntentIdentity(CONFIG, 4, D).load_arrays(first.to_arrays())
 
 
+def test_a_map_that_was_saved_after_its_first_turn_goes_on_with_the_same_bits() -> None:
+    rng = np.random.default_rng(0)
+    first, second = IntentIdentity(CONFIG, 8, 16), IntentIdentity(CONFIG, 8, 16)
+    first.turn_map(rng.normal(size=(8, 16)).astype(np.float32))
+    second.load_arrays({name: np.array(array, order="C") for name, array in first.to_arrays().items()})
+    centers = rng.normal(size=(8, 16)).astype(np.float32)
+    for identity in (first, second):
+        identity.turn_map(centers)
+    assert first.to_arrays()["basis"].tobytes() == second.to_arrays()["basis"].tobytes()
+
+
 def test_the_map_does_not_flip_when_axes_change_sign_or_order() -> None:
     rng = np.random.default_rng(0)
     centers = near(axes(1)[0], 12, 3, noise=1.0)

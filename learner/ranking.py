@@ -144,9 +144,7 @@ class Ranker:
             best = np.where(memories.seen[best] > 0, best, 0)
             keys.append((np.arange(B)[:, None] * rows + best << _CHANNEL_BITS | _NO_CHANNEL).ravel())
         # torch sorts integers by their digits: less than half the time of numpy's comparisons
-        key = torch.from_numpy(np.concatenate(keys))
-        cells, places = torch.sort(key.int() if B * rows << _CHANNEL_BITS < 1 << 31 else key, stable=True)
-        cell, line = cells.long().numpy(), places.numpy()
+        cell, line = (part.numpy() for part in torch.sort(torch.from_numpy(np.concatenate(keys)), stable=True))
         pair = cell >> _CHANNEL_BITS
         first, lengths = runs(pair)
         distinct = pair[first]

@@ -292,9 +292,22 @@ class Worker:
                         f"worker {entry.worker}: step {newest.step} in the journal is not from this process: another "
                         "one ran as this worker meanwhile, this one must stop"
                     ) from exc
+                self._refuse_a_loss(entry.step - 1, newest)
             except LogUnavailable as exc:
                 logger.warning("commit of step %d: %s; trying again", entry.step, exc)
                 time.sleep(_RETRY_S)
+
+    def _refuse_a_loss(self, answered: int, newest: JournalEntry | None) -> None:
+        """Stop when the journal lacks a step whose commit was answered; to go on would leave a hole in it for good."""
+        if (newest.step if newest is not None else 0) >= answered:
+            return
+        if self._log.begin_offsets(topics.JOURNAL)[0] > self.engine.journal_hint:
+            return  # retention took it
+        raise JournalError(
+            f"worker {self._config.engine.worker}: the commit of step {answered} was answered and is not in the journal: "
+            'the brokers lost it (see "broker killed" in docs/failures.md); start this worker again: it makes the step '
+            "anew from the same input"
+        )
 
     def _settled(self) -> JournalEntry | None:
         """The newest entry that is in the journal, once every open transaction is decided; waits for the log."""

@@ -310,13 +310,46 @@ class KafkaLog:
             given_up.set()
             for producer in made:
                 self._discard(producer)
-            if isinstance(failure, TimeoutError):
-                raise LogUnavailable(f"{self.url}: cannot {doing}: {failure}") from failure
-            if not isinstance(failure, Exception):
-                raise failure
-            raise translated(failure, self.url, doing) from failure
+            raise self._unclaimed(failure, doing) from failure
         self._producer, self._worker, self._fenced = made[0], worker_id, None
+        self._close_left_open()
         self._positions = self._group_offsets(worker_id)
+
+    def _close_left_open(self) -> None:
+        """Commit what the brokers forgot to mark: readers, ours of the journal too, would wait before it for good.
+
+        A coordinator that comes back while a partition has no leader takes the topic for deleted and passes its mark
+        over (KAFKA-20734; brokers 4.x, replication factor 1): a commit that was answered stays open there. All that
+        this worker left undecided was aborted by the claim, so what it has open now was committed, and the mark of an
+        empty transaction of the same producer decides it. To what others have open this mark does nothing.
+        """
+        partitions = [tp for topic in self._specs for tp in self._all(topic)]
+        with explained(self.url, "look for transactions left open"):
+            ends = self._uncommitted().end_offsets(partitions)
+            if self._recovery is None:
+                self._recovery = Fetcher(self.url, self._options)
+            stable = self._recovery.end_offsets(partitions)
+        left = [tp for tp in partitions if stable[tp] < ends[tp]]
+        if not left:
+            return
+
+        def mark() -> None:
+            self._producer.begin_transaction()
+            for tp in left:
+                # The client's own step before a record; it has no public name for a transaction without records.
+                self._producer._transaction_manager.maybe_add_partition_to_transaction(tp)
+            self._producer.commit_transaction()
+
+        failure = bounded(mark, self._config.commit_timeout_ms, "kafka-commit")
+        if failure is not None:
+            self._drop_producer()
+            raise self._unclaimed(failure, "mark what was left open") from failure
+        logger.info("%s: wrote a mark into the partitions with an open transaction: %s", self.url, sorted(left))
+
+    def _unclaimed(self, failure: BaseException, doing: str) -> BaseException:
+        if isinstance(failure, TimeoutError):
+            return LogUnavailable(f"{self.url}: cannot {doing}: {failure}")
+        return translated(failure, self.url, doing) if isinstance(failure, Exception) else failure
 
     def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
         """Append the messages and record the input positions of the claimed worker, all or nothing, durably.
@@ -356,13 +389,18 @@ class KafkaLog:
         ending: list[bool],
     ) -> None:
         producer.begin_transaction()
-        self._send(producer, placed)
+        futures = self._send(producer, placed)
         if positions:
             offsets = {
                 kafka.TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "", -1)
                 for tp, offset in positions.items()
             }
             producer.send_offsets_to_transaction(offsets, _GROUP_PREFIX + str(self._worker))
+        producer.flush()
+        # The client commits without the records that it gave up: it fails their futures, not the transaction.
+        for future in futures:
+            if future.failed():
+                raise future.exception
         ending.append(True)
         producer.commit_transaction()
 

@@ -140,6 +140,11 @@ class Fetcher:
                 buffer.fetched_to, moved = at, True
         return moved
 
+    def end_offsets(self, partitions: Sequence[Any]) -> dict[Any, int]:
+        """The last stable offsets, by the client's kind of partition: before them every transaction is decided."""
+        found: dict[Any, int] = self._consumer.end_offsets(partitions)
+        return found
+
     def _pause_the_full(self) -> None:
         full = {tp for tp, buffer in self._buffers.items() if len(buffer) >= _BUFFERED}
         for tp in full - self._paused:

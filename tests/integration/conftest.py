@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kafka.admin import KafkaAdminClient
 
 HOW = "no broker: set KAFKA_BOOTSTRAP=host:port, or KAFKA_HOME to an unpacked Apache Kafka release"
 
@@ -53,6 +54,15 @@ class Broker:
 
     def resume(self) -> None:
         self._signal("resume", "CONT")
+
+    def wait_for_marks(self, transactional_id: str) -> None:
+        """Wait until the last commit is marked in every partition: killed before, a lone broker loses it (KAFKA-20734),
+        though it was answered.
+        """
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        while admin.describe_transactions([transactional_id])[transactional_id].state != "CompleteCommit":
+            time.sleep(0.01)
+        admin.close()
 
     def _signal(self, word: str, signal: str) -> None:
         if self._script.is_file():

@@ -103,6 +103,7 @@ def test_a_broker_killed_and_restarted_between_and_during_commits(make_broker: C
         log.claim("w")
         for step in range(5):
             commit_surely(log, "w", spec, step)
+        broker.wait_for_marks("intentstream-w")
         broker.kill()
         restart = threading.Timer(0.2, broker.start)
         restart.start()
@@ -240,6 +241,36 @@ def test_a_commit_whose_answer_is_lost_is_found_out_from_the_log(make_broker: Ca
             assert steps_in(log, spec) == [b"step-0", b"step-1", b"step-2"]
     finally:
         proxy.close()
+
+
+def test_records_that_the_client_gave_up_are_not_left_out_of_a_commit(case: LogCase, kafka_url: str) -> None:
+    spec, worker = case.spec(), case.name("w")
+    with KafkaLog(kafka_url) as log:
+        log.create_topics([spec])
+        log.claim(worker)
+        log._producer._accumulator.config["delivery_timeout_ms"] = 0
+        with pytest.raises(LogUnavailable, match="Expiring"):
+            log.commit(messages_of(spec.name, 2), {TopicPartition(spec.name, 0): 1})
+        assert (steps_in(log, spec), log.committed(worker)) == ([], {})
+
+
+def test_a_commit_that_the_brokers_left_open_is_closed(make_broker: Callable[..., Broker]) -> None:
+    broker = make_broker("transaction.partition.verification.enable=false")
+    spec = TopicSpec("journal", 1)
+    with KafkaLog(broker.url, config=QUICK) as log:
+        log.create_topics([spec])
+        producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="intentstream-w")
+        producer.init_transactions()
+        producer.begin_transaction()
+        # Unknown to the coordinator, as a partition whose mark it passed over.
+        producer._transaction_manager._partitions_in_transaction.add(kafka.TopicPartition("journal", 0))
+        producer.send("journal", b"step-1", b"w", partition=0)
+        producer.flush()
+        producer.close(timeout=1)
+        log.claim("w")
+        assert steps_in(log, spec) == [b"step-1"]
+        assert commit_surely(log, "w", spec, 2) == 0
+        assert steps_in(log, spec) == [b"step-1", b"step-2"]
 
 
 def make_broker_behind(make_broker: Callable[..., Broker], port: int) -> Broker:

@@ -96,6 +96,7 @@ def test_a_broker_killed_under_a_worker(tmp_path: Path, make_broker: Callable[..
         worker.recover()
         work(worker, 1)
         ends = log.end_offsets(topics.EVENTS)
+        broker.wait_for_marks("intentstream-worker-0")
         broker.kill()
         restart = threading.Timer(0.2, broker.start)
         restart.start()

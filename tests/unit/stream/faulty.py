@@ -9,7 +9,9 @@ from stream.log.base import CommitOutcomeUnknown, EventLog, LogUnavailable, Mess
 
 
 class Flaky:
-    """A log whose commits end as planned: `before` or `after` they take effect the answer is lost, or `away`."""
+    """A log whose commits end as planned: `before` or `after` they take effect the answer is lost, or `away`, or
+    they are answered and `lost`.
+    """
 
     def __init__(self, log: EventLog, plan: Sequence[str]) -> None:
         self._log, self._plan = log, list(plan)

@@ -149,6 +149,25 @@ def test_a_lost_answer_is_settled_by_the_journal(tmp_path: Path, plan: list[str]
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
+def test_a_commit_that_was_answered_and_lost_is_made_anew(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+    with log:
+        worker = Worker(config, Flaky(log, ["well", "lost", "before"]), tmp_path / "state")
+        worker.recover()
+        with pytest.raises(
+            JournalError, match=r"step 2 was answered and is not in the journal.*start this worker again"
+        ):
+            drain(worker, log)
+        worker.close()
+        again = Worker(config, log, tmp_path / "state")
+        assert again.recover() == 1
+        drain(again, log)
+        again.cut()
+        again.close()
+        assert [entry.step for entry in journal(log)] == list(range(1, again.engine.step_number + 1))
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
 def test_recovery_that_makes_other_messages_says_so(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path, on_replay_mismatch="fail", cut_every_steps=100)
     with log:

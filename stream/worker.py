@@ -304,9 +304,9 @@ class Worker:
         if self._log.begin_offsets(topics.JOURNAL)[0] > self.engine.journal_hint:
             return  # retention took it
         raise JournalError(
-            f"worker {self._config.engine.worker}: the commit of step {answered} was answered and is not in the journal: "
-            'the brokers lost it (see "broker killed" in docs/failures.md); start this worker again: it makes the step '
-            "anew from the same input"
+            f"worker {self._config.engine.worker}: the commit of step {answered} was answered and is not in the "
+            'journal: the brokers lost it (see "broker killed" in docs/failures.md); start this worker again: it makes '
+            "the step anew from the same input"
         )
 
     def _settled(self) -> JournalEntry | None:

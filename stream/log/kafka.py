@@ -336,8 +336,8 @@ class KafkaLog:
         def mark() -> None:
             self._producer.begin_transaction()
             for tp in left:
-                # The client's own step before a record; it has no public name for a transaction without records.
-                self._producer._transaction_manager.maybe_add_partition_to_transaction(tp)
+                # What `send` does before a record; the client has no public name for a transaction without records.
+                self._producer._transaction_manager.maybe_add_partition_to_transaction(tp)  # noqa: SLF001
             self._producer.commit_transaction()
 
         failure = bounded(mark, self._config.commit_timeout_ms, "kafka-commit")

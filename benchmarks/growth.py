@@ -1,11 +1,13 @@
-"""What growth costs: a step beside the number of users, a learning step beside the size of the catalogue.
+"""What growth costs: a step beside the number of users, a learning step beside the catalogue, memory beside the stream.
 
-    python -m benchmarks.growth [--users 10000,1000000] [--items 10000,100000,1000000] [--steps 40]
+    python -m benchmarks.growth [--users 10000,1000000] [--items 10000,100000,1000000] [--steps 40] [--events 1000000]
 
 Users: an engine takes the same warm-up, the store is filled with that many users with a history, then steps of 256
 events of users drawn at random are timed (decode, histories, ranking, publishing; learning apart). Items: a learner is
 filled with that many items, then the same mini-batches are learned. Both report the median, and the ratio of the
-largest to the smallest. The last line is JSON.
+largest to the smallest. Events: an engine takes so many by 100,000 users about 5,000 items, learning from all of them;
+resident memory is looked at every 100,000 events, and the last figure compared with that at 200,000, by when the pairs
+to replay and the database's buffers are full. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ TEMPLATES = 2_000  # users of the warm-up, whose records all others start with c
 ITEMS = 5_000  # that the users' events are about
 WARM_UP = 40  # steps
 START_MS = 1_700_000_000_000
+CROWD = 100_000  # users of the long stream
+LOOK = 100_000  # events between two looks at the memory
+FULL = 200_000  # events after which nothing should grow
 
 
 def batch(start: int, users: NDArray[np.int64], random: np.random.Generator) -> RecordBatch:
@@ -112,6 +117,27 @@ def learning_step(items: int, steps: int, seed: int = 0) -> dict[str, Any]:
     return {"items": items, "learning_step_ms": round(1000 * statistics.median(times[steps // 4 :]), 2)}
 
 
+def memory(events: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Resident megabytes of an engine along a stream whose users and items stay the same."""
+    default, replace = Config(), msgspec.structs.replace
+    config = replace(default, log=replace(default.log, partitions=1))
+    random = np.random.default_rng(seed)
+    rows, page = [], resource.getpagesize()
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine.open(config, Path(folder))
+        try:
+            for taken in range(0, events, STEP):
+                engine.step([batch(taken, random.integers(0, CROWD, STEP), random)])
+                engine.learn(1)
+                if (taken + STEP) // LOOK > taken // LOOK:
+                    pages = int(Path("/proc/self/statm").read_text().split()[1])
+                    rows.append({"events": (taken + STEP) // LOOK * LOOK, "rss_mb": round(pages * page / 2**20, 1)})
+                    print(json.dumps(rows[-1]), flush=True)
+        finally:
+            engine.close()
+    return rows
+
+
 def ratio(rows: list[dict[str, Any]], key: str) -> float:
     """The last row against the first."""
     return round(float(rows[-1][key] / rows[0][key]), 3)
@@ -127,9 +153,15 @@ def main() -> None:
     parser.add_argument("--users", default="10000,1000000", help="users known, at least 2,000 each")
     parser.add_argument("--items", default="10000,100000,1000000", help="sizes of the catalogue")
     parser.add_argument("--steps", type=int, default=40, help="timed steps at every size")
+    parser.add_argument("--events", type=int, default=1_000_000, help="length of the stream, 300,000 or more; 0 = none")
     given = parser.parse_args()
+    if 0 < given.events < FULL + LOOK:
+        parser.error(f"--events {given.events}: expected 0, or {FULL + LOOK} or more")
     set_threads(LearnerConfig().threads)
     found: dict[str, Any] = {}
+    if given.events:  # first: what the others free would be in the figures
+        looks = memory(given.events)
+        found |= {"memory": looks, "memory_ratio": ratio([row for row in looks if row["events"] >= FULL], "rss_mb")}
     measures = (("step", sizes(given.users), engine_step), ("learning_step", sizes(given.items), learning_step))
     for name, wanted, measure in measures:
         rows = []

@@ -401,17 +401,26 @@ class Learner:
         if B and self.size:
             gap = np.full(B, _SOON) if now is None else np.maximum(now - ts[:, -1], 0) / 1000.0
             asked = self._asked(liked, excluded, gap, self._weights.encode(liked))
-            # so many that k remain when the whole history is taken out
-            most = 2 * (k + int((excluded > 0).sum(axis=1).max()))
-            popular = self._memories.popular(self.size + 1, max(self.config.mix.popular, most))
-            candidates = self.mix.candidates(self._memories, self._vocabulary.generations, asked, popular)
-            best, scores = self.mix.best(candidates, cold, k)  # (B, k) places, -1 = none
-            found = best >= 0
-            if found.any():
-                items = np.where(found, self._vocabulary.handles(candidates.rows[best]), 0)
-            reasons = self.mix.reasons(candidates, best, asked.anchors, _BECAUSE)
+            rows, scores, reasons = self._listed(asked, cold, k, self.config.mix.popular)
+            short = np.flatnonzero((rows == 0).any(axis=1) | cold)
+            if len(short):  # so many popular ones that k remain when the whole history is taken out
+                most = 2 * (k + int((excluded[short] > 0).sum(axis=1).max()))
+                rows[short], scores[short], reasons[short] = self._listed(asked.of(short), cold[short], k, most)
+            items = self._vocabulary.handles(rows)
             because = np.where((reasons > 0).any(axis=1, keepdims=True), reasons, because)
         return Ranking(items, scores, source, self._vocabulary.handles(because))
+
+    def _listed(
+        self, asked: Asked, cold: NDArray[np.bool_], k: int, popular: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        """Rows of the best items of B users, (B, k), 0 where there are too few candidates, their scores, (B, k), and
+        rows of the items that led to them, (B, 3).
+        """
+        everybody = self._memories.popular(self.size + 1, popular)
+        candidates = self.mix.candidates(self._memories, self._vocabulary.generations, asked, everybody)
+        best, scores = self.mix.best(candidates, cold, k)  # (B, k) places, -1 = none
+        rows = np.where(best >= 0, candidates.rows[best], 0) if len(candidates.rows) else np.zeros_like(best)
+        return rows, scores, self.mix.reasons(candidates, best, asked.anchors, _BECAUSE)
 
     def reasons(
         self, history: NDArray[np.int64], actions: NDArray[np.uint8], ts: NDArray[np.int64], items: NDArray[np.int64]

@@ -72,6 +72,11 @@ class Asked(NamedTuple):
     network: Tensor | None
     """(B, N) log-probabilities of the network, None = it has no say"""
 
+    def of(self, users: NDArray[np.int64]) -> Asked:
+        """The same of some of them."""
+        network = None if self.network is None else self.network[torch.from_numpy(users)]
+        return Asked(self.anchors[users], self.excluded[users], self.lengths[users], self.gap[users], network)
+
 
 class Candidates(NamedTuple):
     """Candidates of B users, Z in all, by user and row."""

@@ -24,6 +24,7 @@ from learner import (
     StepBatch,
 )
 from learner.memory import MemoryConfig
+from learner.ranking import MixConfig
 
 CONFIG = LearnerConfig(
     max_len=8,
@@ -121,8 +122,9 @@ def test_asking_changes_nothing_and_works_before_any_learning() -> None:
         assert np.array_equal(first.items, again.items)
 
 
-def test_lists_hold_known_items_without_repeats_history_or_dislikes() -> None:
-    learner = make()
+@pytest.mark.parametrize("mix", [MixConfig(), MixConfig(popular=1, network=0)], ids=["default", "few candidates"])
+def test_lists_hold_known_items_without_repeats_history_or_dislikes(mix: MixConfig) -> None:
+    learner = make(msgspec.structs.replace(CONFIG, mix=mix))
     stream = Stream(learner)
     run(learner, stream, 8)
     histories, actions, ts = stream.users()

@@ -50,14 +50,19 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """Zero each number with probability p, scale the others by 1/(1-p). `generator` None: x itself.
+    """Zero each number with probability p, to the nearest 1/256, and scale the others up. `generator` None: x itself.
 
-    torch's own dropout draws from the global generator only, which a cut could not hold.
+    torch's own dropout draws from the global generator only, which a cut could not hold. A draw of 64 bits serves
+    eight numbers: a fifth of the time of `bernoulli_`.
     """
-    if p == 0 or generator is None:
+    out_of_256 = round(256 * p)
+    if out_of_256 == 0 or generator is None:
         return x
-    keep = torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=generator)
-    return x * keep.mul_(1 / (1 - p))
+    draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(
+        -(2**63), None, generator=generator
+    )
+    keep = (draws.view(torch.uint8)[: x.numel()] >= out_of_256).view(x.shape).to(x.dtype)
+    return x * keep.mul_(256 / (256 - out_of_256))
 
 
 class Filter(nn.Module):

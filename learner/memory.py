@@ -39,6 +39,9 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     read: Annotated[
         int, Meta(ge=1, le=50, description="newest items of a history whose neighbours are candidates; count")
     ] = 10
+    share: Annotated[
+        float, Meta(ge=0, lt=1, description="of an item's counts, below which a neighbour is not read; fraction")
+    ] = 0.005
 
     def __post_init__(self) -> None:
         if list(self.popularity) != sorted(set(self.popularity)):
@@ -69,6 +72,7 @@ class _Neighbours:
 
     def __init__(self, config: MemoryConfig, rows: int) -> None:
         self._fade = 0.5 ** (1 / np.array(config.neighbours))  # (2,) of a count, per neighbour that comes
+        self._share = np.float32(config.share)
         self.entries = np.zeros((rows, config.slots), dtype=np.uint32)
         self.counts = np.zeros((2, rows, config.slots), dtype=np.float32)
 
@@ -130,11 +134,15 @@ class _Neighbours:
     def read(
         self, rows: NDArray[np.int64], generations: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Neighbours of each of `rows` (U,): how many (U,), their rows (z,), their counts (2, z)."""
+        """Neighbours of each of `rows` (U,), but for those that hardly count: how many (U,), their rows (z,), their
+        counts (2, z).
+        """
         entries = self.entries[rows]
         live = _live(entries, generations)
+        counts = self.counts.take(rows, axis=1)  # (2, U, S)
+        live &= counts[1] >= self._share * (counts[1] * live).sum(axis=1, keepdims=True)
         place = np.flatnonzero(live)  # `take` of places is several times as fast as numpy's other ways to choose
-        counts = self.counts.take(rows, axis=1).reshape(2, -1).take(place, axis=1)
+        counts = counts.reshape(2, -1).take(place, axis=1)
         return live.sum(axis=1), (entries.ravel().take(place) >> _TAG_BITS).astype(np.int64), counts
 
 

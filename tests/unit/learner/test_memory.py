@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from learner.memory import Memories, MemoryConfig
 
 ROWS = 12
-CONFIG = MemoryConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3)
+CONFIG = MemoryConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3, share=0.0)
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, ROWS - 1), st.booleans()), max_size=60)
 NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
 
@@ -86,8 +86,10 @@ def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: in
         for key3, values in expected.items():
             assert lines[user][key3] == pytest.approx(values, rel=1e-5)
     popular = set(memories.popular(ROWS, 6).tolist())
-    assert set(row for row in range(1, ROWS) if row in naive.counted[-1:]) <= popular
     assert popular <= set(naive.counted)
+    for half_life in CONFIG.popularity if naive.counted else ():
+        shares = {row: naive.share(row, half_life) for row in set(naive.counted)}
+        assert any(share >= max(shares.values()) - 1e-6 for row, share in shares.items() if row in popular)
 
 
 def one_event(memories: Memories, anchor: int, row: int, generations: NDArray[np.int64]) -> None:
@@ -106,11 +108,23 @@ def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
     assert 2 not in memories.popular(ROWS, 10).tolist()
 
 
+def test_neighbours_that_hardly_count_are_not_read() -> None:
+    config = MemoryConfig(neighbours=(1e6, 1e6), slots=ROWS, written=1, share=0.1)
+    memories, generations = Memories(config, ROWS), NO_RECYCLING.copy()
+    for row in [2] * 17 + [3] * 2 + [4]:  # 85%, 10% and 5% of what follows 1
+        one_event(memories, 1, row, generations)
+    near = memories.neighbours(np.array([[1]]), generations)
+    assert near.rows[near.directions == 0].tolist() == [2, 3]
+    generations[2] += 1  # what is gone does not count: 3 and 4 are all that follows
+    near = memories.neighbours(np.array([[1]]), generations)
+    assert near.rows[near.directions == 0].tolist() == [3, 4]
+
+
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, ROWS - 1)), min_size=1, max_size=60), st.integers(1, 7))
 def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
     slots = 3
-    memories = Memories(MemoryConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, written=1), ROWS)
+    memories = Memories(MemoryConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, written=1, share=0.0), ROWS)
     held: dict[int, dict[int, float]] = {1: {}, 2: {}, 3: {}}
     for start in range(0, len(pairs), size):
         part = pairs[start : start + size]

@@ -34,24 +34,6 @@ _ICON: Final = (
     '<path d="M5 20c5-11 8 4 13-5 3-5 5-5 9-2" fill="none" stroke="#fff" stroke-width="2.6" stroke-linecap="round"/>'
     '<circle cx="18" cy="15" r="3.2" fill="#ffd08a"/></svg>'
 )
-_THEME_SCRIPT: Final = """<script>
-(() => {
-  const key = "intentstream-theme";
-  const said = () => document.body.classList.contains("body--dark");
-  window.themeNow = () => localStorage.getItem(key) || "auto";
-  window.setTheme = (value) => {
-    localStorage.setItem(key, value);
-    Quasar.Dark.set(value === "auto" ? "auto" : value === "dark");
-  };
-  window.watchTheme = () => {
-    window.setTheme(window.themeNow());
-    let last = null;
-    const tell = () => { if (said() !== last) { last = said(); emitEvent("theme", last); } };
-    new MutationObserver(tell).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-    tell();
-  };
-})();
-</script>"""
 
 
 _T = TypeVar("_T")
@@ -87,7 +69,7 @@ class Shell:
         self.window = _DEFAULT_WINDOW
         ui.page_title(title)
         ui.add_css((_STATIC / "page.css").read_text())
-        ui.add_head_html(_THEME_SCRIPT)
+        ui.add_head_html(f"<script>{(_STATIC / 'page.js').read_text()}</script>")
         with ui.context.client.layout:  # beside NiceGUI's own <main>, where a banner and a main landmark belong
             with box("div", "page bar") as bar:
                 self._header()
@@ -98,7 +80,8 @@ class Shell:
             with box("div", "standing", role="status", aria_live="polite") as self._standing:
                 box("span", "dot", aria_hidden="true")
                 with box("div"):
-                    self._first = Text("h1", "…")
+                    self._first = Text("h1", "…", "heard")
+                    Text("h1", "", "unheard")  # page.js fills it when the connection is lost
                     self._second = Text("p", "", "sub")
         self._state = ""
         self._updates: list[Callable[[], None]] = []

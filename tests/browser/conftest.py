@@ -45,6 +45,7 @@ class Site:
     log: EventLog
     feed: feeds.Feed
     messages: list[Message]
+    process: subprocess.Popen[bytes]
 
     def append(self, messages: list[Message]) -> None:
         self.log.append(messages)
@@ -92,7 +93,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Ite
         log.append(messages)
         process, address = serve(folder / "view", url, token)
         processes.append(process)
-        return Site(address, log, made, messages)
+        return Site(address, log, made, messages, process)
 
     yield make
     for process in processes:

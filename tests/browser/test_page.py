@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -173,6 +174,27 @@ def test_a_worker_that_is_gone_is_said_at_the_top(make_site: Callable[..., Site]
     page = open_page(site.url).page
     expect(page.get_by_role("heading", level=1)).to_contain_text("No word from the worker", timeout=10_000)
     expect(page.get_by_role("status")).to_contain_text("as of its last report")
+
+
+def test_a_page_that_lost_its_server_says_so_and_since_when(make_site: Callable[..., Site], open_page: Open) -> None:
+    site = make_site(5)
+    page = open_page(site.url).page
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_contain_text("earning from", timeout=15_000)
+    colour = "getComputedStyle(document.querySelector('.dot')).backgroundColor"
+    good, strip = page.evaluate(colour), page.locator(".strip")
+    site.process.send_signal(signal.SIGSTOP)  # hangs: the socket stays open and nothing comes
+    lost = re.compile(r"No connection to the monitor since \d\d:\d\d:\d\d UTC; everything below is as of then")
+    expect(heading).to_have_text(lost, timeout=9000)
+    expect(page.get_by_role("status")).to_have_text(lost)
+    expect(heading).to_have_count(1)
+    expect(strip).to_have_css("opacity", "0.45")
+    assert page.evaluate(colour) != good
+    site.process.send_signal(signal.SIGCONT)
+    expect(heading).to_contain_text("earning from", timeout=15_000)
+    expect(strip).to_have_css("opacity", "1")
+    site.process.kill()
+    expect(heading).to_have_text(lost, timeout=3000)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
@@ -67,6 +68,15 @@ _LINES: Final = frozenset(
 )
 _raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _MAX_INT: Final = (1 << 53) - 1
+
+
+class _Id(PathConvertor):
+    """Whatever an id may hold: `path` leaves line breaks out, and such a user could not be erased."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", _Id())
 
 
 def reply(answer: Any, status: int = 200) -> Response:
@@ -259,7 +269,7 @@ def _write_routes(app: FastAPI, service: Service) -> None:
         return Response(answer, media_type="application/json")
 
     @app.delete(
-        "/users/{user:path}",
+        "/users/{user:id}",
         status_code=202,
         summary="Forget a user",
         responses=answers(ErasureAccepted, 202),
@@ -279,7 +289,7 @@ def _user_routes(app: FastAPI, service: Service) -> None:
     view = service.view
 
     @app.get(
-        "/recommendations/{user:path}",
+        "/recommendations/{user:id}",
         summary="The newest list of a user",
         responses=answers("Recommendations"),
         response_model=None,
@@ -295,7 +305,7 @@ def _user_routes(app: FastAPI, service: Service) -> None:
         return reply(found)
 
     @app.get(
-        "/users/{user:path}",
+        "/users/{user:id}",
         summary="History, intent, shifts and list of a user",
         responses=answers(UserView),
         response_model=None,
@@ -307,7 +317,7 @@ def _user_routes(app: FastAPI, service: Service) -> None:
         return reply(found)
 
     @app.get(
-        "/erasures/{user:path}",
+        "/erasures/{user:id}",
         summary="The receipt of a user's erasure",
         responses=answers("ErasureReceipt"),
         response_model=None,

@@ -137,6 +137,13 @@ def test_users_with_hostile_ids_are_looked_up_and_shown_as_text(site: Site, open
     assert watched.faults == []
 
 
+def test_a_user_id_may_hold_line_breaks(site: Site, open_page: Open) -> None:
+    user = "two\nlines\n"
+    site.append(site.feed.event(user))
+    page = open_page(site.url, f"/user?id={quote(user)}").page
+    expect(page.locator("section.person")).to_contain_text("List carried by the model", timeout=15_000)
+
+
 def test_an_unknown_user_and_a_retired_intent_are_explained(site: Site, open_page: Open) -> None:
     page = open_page(site.url, f"/user?id={quote('nobody at all')}").page
     expect(page.locator("section.person")).to_contain_text("say nothing about this user")

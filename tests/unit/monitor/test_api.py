@@ -32,6 +32,8 @@ HOSTILE = [
     " ",
     "' or 1=1 --",
     "\u202eevil",
+    "\n",
+    "two\nlines\n",
 ]
 
 
@@ -85,12 +87,18 @@ def test_every_answer_says_what_the_topics_say(log: EventLog, make_client: MakeC
 
 @pytest.mark.parametrize("user", HOSTILE)
 def test_ids_of_every_kind_come_back_as_they_were(log: EventLog, make_client: MakeClient, user: str) -> None:
-    log.append(Feed(start_ms=NOW_MS).event(user))
+    feed = Feed(start_ms=NOW_MS)
+    log.append(feed.event(user))
     client = make_client()
     path = f"/recommendations/{quote(user, safe='')}"
     until(there(client, path))
     assert client.get(path).json()["user"] == user
     assert client.get(f"/users/{quote(user, safe='')}").json()["history"]
+    receipt = client.delete(f"/users/{quote(user, safe='')}").json()["receipt"]
+    assert "no erasure" in client.get(receipt).json()["detail"]
+    log.append(feed.receipt(user))  # what the worker does
+    until(there(client, receipt))
+    assert client.get(receipt).json()["user"] == user
 
 
 def test_events_are_in_the_log_when_the_answer_comes(log: EventLog, make_client: MakeClient) -> None:

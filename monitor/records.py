@@ -20,15 +20,6 @@ class Taken(msgspec.Struct, frozen=True, array_like=True):
     action: str | None = None
 
 
-class Event(msgspec.Struct):
-    """What is read of a behaviour event."""
-
-    user: str | int
-    item: str | int = ""
-    ts: int = -1
-    action: str | None = None
-
-
 class Point(msgspec.Struct, frozen=True, array_like=True):
     """A worker's report, on the curves."""
 
@@ -66,7 +57,6 @@ shift = msgspec.json.Decoder(IntentShift).decode
 intent = msgspec.json.Decoder(Intent).decode
 alert = msgspec.json.Decoder(DriftAlert).decode
 receipt = msgspec.json.Decoder(ErasureReceipt).decode
-event = msgspec.json.Decoder(Event).decode
 taken = msgspec.msgpack.Decoder(Taken).decode
 point = msgspec.msgpack.Decoder(Point).decode
 sample = msgspec.msgpack.Decoder(Sample).decode

@@ -40,7 +40,7 @@ class Service:
     producer
         A second handle, for appending; None: this monitor takes no events.
     actions
-        The worker's action names, by which events that come in over HTTP are checked.
+        The worker's action names, by which events are judged that come in over HTTP, and those that histories show.
     clock_ms
         Wall clock, epoch milliseconds.
     """
@@ -62,6 +62,7 @@ class Service:
             history_len=config.history_len,
             history_days=config.history_days,
             series_points=config.series_points,
+            actions=actions,
         )
         self.hub = Hub(config.max_streams)
         self.reader = Reader(

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from rocksdict import WriteBatch
 
 from monitor import records
 from monitor.records import DeadLetter, Point, Sample, Taken
 from monitor.viewdb import Ring, ViewDb, user_hash
 from stream import topics
+from stream.events import ActionsConfig, Decoded, Decoder
 from stream.letters import REPLAYED
 from stream.log.base import Headers, RecordBatch, TopicPartition
 from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
@@ -28,7 +30,6 @@ from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Rec
 logger = logging.getLogger(__name__)
 
 READ: Final = (topics.EVENTS, *topics.OUTPUTS)
-ERASE: Final = "erase"
 MAX_WORKERS: Final = 64
 MAX_INTENTS: Final = 4096
 MAX_REASONS: Final = 32
@@ -51,12 +52,22 @@ class View:
         Event time, before the newest event, after which a user's events and shifts are removed.
     series_points
         Reports of the worker kept at full resolution; minutes are kept for two days beside them.
+    actions
+        The worker's actions: an event with another one is refused by it, and is in no history.
     """
 
     def __init__(
-        self, path: Path, *, history_len: int = 50, history_days: float = 30.0, series_points: int = 2000
+        self,
+        path: Path,
+        *,
+        history_len: int = 50,
+        history_days: float = 30.0,
+        series_points: int = 2000,
+        actions: ActionsConfig | None = None,
     ) -> None:
         self._db = ViewDb(path)
+        actions = actions or ActionsConfig()
+        self._decoder, self._actions = Decoder(actions), actions.names()
         self._history_len = history_len
         self._history_ms = int(history_days * _DAY_MS)
         self.points = Ring(self._db, b"m", series_points)
@@ -206,25 +217,34 @@ class View:
     # -- topics -----------------------------------------------------------------------------------------------------
 
     def _events(self, write: WriteBatch, batch: RecordBatch) -> None:
-        decode, pack, put = records.event, records.pack, write.put
-        newest = self._event_ts
-        for value, appended_ms in zip(batch.values, batch.timestamps_ms, strict=True):
-            try:
-                event = decode(value)  # type: ignore[arg-type]  # None raises TypeError, and is caught
-                user = user_hash(str(event.user).encode())
-                if event.action == ERASE:
-                    write.delete_range(b"h" + user, b"h" + user + b"\xff" * 16)
-                    continue
-                item = str(event.item)
-                if not item or event.ts <= 0:
-                    continue
-                mark = user_hash(item.encode() + b"\0" + (event.action or "").encode())[:4]
-                put(b"h" + user + event.ts.to_bytes(8, "big") + mark, pack(Taken(item, event.ts, event.action)))
-            except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError):
-                continue  # the worker makes a dead letter of it, which is shown
+        # What the worker refuses is no part of a history; the dead letter that it makes of it is shown.
+        decoded = self._decoder.decode(batch.values, batch.keys)
+        begin = 0
+        for erasure in decoded.erasures:
+            end = int(np.searchsorted(decoded.index, erasure.index))
+            self._put_events(write, decoded, begin, end)
+            user = user_hash(erasure.user)
+            write.delete_range(b"h" + user, b"h" + user + b"\xff" * 16)
+            begin = end
+        self._put_events(write, decoded, begin, len(decoded.users))
+        if decoded.users:
             # One event with a wrong clock must not make everybody's history look old.
-            newest = max(newest, min(event.ts, appended_ms + _DAY_MS))
-        self._event_ts = newest
+            appended_ms = np.array(batch.timestamps_ms, dtype=np.int64)[decoded.index]
+            self._event_ts = max(self._event_ts, int(np.minimum(decoded.ts, appended_ms + _DAY_MS).max()))
+
+    def _put_events(self, write: WriteBatch, decoded: Decoded, begin: int, end: int) -> None:
+        part = slice(begin, end)
+        rows = zip(
+            decoded.users[part],
+            decoded.items[part],
+            decoded.ts[part].tolist(),
+            decoded.actions[part].tolist(),
+            strict=True,
+        )
+        names, pack, put = self._actions, records.pack, write.put
+        for user, item, ts, code in rows:
+            mark = user_hash(item.encode() + b"\0" + names[code].encode())[:4]
+            put(b"h" + user_hash(user) + ts.to_bytes(8, "big") + mark, pack(Taken(item, ts, names[code])))
 
     def _recommendations(self, write: WriteBatch, batch: RecordBatch) -> None:
         for key, value in zip(batch.keys, batch.values, strict=True):

@@ -8,6 +8,7 @@ from monitor.errors import ViewInUse
 from monitor.reader import Reader
 from monitor.views import View
 from stream import topics
+from stream.events import MAX_TS, ActionsConfig
 from stream.letters import replay_letters
 from stream.log import EventLog, Message, TopicPartition, open_log
 from tests.unit.monitor.conftest import NOW_MS
@@ -104,6 +105,34 @@ def test_histories_are_bounded_in_number_and_age(log: EventLog, tmp_path: Path) 
     kept = sum(1 for _ in view._db.scan(b"h"))
     assert kept == 11  # those within a day of the newest
     view.close()
+
+
+def test_a_history_has_what_the_worker_takes_and_nothing_else(log: EventLog, tmp_path: Path) -> None:
+    def record(key: bytes | None, **event: object) -> Message:
+        return Message(topics.EVENTS, key, encode(event), NOW_MS, partition=0)
+
+    log.append(
+        [
+            record(b"anna", user="anna", item="before", ts=NOW_MS),
+            record(b"anna", user="anna", action="erase", ts=NOW_MS),
+            record(b"anna", user="anna", item="tent", ts=NOW_MS, action="cart"),
+            record(None, user="anna", item="stove", ts=NOW_MS + 1),
+            record(b"bert", user="anna", item="another's key", ts=NOW_MS + 2),
+            record(b"anna", user="anna", item="unknown action", ts=NOW_MS + 3, action="stare"),
+            record(b"anna", user="anna", item="seconds", ts=NOW_MS // 1000),
+            record(b"anna", user="anna", item="after 2100", ts=MAX_TS),
+            record(b"anna", user="anna", item="not finite", ts=NOW_MS + 4, value="1"),
+            record(b"bert", user="anna", action="erase", ts=NOW_MS + 5),
+        ]
+    )
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    assert [(one.item, one.action) for one in view.history("anna")] == [("stove", "view"), ("tent", "cart")]
+    view.close()
+    own = View(tmp_path / "own", actions=ActionsConfig(weights_by_name={"stare": 1.0}))
+    read_all(log, own)
+    assert [one.item for one in own.history("anna")] == ["unknown action", "stove"]
+    own.close()
 
 
 def test_an_event_from_the_far_future_makes_nobody_elses_history_old(log: EventLog, tmp_path: Path) -> None:

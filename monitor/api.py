@@ -424,7 +424,7 @@ def _operator_routes(app: FastAPI, service: Service) -> None:
     @app.get("/status", summary="The workers' newest reports", responses=answers(Status), response_model=None)
     async def status() -> Response:
         health = service.health()
-        workers = [report for _, report in sorted(service.view.workers.items())]
+        workers = service.reports()
         lag = dict(service.reader.reading.lag)
         return reply(Status(state=health.state, problems=health.problems, workers=workers, monitor_lag=lag))
 

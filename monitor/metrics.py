@@ -127,7 +127,7 @@ class Telemetry(Collector):
         yield from self._view_metrics()
 
     def _worker_metrics(self) -> Iterator[Metric]:
-        reports = sorted(self._service.view.workers.items())
+        reports = [(one.worker, one) for one in self._service.reports()]
         now_ms = self._service.clock_ms()
         up = GaugeMetricFamily("intentstream_worker_up", "1: running and reporting, 0: not.", labels=["worker"])
         age = GaugeMetricFamily(

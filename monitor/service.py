@@ -19,6 +19,8 @@ from stream.events import ActionsConfig, Decoder
 from stream.log.base import EventLog
 from stream.messages import StreamMetrics
 
+_GIVEN_UP_S = 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -100,31 +102,48 @@ class Service:
 
     def health(self) -> Health:
         """What is wrong now, if anything."""
-        config, report, reading = self.config, self.view.report(), self.reader.reading
+        config, reading, reports = self.config, self.reader.reading, self.reports()
         problems = []
-        age_s = 0.0 if report is None else max(0.0, (self.clock_ms() - report.ts) / 1000)
-        state: str = "none" if report is None else report.state
         if not self.reader.alive:
             problems.append("the monitor does not read the topics")
         elif reading.problem:
             problems.append(reading.problem)
         elif not reading.caught_up or reading.waiting > config.ready_max_lag:
             problems.append(f"the monitor is {reading.waiting:,} records behind the topics")
-        if report is None:
+        if not reports:
             problems.append("no worker has reported on this log yet")
-        elif report.state == "stopped":
-            problems.append("the worker was stopped in order")
-        elif age_s > config.stale_after_s:
-            state = "gone"
-            problems.append(f"the worker's newest report is {age_s:,.0f} s old: it is gone or hangs")
-        elif report.state == "recovering":
-            problems.append("the worker is recovering")
-        else:
-            lag = self.lag()
-            if lag > config.ready_max_lag:
-                problems.append(f"{lag:,} records wait for the worker, more than {config.ready_max_lag:,}")
-        return Health(state, report, age_s, problems)
+            return Health("none", None, 0.0, problems)
+        for report in reports:
+            if self._gone(report):
+                problems.append(
+                    f"the newest report of {report.worker} is {self._age_s(report):,.0f} s old: it is gone or hangs"
+                )
+            elif report.state == "recovering":
+                problems.append(f"{report.worker} is recovering")
+        # One that was stopped in order is no problem while another one runs.
+        first = max(reports, key=lambda one: (not self._gone(one) and one.state != "stopped", one.ts))
+        if first.state == "stopped":
+            problems.append(f"{first.worker} was stopped in order")
+        lag = self.lag()
+        if first.state == "running" and not self._gone(first) and lag > config.ready_max_lag:
+            problems.append(f"{lag:,} records wait for the worker, more than {config.ready_max_lag:,}")
+        return Health("gone" if self._gone(first) else first.state, first, self._age_s(first), problems)
+
+    def reports(self) -> list[StreamMetrics]:
+        """The newest report of each worker; one that has sent none for a day was given up, unless nobody sent any."""
+        newest = self.view.report()
+        found = sorted(self.view.workers.items())
+        return [one for _, one in found if one is newest or self._age_s(one) <= _GIVEN_UP_S]
 
     def lag(self) -> int:
-        """Records that wait for the workers, by their newest reports."""
-        return int(sum(r.gauges.get("lag", float(sum(r.lag.values()))) for r in self.view.workers.values()))
+        """Records that wait for the workers that report; when none does, as the last one said."""
+        reports = self.reports()
+        fresh = [one for one in reports if self._age_s(one) <= self.config.stale_after_s]
+        counted = fresh or sorted(reports, key=lambda one: one.ts)[-1:]
+        return int(sum(one.gauges.get("lag", float(sum(one.lag.values()))) for one in counted))
+
+    def _age_s(self, report: StreamMetrics) -> float:
+        return max(0.0, (self.clock_ms() - report.ts) / 1000)
+
+    def _gone(self, report: StreamMetrics) -> bool:
+        return report.state != "stopped" and self._age_s(report) > self.config.stale_after_s

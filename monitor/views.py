@@ -324,7 +324,7 @@ class View:
             report = self._decoded(records.metrics, value, batch)
             if report is None or value is None:
                 continue
-            if report.worker not in self.workers and len(self.workers) >= MAX_WORKERS:
+            if report.worker not in self.workers and not self._room_for(write, report):
                 continue
             self.workers = self.workers | {report.worker: report}
             write.put(b"w" + user_hash(report.worker.encode()), value)
@@ -334,6 +334,17 @@ class View:
             last: Point | None = self.coarse.last()
             if last is None or point.ts - last.ts >= _COARSE_MS or point.ts < last.ts:
                 self.coarse.append(write, point, raw)
+
+    def _room_for(self, write: WriteBatch, report: StreamMetrics) -> bool:
+        """Whether one more worker can be kept; the one that was silent for longest gives way after a day."""
+        if len(self.workers) < MAX_WORKERS:
+            return True
+        oldest = min(self.workers.values(), key=lambda one: one.ts)
+        if report.ts - oldest.ts <= _DAY_MS:
+            return False
+        self.workers = {name: one for name, one in self.workers.items() if one is not oldest}
+        write.delete(b"w" + user_hash(oldest.worker.encode()))
+        return True
 
     def _erasures(self, write: WriteBatch, batch: RecordBatch) -> None:
         for value in batch.values:

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from monitor.config import MonitorConfig
+from monitor.records import metrics as decode_report
+from monitor.service import Service
+from monitor.views import MAX_WORKERS, View
+from stream import topics
+from stream.log import EventLog, Message, open_log
+from tests.unit.monitor.conftest import NOW_MS
+from tests.unit.monitor.feed import Feed, encode
+
+DAY_MS = 86_400_000
+MakeService = Callable[..., Service]
+
+
+def report(worker: str, ago_s: float = 0, state: str = "running", lag: float = 0) -> Message:
+    """What a worker said so long before now."""
+    value = Feed(start_ms=NOW_MS).metrics(lag=lag).value
+    assert value is not None
+    ts = NOW_MS - int(ago_s * 1000)
+    said = msgspec.structs.replace(decode_report(value), worker=worker, ts=ts, state=state)
+    return Message(topics.METRICS, worker.encode(), encode(said), ts)
+
+
+@pytest.fixture
+def make_service(tmp_path: Path, log: EventLog) -> Iterator[MakeService]:
+    """A service that has read everything, with its clock at NOW_MS."""
+    with ExitStack() as stack:
+
+        def make(*messages: Message) -> Service:
+            log.append(messages)
+            reader = stack.enter_context(open_log(f"file://{tmp_path}/log", mode="reader"))
+            config = MonitorConfig(stale_after_s=30, ready_max_lag=100, poll_interval_s=0.01)
+            service = Service(reader, config, tmp_path / "view", None, clock_ms=lambda: NOW_MS)
+            stack.callback(service.view.close)
+            stack.callback(service.reader.stop)
+            service.reader.start()
+            end = time.monotonic() + 10
+            while not service.reader.reading.caught_up or service.reader.reading.waiting:
+                assert time.monotonic() < end, "the reader did not get there"
+                time.sleep(0.01)
+            return service
+
+        yield make
+
+
+def test_one_of_two_workers_that_is_gone_is_named(make_service: MakeService) -> None:
+    service = make_service(report("a", ago_s=2, lag=3), report("b", ago_s=600, lag=5000))
+    health = service.health()
+    assert health.state == "running" and health.report is not None and health.report.worker == "a"
+    assert health.problems == ["the newest report of b is 600 s old: it is gone or hangs"]
+    assert service.lag() == 3  # what a worker said ten minutes ago is no lag of now
+
+
+def test_a_worker_that_was_given_up_is_forgotten_after_a_day(make_service: MakeService) -> None:
+    service = make_service(report("a"), report("b", ago_s=86_401, lag=5000))
+    assert service.health().problems == []
+    text = service.telemetry.exposition().decode()
+    assert 'worker="a"' in text and 'worker="b"' not in text
+
+
+def test_a_worker_that_is_gone_and_was_the_only_one_is_never_forgotten(make_service: MakeService) -> None:
+    service = make_service(report("a", ago_s=200_000, lag=7))
+    health = service.health()
+    assert health.state == "gone" and "a is 200,000 s old" in health.problems[0]
+    assert 'intentstream_worker_up{worker="a"} 0.0' in service.telemetry.exposition().decode()
+    assert service.lag() == 7
+
+
+def test_a_worker_that_was_stopped_in_order_is_a_problem_when_no_other_one_runs(make_service: MakeService) -> None:
+    service = make_service(report("a", ago_s=2), report("b", ago_s=1, state="stopped"))
+    assert service.health().state == "running" and service.health().problems == []
+    service.view.workers = {name: one for name, one in service.view.workers.items() if name != "a"}
+    assert service.health().state == "stopped" and service.health().problems == ["b was stopped in order"]
+
+
+def test_a_new_worker_takes_the_place_of_one_that_was_given_up(log: EventLog, make_service: MakeService) -> None:
+    first = [report(f"w{n}", ago_s=100_000 + n) for n in range(MAX_WORKERS)]
+    service = make_service(*first, report("new"))
+    assert len(service.view.workers) == MAX_WORKERS
+    assert "new" in service.view.workers and f"w{MAX_WORKERS - 1}" not in service.view.workers
+    path = service.reader._view._db.path
+    service.reader.stop()
+    service.view.close()
+    again = View(path)
+    assert set(again.workers) == set(service.view.workers)
+    again.close()

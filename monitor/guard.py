@@ -129,7 +129,7 @@ class Guard:
                 await self._app(scope, self._limited(receive), sending)
             except Problem as problem:  # from `_limited`, before any answer began
                 await problem.response()(scope, receive, sending)
-        route = getattr(scope.get("route"), "path", None)
+        route = getattr(scope.get("route"), "path_format", None)  # `path` names the convertor too
         self._observe(route or "other", scope["method"], status, self._clock() - began)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:

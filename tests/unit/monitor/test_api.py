@@ -248,6 +248,15 @@ def test_a_token_is_asked_of_everybody(log: EventLog, make_client: MakeClient) -
     assert client.post("/events", json=event, headers=cookie).status_code == 401  # the page's cookie only reads
 
 
+def test_requests_are_counted_by_route_and_never_by_path(make_client: MakeClient) -> None:
+    client = make_client()
+    client.get("/users/anna")
+    client.get("/no/such/path")
+    text = client.get("/metrics").text
+    assert 'intentstream_http_requests_total{method="GET",route="/users/{user}",status="4xx"} 1.0' in text
+    assert 'route="other",status="4xx"} 1.0' in text and "anna" not in text
+
+
 def test_other_sites_cannot_use_the_browser_of_an_operator(make_client: MakeClient) -> None:
     client = make_client()
     event = {"user": "u", "item": "i", "ts": NOW_MS}

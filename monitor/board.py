@@ -253,7 +253,7 @@ def intent_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
 def feed_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
     """The newest lists."""
     rows = []
-    for one in list(service.view.feed)[: -most - 1 : -1]:
+    for one in reversed(service.view.feed.newest(most)):
         rows.append(
             [
                 user_cell(one.user),

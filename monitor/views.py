@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +36,7 @@ _COARSE_MS: Final = 60_000
 _COARSE_POINTS: Final = 2880  # two days of minutes
 _NEWEST: Final = 500  # shifts, alerts, dead letters in memory
 _SAMPLES: Final = 240
-_FEED: Final = 40  # newest lists in memory
+_FEED: Final = 40  # newest lists of all users
 _DAY_MS: Final = 86_400_000
 
 
@@ -76,7 +75,7 @@ class View:
         self.shifts = Ring(self._db, b"S", _NEWEST)
         self.alerts = Ring(self._db, b"a", _NEWEST)
         self.dead_letters = Ring(self._db, b"d", _NEWEST)
-        self.feed: deque[Recommendations] = deque(maxlen=_FEED)
+        self.feed = Ring(self._db, b"f", _FEED)
         self.catalog: dict[int, Intent] = {}
         self.workers: dict[str, StreamMetrics] = {}
         self.reasons: dict[str, int] = {}
@@ -108,6 +107,7 @@ class View:
             (self.shifts, records.shift),
             (self.alerts, records.alert),
             (self.dead_letters, records.dead_letter),
+            (self.feed, records.recommendations),
         ]
         for ring, decode in decoders:
             for raw in ring.load():
@@ -157,11 +157,10 @@ class View:
     def reset(self) -> None:
         """Forget everything: the log is another one than before."""
         self._db.clear()
-        for ring in (self.points, self.coarse, self.samples, self.shifts, self.alerts, self.dead_letters):
+        for ring in (self.points, self.coarse, self.samples, self.shifts, self.alerts, self.dead_letters, self.feed):
             ring.clear()
         for kept in (self.catalog, self.workers, self.reasons, self.positions, self.totals):
             kept.clear()
-        self.feed.clear()
         self._event_ts = 0
         for topic in self.revision:
             self.revision[topic] += 1
@@ -254,14 +253,14 @@ class View:
                 write.put(b"r" + user_hash(key or b""), value)
         for value in batch.values[-3:]:
             if value is not None and (found := self._decoded(records.recommendations, value, batch)) is not None:
-                self.feed.append(found)
+                self.feed.append(write, found, value)
         gone = {
             key.decode("utf-8", "replace")
             for key, value in zip(batch.keys, batch.values, strict=True)
             if value is None and key
         }
         if gone:
-            self.feed = deque((one for one in self.feed if one.user not in gone), maxlen=_FEED)
+            self.feed.remove(write, lambda one: one.user in gone)
 
     def _intent_shifts(self, write: WriteBatch, batch: RecordBatch) -> None:
         for value in batch.values:

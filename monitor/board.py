@@ -10,7 +10,8 @@ from monitor.charts import Theme, Times, colour, intent_label
 from monitor.records import Point, thinned
 from monitor.service import Health, Service
 from monitor.widgets import Cell
-from stream.messages import IntentShift
+from stream.messages import ErasureReceipt, IntentShift
+from stream.topics import topic_specs
 
 ACTIONS = {
     "none": "nothing was done",
@@ -213,6 +214,18 @@ def shift_rows(service: Service, found: list[IntentShift], theme: Theme, with_us
             Cell(", ".join(shift.evidence[:4]) or "–"),
         ]
         rows.append(row)
+    return rows
+
+
+def remains_rows(receipt: ErasureReceipt, asked_ms: int | None) -> list[list[Cell]]:
+    """What an erasure could not remove at once: what, until when, and the day where a topic's retention tells it."""
+    retention = {spec.name: spec.retention_ms for spec in topic_specs(1)}
+    rows = []
+    for what, until in receipt.remains.items():
+        kept_ms = retention.get(what)
+        known = asked_ms is not None and kept_ms is not None
+        day = moment((asked_ms or 0) + (kept_ms or 0))[:10] if known else "–"
+        rows.append([Cell(what), Cell(until.replace("`", "")), Cell(day, kind="tight")])
     return rows
 
 

@@ -400,12 +400,19 @@ def user_page(shell: Shell, user: str) -> None:
                 )
             with box("div") as receipt_box:
                 Text("h3", "Erased on request")
-                receipt = Text("p", "")
+                receipt = Text("p", "", "sub")
+                remains = Table(
+                    "What remains of the user, and until when",
+                    ["What remains", "Until", "Gone about (UTC)"],
+                    20,
+                    "Nothing remains.",
+                )
 
     def update() -> None:
         found = look_up(service, user) if 0 < len(user.encode("utf-8", "replace")) <= 256 else None
-        known.set_visibility(found is not None)
-        moved.set_visibility(found is not None)
+        there = found is not None and bool(found.history or found.shifts or found.recommendations)
+        known.set_visibility(there)
+        moved.set_visibility(there)
         receipt_box.set_visibility(found is not None and found.erased is not None)
         if found is None:
             intro.show(
@@ -414,8 +421,12 @@ def user_page(shell: Shell, user: str) -> None:
             )
             return
         newest = found.recommendations
-        if newest is None:
+        if newest is None and found.history:
             intro.show("Events are there, but no list yet.")
+        elif newest is None and found.erased is not None:
+            intro.show("This user was erased, and no event has come since.")
+        elif newest is None:
+            intro.show("No list and no event of this user is kept, only shifts.")
         else:
             intent = charts.intent_name(found.intent, newest.intent)
             carried = {"model": "the model", "intent": "the intent's items", "popular": "the popular items"}[
@@ -440,8 +451,10 @@ def user_page(shell: Shell, user: str) -> None:
         )
         shifts.show(board.shift_rows(service, found.shifts, shell.theme, with_user=False))
         if found.erased is not None:
-            remains = "; ".join(f"{what}: {when}" for what, when in found.erased.remains.items())
-            receipt.show(f"At step {found.erased.step:,}: {', '.join(found.erased.erased)}. What remains: {remains}.")
+            asked_ms = service.view.erasure_asked_ms(user)
+            asked = "" if asked_ms is None else f"Asked for at {board.moment(asked_ms)} UTC, done"
+            receipt.show(f"{asked or 'Done'} at step {found.erased.step:,}. Gone: {', '.join(found.erased.erased)}.")
+            remains.show(board.remains_rows(found.erased, asked_ms))
 
     shell.every_second(update)
 

@@ -7,7 +7,7 @@ Keys, by first byte::
     s  shift, by user and step               e  erasure receipt, by user
     c  newest message of an intent           q  one entry of a ring, by ring and number
     w  newest report of a worker             i  idempotency key with its answer
-    n  counts
+    n  counts                                E  time of the record that asks for an erasure, by user
 """
 
 from __future__ import annotations

@@ -224,6 +224,7 @@ class View:
             self._put_events(write, decoded, begin, end)
             user = user_hash(erasure.user)
             write.delete_range(b"h" + user, b"h" + user + b"\xff" * 16)
+            write.put(b"E" + user, batch.timestamps_ms[erasure.index].to_bytes(8, "big", signed=True))
             begin = end
         self._put_events(write, decoded, begin, len(decoded.users))
         if decoded.users:
@@ -415,6 +416,11 @@ class View:
         """The receipt of the user's last erasure."""
         raw = self._db.get(b"e" + user_hash(user.encode()))
         return None if raw is None else records.receipt(raw)
+
+    def erasure_asked_ms(self, user: str) -> int | None:
+        """When the user's last erasure was asked for: the time of the record, not of the stream."""
+        raw = self._db.get(b"E" + user_hash(user.encode()))
+        return None if raw is None else int.from_bytes(raw, "big", signed=True)
 
     def intents(self) -> list[Intent]:
         """The catalogue, largest share first."""

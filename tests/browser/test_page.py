@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -142,6 +143,29 @@ def test_a_user_id_may_hold_line_breaks(site: Site, open_page: Open) -> None:
     site.append(site.feed.event(user))
     page = open_page(site.url, f"/user?id={quote(user)}").page
     expect(page.locator("section.person")).to_contain_text("List carried by the model", timeout=15_000)
+
+
+def test_an_erased_user_has_a_receipt_that_can_be_read(site: Site, open_page: Open) -> None:
+    user, feed = "was-here", site.feed
+    site.append([*feed.event(user), feed.erase(user), *feed.receipt(user)])
+    person = open_page(site.url, f"/user?id={user}").page.locator("section.person")
+    expect(person).to_contain_text("This user was erased, and no event has come since.", timeout=15_000)
+    expect(person.get_by_text("Recommended now")).to_be_hidden()
+    asked = datetime.fromtimestamp(feed.now_ms / 1000, UTC)
+    expect(person).to_contain_text(f"Asked for at {asked:%Y-%m-%d %H:%M:%S} UTC, done at step {feed.number:,}.")
+    cells = [row.locator("th, td").all_inner_texts() for row in person.locator("tbody tr:visible").all()]
+    assert cells == [
+        ["weights", "fade as learning goes on", "–"],
+        ["cuts made before", "each is removed when engine.keep_cuts newer ones are finished", "–"],
+        [
+            "behavior-events",
+            "the user's events and the request: 7 days after they were written",
+            f"{asked + timedelta(days=7):%Y-%m-%d}",
+        ],
+    ]
+    site.append(feed.event(user))
+    expect(person.get_by_text("Recommended now")).to_be_visible()
+    expect(person).to_contain_text("List carried by the model")
 
 
 def test_an_unknown_user_and_a_retired_intent_are_explained(site: Site, open_page: Open) -> None:

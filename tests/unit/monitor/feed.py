@@ -205,11 +205,20 @@ class Feed:
         )
         return Message(topics.DEAD_LETTERS, b"u", value, self.now_ms, headers)
 
+    def erase(self, user: str) -> Message:
+        """A request to forget a user."""
+        self.offset += 1
+        return Message(topics.EVENTS, user.encode(), encode({"user": user, "action": "erase"}), self.now_ms)
+
     def receipt(self, user: str) -> list[Message]:
         receipt = ErasureReceipt(
             user=user,
             erased=["history", "recommendations"],
-            remains={"weights": "fade as learning goes on"},
+            remains={
+                "weights": "fade as learning goes on",
+                "cuts made before": "each is removed when `engine.keep_cuts` newer ones are finished",
+                topics.EVENTS: "the user's events and the request: 7 days after they were written",
+            },
             step=self.number,
             as_of=self.as_of(),
         )

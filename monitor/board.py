@@ -204,8 +204,8 @@ def shift_rows(service: Service, found: list[IntentShift], theme: Theme, with_us
     """Shifts, in the order given."""
     rows = []
     for shift in found:
-        at = moment(shift.as_of.ts)
-        row = [Cell(at[11:], kind="tight"), user_cell(shift.user)] if with_user else [Cell(at, kind="tight")]
+        row = [Cell(moment(shift.as_of.ts), kind="tight")]
+        row += [user_cell(shift.user)] if with_user else []
         row += [
             intent_cell(service, shift.from_intent, theme),
             intent_cell(service, shift.to_intent, theme),

@@ -167,7 +167,13 @@ def _tooltip(theme: Theme, **more: Any) -> dict[str, Any]:
 
 
 def _base(theme: Theme, **more: Any) -> dict[str, Any]:
-    return {"textStyle": {"fontFamily": _FONT}, "animationDuration": 0, "animationDurationUpdate": 300, **more}
+    return {
+        "useUTC": True,  # as all times of the page; ECharts would take the browser's zone
+        "textStyle": {"fontFamily": _FONT},
+        "animationDuration": 0,
+        "animationDurationUpdate": 300,
+        **more,
+    }
 
 
 class Curve(NamedTuple):

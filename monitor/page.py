@@ -29,6 +29,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 _TICK_S: Final = 1.0
 _DEFAULT_WINDOW: Final = "1 hour"
 _SHIFTS: Final = 14
+_EVENT_TIME: Final = "Event time (UTC)"  # the stream's own clock, which may be years from the worker's
 _ICON: Final = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#0b7a6b"/>'
     '<path d="M5 20c5-11 8 4 13-5 3-5 5-5 9-2" fill="none" stroke="#fff" stroke-width="2.6" stroke-linecap="round"/>'
@@ -195,7 +196,7 @@ class Overview:
             Text(
                 "p",
                 "How often the item that a user took stood in the list published for them, over the newest 10,000 "
-                "events. Bands are drift episodes.",
+                "events. Bands are drift episodes. The time is the worker's clock, UTC.",
                 "sub",
             )
             self._accuracy_chart = Chart("tall")
@@ -245,7 +246,11 @@ class Overview:
     def _shares(self) -> None:
         with box("section", "panel", aria_labelledby="h-shares"):
             Text("h2", "What people are after", id="h-shares")
-            Text("p", "Share of the recently active users in each of the largest intents.", "sub")
+            Text(
+                "p",
+                "Share of the recently active users in each of the largest intents. The worker's clock, UTC.",
+                "sub",
+            )
             self._share_chart = Chart("square")
 
     def _shifts(self) -> None:
@@ -254,7 +259,7 @@ class Overview:
             Text("p", "Users whose intent changed and held, why, and the items that moved them.", "sub")
             self._shift_table = Table(
                 "Latest intent shifts, newest first",
-                ["UTC", "User", "From", "To", "Cause", "Sure", "Evidence"],
+                [_EVENT_TIME, "User", "From", "To", "Cause", "Sure", "Evidence"],
                 _SHIFTS,
                 "No shift yet. One is published when a user's new intent holds.",
             )
@@ -360,7 +365,7 @@ class Overview:
         self._letter_box.set_visibility(bool(letters))
         if letters:
             one = letters[self._letter] if -1 <= self._letter < len(letters) else letters[-1]
-            self._letter_title.show(f"{one.reason.replace('_', ' ')}, {board.moment(one.ts)}")
+            self._letter_title.show(f"{one.reason.replace('_', ' ')}, {board.moment(one.ts)} UTC")
             self._letter_why.show(
                 f"{one.source}. {one.field}: {one.rule}. Found: {one.found or 'nothing'}. {one.size:,} bytes."
             )
@@ -388,13 +393,13 @@ def user_page(shell: Shell, user: str) -> None:
                 with box("div"):
                     Text("h3", "What the user did")
                     history = Table(
-                        "Newest events first", ["When (UTC)", "Item", "Action"], 50, "No event is kept.", "scroll"
+                        "Newest events first", [_EVENT_TIME, "Item", "Action"], 50, "No event is kept.", "scroll"
                     )
             with box("div") as moved:
                 Text("h3", "Intent shifts")
                 shifts = Table(
                     "Shifts, newest first",
-                    ["When (UTC)", "From", "To", "Cause", "Sure", "Evidence"],
+                    [_EVENT_TIME, "From", "To", "Cause", "Sure", "Evidence"],
                     20,
                     "None so far.",
                 )
@@ -433,7 +438,7 @@ def user_page(shell: Shell, user: str) -> None:
                 newest.source
             ]
             intro.show(
-                f"Intent: {intent}. List carried by {carried}, as of {board.moment(newest.as_of.ts)} UTC, "
+                f"Intent: {intent}. List carried by {carried}, as of event time {board.moment(newest.as_of.ts)} UTC, "
                 f"step {newest.step:,}."
             )
             because.show(
@@ -472,7 +477,7 @@ def intent_page(shell: Shell, intent: int) -> None:
             with box("div") as known:
                 with box("div", "pair"):
                     with box("div"):
-                        Text("h3", "Share of users")
+                        Text("h3", "Share of users (the worker's clock, UTC)")
                         share = Chart("square")
                     with box("div"):
                         Text("h3", "Where it is")
@@ -482,7 +487,7 @@ def intent_page(shell: Shell, intent: int) -> None:
                         Text("h3", "Users who came or went")
                         shifts = Table(
                             "Shifts to and from this intent, newest first",
-                            ["UTC", "User", "From", "To", "Cause", "Sure", "Evidence"],
+                            [_EVENT_TIME, "User", "From", "To", "Cause", "Sure", "Evidence"],
                             15,
                             "None among the newest shifts.",
                         )

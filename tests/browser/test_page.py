@@ -104,6 +104,22 @@ def test_the_charts_hold_the_topics_figures(site: Site, open_page: Open) -> None
         assert shares[NAMES[number]] == pytest.approx(one["share"], abs=1e-3)
 
 
+def test_times_say_which_clock_they_are_of(site: Site, open_page: Open) -> None:
+    page = open_page(site.url).page
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Learning from", timeout=15_000)
+    shifts = panel(page, "Latest intent shifts")
+    expect(shifts.locator("thead th").first).to_have_text("Event time (UTC)")
+    newest = max(decoded(site, topics.INTENT_SHIFTS), key=lambda s: s["step"])
+    said = f"{datetime.fromtimestamp(newest['as_of']['ts'] / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    expect(shifts.locator("tbody tr").first).to_contain_text(said)
+    letter = [m for m in site.messages if m.topic == topics.DEAD_LETTERS][-1]
+    said = f"{datetime.fromtimestamp(letter.timestamp_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    expect(panel(page, "Dead letters").get_by_role("heading", level=3)).to_contain_text(said)
+    for place in (0, 2):
+        assert chart(page, place)["useUTC"] is True
+    expect(panel(page, "Is it any good")).to_contain_text("The time is the worker's clock, UTC.")
+
+
 def test_news_are_on_the_page_within_two_seconds(make_site: Callable[..., Site], open_page: Open) -> None:
     site = make_site(20)
     watched = open_page(site.url)

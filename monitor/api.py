@@ -141,7 +141,9 @@ def create_app(
         from monitor.page import add_page  # NiceGUI takes a second to import; a monitor without a page does not need it
 
         add_page(app, service)
-    app.add_middleware(Guard, config=config, observe=service.telemetry.observe)
+    app.add_middleware(
+        Guard, config=config, observe=service.telemetry.observe, connections=lambda: service.connections.busy
+    )
     return app
 
 

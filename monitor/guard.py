@@ -22,6 +22,9 @@ from monitor.problems import Problem
 
 COOKIE: Final = "intentstream"
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login"})
+WATCHED_PATHS: Final = frozenset(
+    {"/healthz", "/readyz", "/metrics"}
+)  # by which an operator sees that there are too many
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLIENTS: Final = 10_000
 _PAGE_POLICY: Final = (
@@ -77,6 +80,8 @@ class Guard:
     ----------
     observe
         Called with (route, method, status, seconds) after each HTTP request.
+    connections
+        How many connections have sent a request; of too many only those for `WATCHED_PATHS` are answered.
     """
 
     def __init__(
@@ -84,11 +89,13 @@ class Guard:
         app: ASGIApp,
         config: MonitorConfig,
         observe: Callable[[str, str, int, float], None] = lambda route, method, status, seconds: None,
+        connections: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._config = config
         self._observe = observe
+        self._connections = connections
         self._clock = clock
         self._rate = RateLimit(config.requests_per_second, clock)
         self._session = session_value(config.token) if config.token else ""
@@ -100,7 +107,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope, headers)
+        crowded = self._connections() > self._config.max_connections
+        refusal = self._refusal(scope, headers, crowded)
         if scope["type"] == "websocket":
             if refusal is not None:
                 await send({"type": "websocket.close", "code": 1008})
@@ -117,6 +125,8 @@ class Guard:
                 for name, value in _HEADERS.items():
                     found.setdefault(name, value)
                 found.setdefault("cache-control", "no-store")
+                if crowded:
+                    found["connection"] = "close"
             await send(message)
 
         if refusal is not None:
@@ -132,8 +142,10 @@ class Guard:
         route = getattr(scope.get("route"), "path_format", None)  # `path` names the convertor too
         self._observe(route or "other", scope["method"], status, self._clock() - began)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+    def _refusal(self, scope: Scope, headers: Headers, crowded: bool) -> Problem | None:
         config = self._config
+        if crowded and scope["path"] not in WATCHED_PATHS:
+            return Problem(503, f"more than {config.max_connections} connections are open", {"retry-after": "1"})
         client = scope.get("client")
         if not self._rate.allow(client[0] if client else ""):
             return Problem(429, f"more than {config.requests_per_second:g} requests per second", {"retry-after": "1"})

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from monitor.api import create_app
 from monitor.config import MonitorConfig
+from monitor.connections import Connections, protocol_of
 from monitor.errors import MonitorConfigError, MonitorError
 from stream.events import ActionsConfig
 from stream.log.base import EventLog
@@ -35,20 +36,23 @@ def _bound(config: MonitorConfig) -> socket.socket:
     return sock
 
 
-def _server(app: FastAPI, config: MonitorConfig) -> uvicorn.Server:
-    return uvicorn.Server(
+def _server(app: FastAPI) -> uvicorn.Server:
+    connections: Connections = app.state.service.connections
+    server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=protocol_of(connections),
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=config.max_connections,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=2,
             ws_max_size=1 << 20,
             lifespan="on",
         )
     )
+    connections.open = server.server_state.connections
+    return server
 
 
 def _url(sock: socket.socket, config: MonitorConfig) -> str:
@@ -80,7 +84,7 @@ def serve(
     config = config.with_secret()
     sock = _bound(config)
     try:
-        server = _server(create_app(log, config, view_path, producer, actions=actions, page=page), config)
+        server = _server(create_app(log, config, view_path, producer, actions=actions, page=page))
     except BaseException:
         sock.close()
         raise
@@ -113,4 +117,4 @@ def run(
     """Serve in this thread until SIGINT or SIGTERM."""
     config = config.with_secret()
     with contextlib.closing(_bound(config)) as sock:
-        _server(create_app(log, config, view_path, producer, actions=actions, page=page), config).run([sock])
+        _server(create_app(log, config, view_path, producer, actions=actions, page=page)).run([sock])

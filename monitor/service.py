@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from monitor.appending import Appender, Idempotency
 from monitor.config import MonitorConfig
+from monitor.connections import Connections
 from monitor.metrics import Telemetry
 from monitor.reader import Reader
 from monitor.streams import Hub
@@ -84,6 +85,7 @@ class Service:
             saved=self.view.kept(b"i"),
         )
         self.telemetry = Telemetry(self)
+        self.connections = Connections(config.max_connections)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:

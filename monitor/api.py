@@ -12,7 +12,7 @@ from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from monitor.answers import (
     Appended,
@@ -399,6 +399,7 @@ def _model_routes(app: FastAPI, service: Service) -> None:
         summary="A topic as server-sent events, from now on",
         responses={200: {"description": "events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
         | {"default": answers(Appended)["default"]},
+        response_class=StreamingResponse,
         response_model=None,
     )
     async def stream(
@@ -452,6 +453,7 @@ def _operator_routes(app: FastAPI, service: Service) -> None:
         "/metrics",
         summary="Figures for Prometheus",
         responses={200: {"description": "text format", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=PlainTextResponse,
         response_model=None,
     )
     async def metrics() -> Response:

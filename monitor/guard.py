@@ -115,19 +115,27 @@ class Guard:
                 return
             await self._app(scope, receive, send)
             return
-        began, status = self._clock(), 500
+        began, status, method = self._clock(), 500, scope["method"]
+        only_head = method == "HEAD"
+        if only_head:
+            scope = {**scope, "method": "GET"}  # answered as GET is, without the body; that of a stream has no end
 
         async def sending(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                found = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    found.setdefault(name, value)
-                found.setdefault("cache-control", "no-store")
-                if crowded:
-                    found["connection"] = "close"
+            if message["type"] != "http.response.start":
+                if not only_head:
+                    await send(message)
+                return
+            status = message["status"]
+            found = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                found.setdefault(name, value)
+            found.setdefault("cache-control", "no-store")
+            if crowded:
+                found["connection"] = "close"
             await send(message)
+            if only_head:
+                await send({"type": "http.response.body"})
 
         if refusal is not None:
             response = refusal.response()
@@ -140,7 +148,7 @@ class Guard:
             except Problem as problem:  # from `_limited`, before any answer began
                 await problem.response()(scope, receive, sending)
         route = getattr(scope.get("route"), "path_format", None)  # `path` names the convertor too
-        self._observe(route or "other", scope["method"], status, self._clock() - began)
+        self._observe(route or "other", method, status, self._clock() - began)
 
     def _refusal(self, scope: Scope, headers: Headers, crowded: bool) -> Problem | None:
         config = self._config

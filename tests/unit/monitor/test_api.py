@@ -302,6 +302,21 @@ def test_a_topic_as_a_stream(log: EventLog, make_client: MakeClient) -> None:
     assert client.get("/stream/behavior-events").status_code == 422
 
 
+def test_head_is_answered_wherever_get_is(log: EventLog, make_client: MakeClient) -> None:
+    log.append(Feed(start_ms=NOW_MS).event("anna"))
+    client = make_client(max_streams=1)
+    until(there(client, "/recommendations/anna"))
+    for path in ("/intents", "/recommendations/anna", "/recommendations/nobody", "/docs", "/healthz"):
+        got, head = client.get(path), client.head(path)
+        assert head.status_code == got.status_code and head.content == b""
+        assert head.headers["content-length"] == got.headers["content-length"]
+    for _ in range(3):  # no stream stays open behind it
+        head = client.head("/stream/recommendations")
+        assert head.status_code == 200 and head.headers["content-type"].startswith("text/event-stream")
+        until(lambda: "intentstream_http_streams 0.0" in client.get("/metrics").text)
+    assert client.head("/events").status_code == 405
+
+
 def _until_events(lines: object, count: int) -> list[str]:
     found: list[str] = []
     for line in lines:  # type: ignore[attr-defined]  # httpx's iterator of lines
@@ -373,6 +388,8 @@ def test_the_description_names_every_route_and_loads_nothing_from_elsewhere(make
         "/intents",
         "/stream/{topic}",
     }
+    for path, kind in (("/metrics", "text/plain"), ("/stream/{topic}", "text/event-stream")):
+        assert list(document["paths"][path]["get"]["responses"]["200"]["content"]) == [kind]
     page = client.get("/docs").text
     assert "http://" not in page.replace("http://127.0.0.1:8050", "") and "https://" not in page
     assert encode(document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,6 +23,7 @@ from monitor.board import Tile
 from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Times
 from monitor.guard import COOKIE, same, session_value
 from monitor.problems import Problem
+from monitor.records import DeadLetter
 from monitor.service import Service
 from monitor.widgets import Cell, Chart, Spark, Table, Text, box, set_prop
 
@@ -156,7 +158,7 @@ class Overview:
 
     def __init__(self, shell: Shell) -> None:
         self._shell, self._service = shell, shell.service
-        self._letter = -1
+        self._letter: int | None = None  # offset of the letter that is looked at; None: the newest one
         with shell.main:
             self._strip()
             self._accuracy()
@@ -278,19 +280,26 @@ class Overview:
                 with box("div", "head"):
                     self._letter_title = Text("h3", "")
                     with box("div", "chips"):
-                        Text("button", "Older", "chip", type="button").on("click", lambda: self._turn(-1))
-                        Text("button", "Newer", "chip", type="button").on("click", lambda: self._turn(1))
+                        self._letter_place = Text("span", "", "sub")
+                        self._older = Text("button", "Older", "chip", type="button")
+                        self._newer = Text("button", "Newer", "chip", type="button")
+                        self._older.on("click", lambda: self._turn(-1))
+                        self._newer.on("click", lambda: self._turn(1))
                 self._letter_why = Text("p", "", "sub")
                 self._letter_value = Text("pre", "", tabindex="0", aria_label="The record's first bytes")
 
     def _turn(self, by: int) -> None:
         letters = self._service.view.dead_letters.newest()
         if letters:
-            place = len(letters) - 1 if self._letter < 0 else self._letter
-            self._letter = max(0, min(len(letters) - 1, place + by))
-            if self._letter == len(letters) - 1:
-                self._letter = -1  # follow the newest
+            place = max(0, min(len(letters) - 1, self._place(letters) + by))
+            self._letter = letters[place].offset if place < len(letters) - 1 else None
             self._show_letter()
+
+    def _place(self, letters: list[DeadLetter]) -> int:
+        """Where the letter that is looked at is now: others come and go; the next one if it is itself gone."""
+        if self._letter is None:
+            return len(letters) - 1
+        return min(len(letters) - 1, bisect_left(letters, self._letter, key=lambda one: one.offset))
 
     def _feed(self) -> None:
         with box("section", "panel", aria_labelledby="h-feed"):
@@ -364,7 +373,11 @@ class Overview:
         letters = self._service.view.dead_letters.newest()
         self._letter_box.set_visibility(bool(letters))
         if letters:
-            one = letters[self._letter] if -1 <= self._letter < len(letters) else letters[-1]
+            place = self._place(letters)
+            one = letters[place]
+            self._letter_place.show(f"{len(letters) - place:,} of {len(letters):,} kept")
+            set_prop(self._older, "disabled", place == 0)
+            set_prop(self._newer, "disabled", place == len(letters) - 1)
             self._letter_title.show(f"{one.reason.replace('_', ' ')}, {board.moment(one.ts)} UTC")
             self._letter_why.show(
                 f"{one.source}. {one.field}: {one.rule}. Found: {one.found or 'nothing'}. {one.size:,} bytes."
@@ -550,7 +563,7 @@ class _Fallback:
                 methods |= allowed
         if methods:
             return Problem(405, f"{scope['method']} is not possible here", {"allow": ", ".join(sorted(methods))})
-        if re.fullmatch(r"/|/user|/intent/\d{1,16}|/_nicegui.*", scope["path"]):
+        if re.fullmatch(r"/|/user|/intent/\d{1,1000}|/_nicegui.*", scope["path"]):
             return None
         return Problem(404, "there is nothing under this path; /docs says what there is")
 
@@ -574,7 +587,7 @@ def add_page(app: FastAPI, service: Service) -> None:
 
     @ui.page("/intent/{intent}", language="en-US")
     def one_intent(intent: int) -> None:
-        shell = Shell(shared, f"intent {intent} · intentstream")
+        shell = Shell(shared, f"intent {str(intent)[:20]} · intentstream")
         intent_page(shell, intent)
         shell.refresh()
 

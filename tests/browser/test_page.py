@@ -187,8 +187,10 @@ def test_an_erased_user_has_a_receipt_that_can_be_read(site: Site, open_page: Op
 def test_an_unknown_user_and_a_retired_intent_are_explained(site: Site, open_page: Open) -> None:
     page = open_page(site.url, f"/user?id={quote('nobody at all')}").page
     expect(page.locator("section.person")).to_contain_text("say nothing about this user")
-    page = open_page(site.url, "/intent/987").page
-    expect(page.get_by_role("heading", level=2)).to_have_text("Not in the catalogue")
+    for number in ("987", "9" * 23, "9" * 900):
+        page = open_page(site.url, f"/intent/{number}", width=390).page
+        expect(page.get_by_role("heading", level=2)).to_have_text("Not in the catalogue")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_an_intent_has_a_page(site: Site, open_page: Open) -> None:
@@ -283,16 +285,32 @@ def test_keyboard_and_screen_reader(site: Site, open_page: Open) -> None:
     assert page.locator("html").get_attribute("lang") == "en-US"
 
 
-def test_dead_letters_can_be_leafed_through(site: Site, open_page: Open) -> None:
-    site.append([site.feed.letter("not_json", b"<img src=x onerror=alert(1)>")])
+def test_dead_letters_can_be_leafed_through(make_site: Callable[..., Site], open_page: Open) -> None:
+    site = make_site(0)
+    site.append([site.feed.letter("not_json", f"<img src=x onerror=alert({n})>".encode()) for n in range(3)])
     watched = open_page(site.url)
-    page = watched.page
-    shown = panel(page, "Dead letters").locator("pre")
-    expect(shown).to_have_text("<img src=x onerror=alert(1)>", timeout=10_000)
-    page.get_by_role("button", name="Older").click()
-    expect(shown).to_have_text('{"user":"u","item":"i","ts":5}')
-    page.get_by_role("button", name="Newer").click()
+    letters = panel(watched.page, "Dead letters")
+    shown, place = letters.locator("pre"), letters.locator(".letter .chips .sub")
+    older, newer = letters.get_by_role("button", name="Older"), letters.get_by_role("button", name="Newer")
+    expect(shown).to_have_text("<img src=x onerror=alert(2)>", timeout=10_000)
+    expect(place).to_have_text("1 of 3 kept")
+    expect(newer).to_be_disabled()
+    older.click()
     expect(shown).to_have_text("<img src=x onerror=alert(1)>")
+    newer.click()
+    expect(place).to_have_text("1 of 3 kept")
+    older.click()
+    site.append([site.feed.letter("not_json", f"<img src=x onerror=alert({n})>".encode()) for n in range(3, 502)])
+    expect(place).to_have_text("500 of 500 kept", timeout=10_000)  # it stays, although those around it come and go
+    expect(shown).to_have_text("<img src=x onerror=alert(2)>")  # the one looked at is gone: the next one
+    expect(older).to_be_disabled()
+    site.append([site.feed.letter("not_json", b"newest")])
+    expect(shown).to_have_text("<img src=x onerror=alert(3)>", timeout=10_000)
+    newer.click()
+    expect(shown).to_have_text("<img src=x onerror=alert(4)>")
+    site.append([site.feed.letter("not_json", b"newest")])
+    expect(place).to_have_text("500 of 500 kept", timeout=10_000)
+    expect(shown).to_have_text("<img src=x onerror=alert(4)>")
     assert watched.faults == []
 
 

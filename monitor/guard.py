@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
@@ -52,6 +52,23 @@ def session_value(token: str) -> str:
 def same(given: str, wanted: str) -> bool:
     """Whether two secrets are equal, in a time that does not tell where they differ."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+def local_path(path: str) -> str:
+    r"""The path if it stays on this server, else "/": a link must not lead through the login to another site.
+
+    >>> local_path("/user?id=a%2Fb"), local_path("//evil.example"), local_path("/\\evil.example"), local_path("http:x")
+    ('/user?id=a%2Fb', '/', '/', '/')
+    """
+    harmless = path.isascii() and path.isprintable() and "\\" not in path and len(path) <= 4096
+    return path if harmless and path.startswith("/") and not path.startswith("//") else "/"
+
+
+def _login(scope: Scope) -> str:
+    """Where a browser without the token is sent: it comes back to the page that it asked for."""
+    query = scope["query_string"].decode("latin-1")
+    wanted = local_path(scope["raw_path"].decode("latin-1") + (f"?{query}" if query else ""))
+    return "/login" if wanted == "/" or scope["method"] != "GET" else f"/login?next={quote(wanted, safe='')}"
 
 
 class RateLimit:
@@ -140,7 +157,7 @@ class Guard:
         if refusal is not None:
             response = refusal.response()
             if refusal.status == 401 and "text/html" in headers.get("accept", ""):
-                response = RedirectResponse("/login", 303)
+                response = RedirectResponse(_login(scope), 303)
             await response(scope, receive, sending)
         else:
             try:

@@ -6,6 +6,7 @@ import re
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from monitor import board, charts
 from monitor.board import Tile
 from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Times
-from monitor.guard import COOKIE, same, session_value
+from monitor.guard import COOKIE, local_path, same, session_value
 from monitor.problems import Problem
 from monitor.records import DeadLetter
 from monitor.service import Service
@@ -612,18 +613,21 @@ def add_page(app: FastAPI, service: Service) -> None:
 def _login(app: FastAPI, service: Service) -> None:
     token = service.config.token
 
+    def form(note: str, next_path: str) -> str:
+        text = (_STATIC / "login.html").read_text().replace("{note}", note)
+        return text.replace("{next}", escape(local_path(next_path)))
+
     @app.get("/login", include_in_schema=False)
-    async def login() -> Response:
-        return HTMLResponse((_STATIC / "login.html").read_text().replace("{note}", ""))
+    async def login(request: Request) -> Response:
+        return HTMLResponse(form("", request.query_params.get("next", "/")))
 
     @app.post("/login", include_in_schema=False)
     async def enter(request: Request) -> Response:
-        form = await request.form(max_fields=4, max_files=0)
-        given = form.get("token")
+        sent = await request.form(max_fields=4, max_files=0)
+        given, next_path = sent.get("token"), str(sent.get("next", "/"))
         if not token or not isinstance(given, str) or not same(given.strip(), token):
-            note = '<p role="alert">That is not the token.</p>'
-            return HTMLResponse((_STATIC / "login.html").read_text().replace("{note}", note), 401)
-        answer = RedirectResponse("/", 303)
+            return HTMLResponse(form('<p role="alert">That is not the token.</p>', next_path), 401)
+        answer = RedirectResponse(local_path(next_path), 303)
         secure = request.url.scheme == "https"
         answer.set_cookie(
             COOKIE, session_value(token), httponly=True, samesite="strict", secure=secure, max_age=7 * 86_400

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from monitor.api import split_events
 from monitor.config import MonitorConfig
 from monitor.errors import MonitorConfigError
-from monitor.guard import COOKIE, RateLimit, session_value
+from monitor.guard import COOKIE, RateLimit, local_path, session_value
 from monitor.problems import Problem
 from stream import topics
 from stream.log import EventLog, Message, OffsetRange
@@ -255,6 +255,24 @@ def test_requests_are_counted_by_route_and_never_by_path(make_client: MakeClient
     text = client.get("/metrics").text
     assert 'intentstream_http_requests_total{method="GET",route="/users/{user}",status="4xx"} 1.0' in text
     assert 'route="other",status="4xx"} 1.0' in text and "anna" not in text
+
+
+def test_a_browser_without_the_token_is_sent_to_the_form_and_comes_back(make_client: MakeClient) -> None:
+    client = make_client(token=TOKEN)
+    html = {"accept": "text/html"}
+    for path, wanted in (
+        ("/", "/login"),
+        ("/user?id=a%26b", "/login?next=%2Fuser%3Fid%3Da%2526b"),
+        ("//evil.example/", "/login"),
+    ):
+        answer = client.get(str(client.base_url) + path, headers=html)
+        assert answer.status_code == 303 and answer.headers["location"] == wanted
+    assert client.post("/events", headers=html).headers["location"] == "/login"
+
+
+@pytest.mark.parametrize("path", ["//x", "/\t/x", "/\\x", "\\\\x", "https://x", "x", "", "/\n/x", "/é", "/" * 5000])
+def test_only_paths_of_this_server_are_gone_back_to(path: str) -> None:
+    assert local_path(path) == "/"
 
 
 def test_other_sites_cannot_use_the_browser_of_an_operator(make_client: MakeClient) -> None:

@@ -5,6 +5,7 @@ Plain ASGI, because it runs for every request of the fast paths.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -99,6 +100,8 @@ class Guard:
         Called with (route, method, status, seconds) after each HTTP request.
     connections
         How many connections have sent a request; of too many only those for `WATCHED_PATHS` are answered.
+    body_s
+        Longest silence in the middle of a request's body.
     """
 
     def __init__(
@@ -108,11 +111,13 @@ class Guard:
         observe: Callable[[str, str, int, float], None] = lambda route, method, status, seconds: None,
         connections: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
+        body_s: float = 30.0,
     ) -> None:
         self._app = app
         self._config = config
         self._observe = observe
         self._connections = connections
+        self._body_s = body_s
         self._clock = clock
         self._rate = RateLimit(config.requests_per_second, clock)
         self._session = session_value(config.token) if config.token else ""
@@ -202,12 +207,19 @@ class Guard:
         return False
 
     def _limited(self, receive: Receive) -> Receive:
-        taken = 0
+        taken, more = 0, True
 
         async def receiving() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, more
+            try:
+                async with asyncio.timeout(self._body_s if more else None):  # after the body: until the client leaves
+                    message = await receive()
+            except TimeoutError:
+                raise Problem(
+                    408, f"nothing of the body came for {self._body_s:g} s", {"connection": "close"}
+                ) from None
             if message["type"] == "http.request":
+                more = message.get("more_body", False)
                 taken += len(message.get("body", b""))
                 if taken > self._config.max_body_bytes:
                     raise Problem(413, f"body of more than {self._config.max_body_bytes} bytes")

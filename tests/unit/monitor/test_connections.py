@@ -8,8 +8,10 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+import monitor.api
 import monitor.service
 from monitor.connections import Connections
+from monitor.guard import Guard
 from tests.unit.monitor.conftest import MakeClient
 
 MOST = 20
@@ -59,6 +61,24 @@ def test_a_connection_without_a_whole_request_is_closed(
     with client.stream("GET", "/stream/recommendations") as answer:  # a long answer is no silence
         time.sleep(0.6)
         assert next(answer.iter_lines()) == ": connected"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor.api, "Guard", functools.partial(Guard, body_s=0.3))
+    client = make_client()
+    with ExitStack() as stack:
+        slow = connect(stack, client)
+        head = (
+            b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
+        )
+        slow.sendall(head + b"[")
+        answer = b""
+        while part := slow.recv(65536):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 408") and b"application/problem+json" in answer
+        listener = stack.enter_context(client.stream("GET", "/stream/recommendations"))
+        time.sleep(0.6)
+        assert next(listener.iter_lines()) == ": connected" and len(client.get("/status").content) > 0
 
 
 def test_too_many_connections_are_told_so_and_operators_still_see(make_client: MakeClient) -> None:

@@ -99,7 +99,8 @@ def replay(
     config
         With `log.partitions` 1: a file has one order.
     state
-        State folder; with `keep` it gets cuts and is continued when it holds some of the same file.
+        State folder; with `keep` it gets cuts and is continued when it holds some of the same file. A last step that
+        was short is then made again in full, so that the outcome is that of one run.
     step_events
         Records of one step.
     init
@@ -119,7 +120,7 @@ def replay(
     began = clock()
     if keep:
         _claim_folder(state, file.path, step_events)
-        engine = Engine.open(config, state, titles, init=init)
+        engine = _open(config, state, step_events, titles, init)
         engine.keep_init()
     else:
         engine = Engine(config, state, CutStore(state / "cuts"), titles=titles, init=init)
@@ -127,6 +128,7 @@ def replay(
     episodes = Episodes()
     inside = 0.0  # seconds in the engine: decode, step, learn
     done = engine.positions[0]
+    cut_step = engine.step_number
     here = 0
     told: IntentsFile | None = None
     try:
@@ -137,6 +139,8 @@ def replay(
             if batch.next_offset <= done:
                 continue
             mark = clock()
+            if keep and len(batch) < step_events and engine.step_number != cut_step:
+                engine.cut()  # where a run that gets more records goes on: see `_open`
             result = engine.step([batch])
             engine.learn(engine.plan_learning(result.events, 0))
             episodes.take(result)
@@ -144,6 +148,7 @@ def replay(
                 told.take(engine)
             if keep and result.step % config.engine.cut_every_steps == 0:
                 engine.cut()
+                cut_step = result.step
             inside += clock() - mark
             here += len(batch)
             if on_step is not None:
@@ -162,6 +167,15 @@ def replay(
         engine.close()
         if told is not None:
             told.close()
+
+
+def _open(config: Config, state: Path, step_events: int, titles: Titles | None, init: Path | None) -> Engine:
+    """Continue from the newest cut after whole steps: one after a short step would shift all steps that follow."""
+    engine = Engine.open(config, state, titles, init=init)
+    while engine.positions[0] % step_events:
+        engine.close()
+        engine = Engine.open(config, state, titles, init=init, up_to=engine.step_number - 1)
+    return engine
 
 
 def _batches(file: EventFile, step_events: int) -> Iterator[RecordBatch]:

@@ -4,14 +4,13 @@ beside it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import resource
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +23,9 @@ from stream.errors import SourceError
 from stream.events import Decoder
 from stream.itemfile import Titles
 from stream.log.base import RecordBatch
+from stream.replayfolder import ReplayFolder
 from stream.sources.replay import EventFile
 from stream.tracing import Episodes, IntentsFile
-
-_HEAD: Final = 1 << 16  # bytes of the file that tell it from others
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,67 +113,59 @@ def replay(
     Raises
     ------
     SourceError
-        The state folder belongs to another file.
+        The state folder belongs to another file or to a worker; the file cannot be read.
+    StateInUse
+        Another process has the state folder, or it cannot be written.
     """
     began = clock()
-    if keep:
-        _claim_folder(state, file.path, step_events)
-        engine = _open(config, state, step_events, titles, init)
-        engine.keep_init()
-    else:
-        engine = Engine(config, state, CutStore(state / "cuts"), titles=titles, init=init)
-    beside = Baselines(config) if baselines else None
-    episodes = Episodes()
-    inside = 0.0  # seconds in the engine: decode, step, learn
-    done = engine.positions[0]
-    cut_step = engine.step_number
-    here = 0
-    told: IntentsFile | None = None
-    try:
+    with ExitStack() as stack:
+        kept = stack.enter_context(ReplayFolder(state, step_events, config.engine.keep_cuts)) if keep else None
+        if kept is not None:
+            engine = kept.open(config, titles, init)
+        else:
+            engine = Engine(config, state, CutStore(state / "cuts"), titles=titles, init=init)
+        stack.callback(engine.close)
+        done = engine.positions[0]
+        if file.limit is not None and file.limit < done:
+            raise SourceError(
+                f"{state}: holds {done} records already: give a larger --limit, or --state another folder"
+            )
+        beside = Baselines(config) if baselines else None
+        episodes = Episodes()
         told = None if intents is None else IntentsFile(intents)
+        if told is not None:
+            stack.callback(told.close)
+        inside = 0.0  # seconds in the engine: decode, step, learn
+        here = 0
         for batch in _batches(file, step_events):
             if beside is not None:
                 beside.take(batch)
+            if kept is not None:
+                kept.take(batch, engine)
             if batch.next_offset <= done:
                 continue
             mark = clock()
-            if keep and len(batch) < step_events and engine.step_number != cut_step:
-                engine.cut()  # where a run that gets more records goes on: see `_open`
             result = engine.step([batch])
             engine.learn(engine.plan_learning(result.events, 0))
             episodes.take(result)
             if told is not None:
                 told.take(engine)
-            if keep and result.step % config.engine.cut_every_steps == 0:
-                engine.cut()
-                cut_step = result.step
+            if kept is not None and result.step % config.engine.cut_every_steps == 0:
+                kept.cut(engine)
             inside += clock() - mark
             here += len(batch)
             if on_step is not None:
                 on_step(ReplayProgress(batch.next_offset, file.fraction, engine))
             if stop():
                 break
-        if keep:
-            engine.cut()
+        if kept is not None:
+            kept.cut(engine)
         if told is not None:
             told.finish(engine)
         report = _report(engine, beside, clock() - began, inside, here) | {"drift": {"episodes": episodes.report()}}
         if titles is not None:
             report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
         return report
-    finally:
-        engine.close()
-        if told is not None:
-            told.close()
-
-
-def _open(config: Config, state: Path, step_events: int, titles: Titles | None, init: Path | None) -> Engine:
-    """Continue from the newest cut after whole steps: one after a short step would shift all steps that follow."""
-    engine = Engine.open(config, state, titles, init=init)
-    while engine.positions[0] % step_events:
-        engine.close()
-        engine = Engine.open(config, state, titles, init=init, up_to=engine.step_number - 1)
-    return engine
 
 
 def _batches(file: EventFile, step_events: int) -> Iterator[RecordBatch]:
@@ -198,21 +188,6 @@ def _batches(file: EventFile, step_events: int) -> Iterator[RecordBatch]:
             start += step_events
     if values:
         yield batch(len(values))
-
-
-def _claim_folder(state: Path, path: Path, step_events: int) -> None:
-    """Remember which file the folder belongs to; refuse another one."""
-    with path.open("rb") as opened:
-        identity = {"head": hashlib.blake2b(opened.read(_HEAD), digest_size=16).hexdigest(), "step_events": step_events}
-    mark = state / "replay.json"
-    if not mark.exists():
-        state.mkdir(parents=True, exist_ok=True)
-        mark.write_text(json.dumps(identity))
-        return
-    stored = json.loads(mark.read_text())
-    if stored != identity:
-        what = "steps of another size" if stored["head"] == identity["head"] else "another file"
-        raise SourceError(f"{state}: holds the replay of {what}: give --state another folder")
 
 
 def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: float, records: int) -> dict[str, Any]:

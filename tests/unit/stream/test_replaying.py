@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from state import StateError
+from stream import topics
+from stream.errors import SourceError, StateInUse
+from stream.log import open_log
 from stream.replaying import replay
 from stream.sources.replay import EventFile
-from tests.unit.stream.streams import events, small_config
+from stream.worker import Worker
+from tests.unit.stream.streams import as_messages, events, small_config
 
 STEP = 64
 
@@ -26,8 +32,8 @@ def written(path: Path, records: list[bytes]) -> Path:
 
 
 def run(file: Path, state: Path, limit: int | None = None, **more: Any) -> dict[str, Any]:
-    more = {"config": small_config(1), "keep": True, "step_events": STEP, "baselines": False} | more
-    return replay(more.pop("config"), EventFile(file, limit), state, **more)
+    asked: dict[str, Any] = {"keep": True, "step_events": STEP, "baselines": False} | more
+    return replay(asked.pop("config", small_config(1)), EventFile(file, limit), state, **asked)
 
 
 @pytest.mark.parametrize("limits", [(100, None), (20, 30, 300, None), (64, None), (None, None)])
@@ -38,3 +44,61 @@ def test_runs_one_after_the_other_give_the_bits_of_one(tmp_path: Path, file: Pat
         assert part["digest"] == run(file, tmp_path / f"fresh{limit}", limit)["digest"]
     for name in ("events", "duplicates", "dead_letters", "digest"):
         assert part[name] == whole[name]
+
+
+def test_a_folder_is_one_replay_s_at_a_time(tmp_path: Path, file: Path) -> None:
+    def second() -> bool:
+        with pytest.raises(StateInUse, match="another folder"):
+            run(file, tmp_path / "state")
+        return True
+
+    run(file, tmp_path / "state", stop=second)
+    run(file, tmp_path / "state")
+
+
+def test_a_worker_s_folder_is_refused_untouched(tmp_path: Path, file: Path) -> None:
+    config = small_config(1, url=str(tmp_path / "log"))
+    with open_log(config.log.url) as log:
+        log.create_topics(topics.topic_specs(1))
+        log.append(as_messages(events(20)))
+        worker = Worker(config, log, tmp_path / "state")
+        worker.run(iter([False, True]).__next__)
+        worker.close()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SourceError, match="belongs to a worker"):
+        run(file, tmp_path / "state")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_file_with_the_same_beginning_is_refused(tmp_path: Path) -> None:
+    records = events(800)
+    state = tmp_path / "state"
+    run(written(tmp_path / "a.jsonl", records[:700]), state)
+    changed = [*records[:600], records[0], *records[601:]]
+    for other in (changed, records[:200]):
+        with pytest.raises(SourceError, match="640 records of another file"):
+            run(written(tmp_path / "b.jsonl", other), state)
+    with pytest.raises(SourceError, match="holds 640 records already: give a larger --limit"):
+        run(tmp_path / "a.jsonl", state, 300)
+    with pytest.raises(SourceError, match="in steps of 64 records, not 32"):
+        run(tmp_path / "a.jsonl", state, step_events=32)
+    grown = tmp_path / "grown.jsonl.gz"
+    grown.write_bytes(gzip.compress(b"\n".join(records)))
+    assert run(grown, state)["digest"] == run(grown, tmp_path / "whole")["digest"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"head": "1", "step_events": 64}'])
+def test_a_damaged_mark_is_said(tmp_path: Path, file: Path, damage: bytes) -> None:
+    run(file, tmp_path / "state", 64)
+    (tmp_path / "state" / "replay.json").write_bytes(damage)
+    with pytest.raises(SourceError, match="replay.json: is damaged, or of an earlier version"):
+        run(file, tmp_path / "state")
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path, file: Path) -> None:
+    for state in (file, file / "below"):
+        with pytest.raises(StateInUse, match="cannot be written"):
+            run(file, state)
+    (tmp_path / "state" / "replay.json.part").mkdir(parents=True)
+    with pytest.raises(StateError, match=r"writing the mark .* Is a directory"):
+        run(file, tmp_path / "state")

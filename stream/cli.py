@@ -73,6 +73,25 @@ def settings(path: Path | None, log_url: str | None = None) -> Config:
     return config
 
 
+def refuse_unwritable(path: Path | None) -> None:
+    """Find out before the work what would otherwise be found out when it is done, and lost.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        new = not path.exists()
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as exc:
+        raise SourceError(f"{path}: cannot be written: {exc.strerror}: give another file") from exc
+
+
 def stop_on_signals() -> Callable[[], bool]:
     """Return a function that turns true after SIGINT or SIGTERM; a second signal ends the process at once."""
     stopping = False
@@ -171,6 +190,7 @@ def replay_command(
     if evaluate_every is not None:
         engine = msgspec.structs.replace(engine, evaluate_every=evaluate_every)
     chosen = msgspec.structs.replace(chosen, engine=engine, log=msgspec.structs.replace(chosen.log, partitions=1))
+    refuse_unwritable(report)
     source = EventFile(file, limit)
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
@@ -312,6 +332,7 @@ def simulate(
 ) -> None:
     """Append a simulated shop's events to the log; a worker may be running on it."""
     chosen = settings(config, log)
+    refuse_unwritable(truth)
     stop = stop_on_signals()
     with open_log(chosen.log.url, mode="producer", config=chosen.log) as opened:
         opened.create_topics(topics.topic_specs(chosen.log.partitions))

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from stream import topics
+from stream.errors import SourceError
 from stream.log.base import EventLog, Message
 from stream.sources.simulate import Simulator, SimulatorConfig
 
@@ -76,8 +77,11 @@ class Shop:
             [Message(topics.EVENTS, key, value, at) for key, value in zip(chunk.keys, chunk.values, strict=True)]
         )
         if self._truth is not None and chunk.truth:
-            with self._truth.open("ab") as file:
-                file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in chunk.truth))
+            try:
+                with self._truth.open("ab") as file:
+                    file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in chunk.truth))
+            except OSError as exc:
+                raise SourceError(f"{self._truth}: cannot be written: {exc.strerror}") from exc
         self._owed -= count
         self.made += count
         return count

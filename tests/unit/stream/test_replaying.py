@@ -10,11 +10,13 @@ import pytest
 
 from state import StateError
 from stream import topics
+from stream.cli import app
 from stream.errors import SourceError, StateInUse
 from stream.log import open_log
 from stream.replaying import replay
 from stream.sources.replay import EventFile
 from stream.worker import Worker
+from tests.unit.stream.commands import run_command
 from tests.unit.stream.streams import as_messages, events, small_config
 
 STEP = 64
@@ -102,3 +104,15 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path, file: Path) -> None:
     (tmp_path / "state" / "replay.json.part").mkdir(parents=True)
     with pytest.raises(StateError, match=r"writing the mark .* Is a directory"):
         run(file, tmp_path / "state")
+
+
+# -- from the command line --------------------------------------------------------------------------------------------
+
+
+def test_files_that_cannot_be_written_stop_the_command_before_anything_is_done(tmp_path: Path, file: Path) -> None:
+    for path in (tmp_path, file / "below", tmp_path / "none" / "report.json"):
+        with pytest.raises(SourceError, match="cannot be written"):
+            run_command(app, "replay", file, "--state", tmp_path / "state", "--report", path)
+        with pytest.raises(SourceError, match="cannot be written"):
+            run_command(app, "simulate", "--log", tmp_path / "log", "--limit", "10", "--truth", path)
+    assert sorted(tmp_path.iterdir()) == [file]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from datetime import time, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,54 @@ def test_parquet_with_gaps_and_numbers_for_ids(tmp_path: Path) -> None:
     chunk = next(iter(file))
     assert len(chunk) == 3 and [place for place, _ in chunk.broken] == [1, 2]
     assert len(decode_events(chunk.values, chunk.keys).bad) == 2
+
+
+TIMES = [TS, TS + 1, TS + 2]
+BAD_COLUMNS = {
+    "not UTF-8": ({"user": [b"a", b"\xff", b"c"], "item": [1, 2, 3], "ts": TIMES}, "user"),
+    "text": ({"user": [1, 2, 3], "item": [1, 2, 3], "ts": TIMES, "rating": ["1.5", "good", None]}, "value"),
+    "infinite": ({"user": [1, 2, 3], "item": [1, 2, 3], "ts": TIMES, "value": [1.5, float("inf"), None]}, "value"),
+    "no time": ({"user": [1, 2, 3], "item": [1, 2, 3], "ts": [str(TS), "monday", str(TS + 2)]}, "ts"),
+    "endless": ({"user": [1, 2, 3], "item": [1, 2, 3], "ts": [TS, float("inf"), TS + 2]}, "ts"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_COLUMNS)
+def test_a_parquet_cell_that_makes_no_sense_is_one_dead_letter(tmp_path: Path, bad: str) -> None:
+    columns, field = BAD_COLUMNS[bad]
+    pl.DataFrame(columns, strict=False).write_parquet(tmp_path / "a.parquet")
+    file = read_events(tmp_path / "a.parquet")
+    assert [ts for _, _, ts in decoded(file)] == [TS * 1000, TS * 1000 + 2000]
+    chunk = next(iter(file))
+    (found,) = decode_events(chunk.values, chunk.keys).bad
+    assert (found.index, found.field) == (1, field)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("user", [["a"], ["b"]]), ("ts", [time(1), time(2)]), ("ts", [timedelta(1)] * 2), ("rating", [time(1), time(2)])],
+)
+def test_a_parquet_column_of_another_kind_is_refused(tmp_path: Path, column: str, values: list[object]) -> None:
+    columns: dict[str, list[object]] = {"user": [1, 2], "item": [3, 4], "ts": [TS, TS]}
+    pl.DataFrame(columns | {column: values}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=rf"a.parquet: column {column}: holds .*: expected (text or )?numbers"):
+        read_events(tmp_path / "a.parquet")
+
+
+def test_a_parquet_file_damaged_in_the_middle_names_the_column(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    rows = 5000
+    names = [f"lamp {i * 7919 % 10007}" for i in range(rows)]
+    pl.DataFrame({"user": list(range(rows)), "item": names, "ts": [TS] * rows}).write_parquet(file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2000] = b"\xff" * 2000
+    file.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a.parquet: column (user|item): cannot be read on after record 0") as caught:
+        list(read_events(file))
+    assert "\n" not in str(caught.value)
+    file.write_bytes(gzip.compress(bytes(data))[:-2000])
+    with pytest.raises(SourceError, match="a.parquet: not a readable Parquet file"):
+        read_events(file)
 
 
 @pytest.mark.parametrize(("name", "separator"), [("u.data", "\t"), ("ratings.dat", "::")])

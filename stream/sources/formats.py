@@ -401,7 +401,7 @@ def text_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
     """Look at the first lines and choose."""
     if not lines:
         raise SourceError(f"{path}: is empty: nothing to replay")
-    first = lines[0].removeprefix(b"\xef\xbb\xbf")
+    first = lines[0]
     if first.lstrip().startswith(b"{"):
         return _json_parser(path, gzipped, lines)
     if first.lstrip().startswith(b"["):

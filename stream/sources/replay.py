@@ -7,6 +7,7 @@ engine turns into a dead letter: nothing is dropped here.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import sys
 import zlib
@@ -112,14 +113,15 @@ class EventFile:
                 yield unzipped  # type: ignore[misc]  # a GzipFile is no IO to mypy, but reads like one
 
     def _lines(self, stream: IO[bytes]) -> Iterator[bytes]:
-        """Lines that are not blank, without line ends; errors of reading become ours."""
+        """Lines that are not blank, without line ends and byte order mark; errors of reading become ours."""
         rest = b""
+        mark = codecs.BOM_UTF8
         while True:
             try:
                 block = stream.read(_BLOCK_BYTES)
             except (OSError, EOFError, zlib.error) as exc:
                 raise SourceError(f"{self.path}: cannot be read on after record {self._done}: {exc}") from exc
-            data = rest + block
+            data, mark = (rest + block).removeprefix(mark), b""
             lines = data.split(b"\n")
             rest = lines.pop() if block else b""
             if len(rest) > _MAX_LINE_BYTES:

@@ -169,6 +169,22 @@ def test_parquet_with_gaps_and_numbers_for_ids(tmp_path: Path) -> None:
     assert len(decode_events(chunk.values, chunk.keys).bad) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("a.csv", b"user,item,ts\nu1,lamp,%d"),
+        ("a.jsonl", b'{"user": "u1", "item": "lamp", "ts": %d}'),
+        ("u.data", b"7\t8\t3\t%d"),
+        ("Beauty.txt.gz", b"1 10 11 %d"),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_any_format(write: Write, name: str, line: bytes) -> None:
+    plain = events(read_events(write("plain" + name, line % TS)))
+    file = read_events(write(name, b"\xef\xbb\xbf" + line % TS))
+    assert events(file) == decoded(file) == plain
+    assert not any(chunk.broken for chunk in file)
+
+
 TIMES = [TS, TS + 1, TS + 2]
 BAD_COLUMNS = {
     "not UTF-8": ({"user": [b"a", b"\xff", b"c"], "item": [1, 2, 3], "ts": TIMES}, "user"),

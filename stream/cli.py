@@ -39,7 +39,7 @@ from stream.errors import SourceError, StreamError
 from stream.itemfile import Titles, read_items
 from stream.live import LiveView
 from stream.log import EventLog, LogError, open_log
-from stream.replaying import ReplayProgress, replay
+from stream.replaying import FileCutShort, ReplayProgress, replay
 from stream.sources.replay import EventFile
 from stream.sources.shop import Shop
 from stream.status import standing
@@ -205,6 +205,7 @@ def replay_command(
         TextColumn("NDCG@20 {task.fields[ndcg]:.4f}"),
     )
     began = time.monotonic()
+    failed: FileCutShort | None = None
     with tempfile.TemporaryDirectory() as temporary, Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=1.0, events=0, rate=0.0, ndcg=0.0)
         first: int | None = None
@@ -216,25 +217,33 @@ def replay_command(
             ndcg = progress.engine.prequential.result()["ndcg@20"]
             bar.update(task, completed=progress.fraction, events=progress.records, rate=rate, ndcg=ndcg)
 
-        figures = replay(
-            chosen,
-            source,
-            state or Path(temporary),
-            keep=state is not None,
-            step_events=step_events or engine.step_events,
-            baselines=baselines,
-            init=init,
-            titles=titles,
-            intents=intents,
-            stop=stop,
-            on_step=show,
-        )
+        try:
+            figures = replay(
+                chosen,
+                source,
+                state or Path(temporary),
+                keep=state is not None,
+                step_events=step_events or engine.step_events,
+                baselines=baselines,
+                init=init,
+                titles=titles,
+                intents=intents,
+                stop=stop,
+                on_step=show,
+            )
+        except FileCutShort as exc:
+            figures, failed = exc.report, exc
     Console().print(report_table(figures))
     if report is not None:
         try:
             report.write_text(json.dumps(figures, indent=2) + "\n")
         except OSError as exc:
             raise SourceError(f"{report}: cannot be written: {exc.strerror}") from exc
+    if failed is not None:
+        raise failed
+    if not figures["complete"]:
+        goes_on = "the same command goes on" if state is not None else "the figures are of the part before"
+        console.print(f"stopped at record {figures['records']:,}: {goes_on}", highlight=False)
 
 
 def report_table(figures: dict[str, Any]) -> Group:

@@ -37,6 +37,14 @@ class ReplayProgress:
     engine: Engine
 
 
+class FileCutShort(SourceError):
+    """The file cannot be read to its end; `report` is of the part before."""
+
+    def __init__(self, cause: SourceError, report: dict[str, Any]) -> None:
+        super().__init__(f"{cause}; the figures are of the part before")
+        self.report = report
+
+
 class Baselines:
     """The simple baselines over the same records, with histories of their own, so that they see nothing of the
     engine.
@@ -112,8 +120,10 @@ def replay(
 
     Raises
     ------
+    FileCutShort
+        The file cannot be read to its end; with `keep` there is a cut, to go on from when it can.
     SourceError
-        The state folder belongs to another file or to a worker; the file cannot be read.
+        The state folder belongs to another file or to a worker.
     StateInUse
         Another process has the state folder, or it cannot be written.
     """
@@ -136,8 +146,9 @@ def replay(
         if told is not None:
             stack.callback(told.close)
         inside = 0.0  # seconds in the engine: decode, step, learn
-        here = 0
-        for batch in _batches(file, step_events):
+        here, complete = 0, False
+        steps = _Steps(file, step_events)
+        for batch in steps:
             if beside is not None:
                 beside.take(batch)
             if kept is not None:
@@ -158,41 +169,61 @@ def replay(
                 on_step(ReplayProgress(batch.next_offset, file.fraction, engine))
             if stop():
                 break
+        else:
+            complete = steps.error is None
+        if steps.error is not None and steps.read < done:
+            raise steps.error
         if kept is not None:
             kept.cut(engine)
         if told is not None:
             told.finish(engine)
-        report = _report(engine, beside, clock() - began, inside, here) | {"drift": {"episodes": episodes.report()}}
+        report = _report(engine, beside, clock() - began, inside, here)
+        report |= {"complete": complete, "drift": {"episodes": episodes.report()}}
         if titles is not None:
             report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
+        if steps.error is not None:
+            raise FileCutShort(steps.error, report)
         return report
 
 
-def _batches(file: EventFile, step_events: int) -> Iterator[RecordBatch]:
-    """The file's records as steps of exactly `step_events`, the last one may be shorter."""
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
-    start = 0
+class _Steps:
+    """The file's records as steps of exactly `step_events`, the last one may be shorter.
 
-    def batch(n: int) -> RecordBatch:
-        return RecordBatch(
-            topics.EVENTS, 0, list(range(start, start + n)), keys[:n], values[:n], [0] * n, [()] * n, start + n
-        )
+    A file that cannot be read to its end gives what is there; `error` then says why.
+    """
 
-    for chunk in file:
-        keys += chunk.keys
-        values += chunk.values
-        while len(values) >= step_events:
-            yield batch(step_events)
-            del keys[:step_events], values[:step_events]
-            start += step_events
-    if values:
-        yield batch(len(values))
+    def __init__(self, file: EventFile, step_events: int) -> None:
+        self._file = file
+        self._step_events = step_events
+        self.error: SourceError | None = None
+        self.read = 0
+
+    def __iter__(self) -> Iterator[RecordBatch]:
+        keys: list[bytes | None] = []
+        values: list[bytes | None] = []
+        size = self._step_events
+        try:
+            for chunk in self._file:
+                keys += chunk.keys
+                values += chunk.values
+                while len(values) >= size:
+                    yield self._batch(keys[:size], values[:size])
+                    del keys[:size], values[:size]
+        except SourceError as exc:
+            self.error = exc
+        if values:
+            yield self._batch(keys, values)
+
+    def _batch(self, keys: list[bytes | None], values: list[bytes | None]) -> RecordBatch:
+        n, start = len(values), self.read
+        self.read += n
+        return RecordBatch(topics.EVENTS, 0, list(range(start, start + n)), keys, values, [0] * n, [()] * n, start + n)
 
 
 def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: float, records: int) -> dict[str, Any]:
     counters, gauges = engine.counters, engine.gauges()
     return {
+        "records": engine.record_number,
         "events": counters["events"],
         "users": counters["users"],
         "items": int(gauges["items"]),

@@ -13,9 +13,10 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from stream.errors import SourceError
 from stream.sources.formats import SAMPLE, EventChunk, Facts, Parquet, Parser, first, text_parser
@@ -49,9 +50,10 @@ class EventFile:
         self.path = Path(path)
         self.limit = limit
         self._chunk_records = chunk_records
-        self._raw: IO[bytes] | None = None  # the file on disk behind any decompression, for `fraction`
+        self._raw: BufferedReader | None = None  # the file on disk behind any decompression, for `fraction`
         self._done = 0
         self._finished = False
+        self._failed: str | None = None  # why the file cannot be read on, told after what could be
         try:
             self._size = self.path.stat().st_size
             with self.path.open("rb") as head:
@@ -67,6 +69,8 @@ class EventFile:
         else:
             with self._opened() as stream:
                 sample = list(islice(self._lines(stream), SAMPLE + 1))
+            if not sample:
+                self._refuse_failed()
             self._parse = text_parser(self.path, self._gzipped, sample)
         self.facts = self._parse.facts
 
@@ -90,7 +94,7 @@ class EventFile:
         return min(1.0, max(of_limit, of_file))
 
     def __iter__(self) -> Iterator[EventChunk]:
-        self._done, self._finished = 0, False
+        self._done, self._finished, self._failed = 0, False, None
         left = self.limit if self.limit is not None else sys.maxsize
         with self._opened() as stream:
             for chunk in self._parse.chunks(self._lines(stream), min(self._chunk_records, left)):
@@ -101,26 +105,33 @@ class EventFile:
                 yield chunk
                 if not left:
                     break
+            else:
+                self._refuse_failed()
         self._finished = True
 
+    def _refuse_failed(self) -> None:
+        if self._failed is not None:
+            raise SourceError(f"{self.path}: cannot be read on after record {self._done}: {self._failed}")
+
     @contextmanager
-    def _opened(self) -> Iterator[IO[bytes]]:
+    def _opened(self) -> Iterator[BufferedReader | gzip.GzipFile]:
         with self.path.open("rb") as self._raw:
             if not self._gzipped:
                 yield self._raw
                 return
             with gzip.GzipFile(fileobj=self._raw) as unzipped:
-                yield unzipped  # type: ignore[misc]  # a GzipFile is no IO to mypy, but reads like one
+                yield unzipped
 
-    def _lines(self, stream: IO[bytes]) -> Iterator[bytes]:
-        """Lines that are not blank, without line ends and byte order mark; errors of reading become ours."""
+    def _lines(self, stream: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
+        """Lines that are not blank, without line ends and byte order mark, as far as the file can be read."""
         rest = b""
         mark = codecs.BOM_UTF8
         while True:
             try:
-                block = stream.read(_BLOCK_BYTES)
+                block = stream.read1(_BLOCK_BYTES)  # all there is before the place where a gzip breaks
             except (OSError, EOFError, zlib.error) as exc:
-                raise SourceError(f"{self.path}: cannot be read on after record {self._done}: {exc}") from exc
+                self._failed = str(exc)
+                return
             data, mark = (rest + block).removeprefix(mark), b""
             lines = data.split(b"\n")
             rest = lines.pop() if block else b""

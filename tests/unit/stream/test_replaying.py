@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from state import StateError
-from stream import topics
-from stream.cli import app
+from stream import cli, configfile, topics
 from stream.errors import SourceError, StateInUse
 from stream.log import open_log
-from stream.replaying import replay
+from stream.replaying import FileCutShort, replay
 from stream.sources.replay import EventFile
 from stream.worker import Worker
 from tests.unit.stream.commands import run_command
@@ -106,13 +106,61 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path, file: Path) -> None:
         run(file, tmp_path / "state")
 
 
+def test_what_can_be_read_of_a_broken_file_is_kept_and_reported(tmp_path: Path) -> None:
+    records, state = events(400), tmp_path / "state"
+    file = tmp_path / "events.jsonl.gz"
+    whole = gzip.compress(b"\n".join(records) + b"\n")
+    file.write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.raises(
+        FileCutShort, match=r"cannot be read on after record \d+: .*; the figures are of the part"
+    ) as cut:
+        run(file, state)
+    taken = cut.value.report["records"]
+    assert 200 < taken < 400
+    plain = written(tmp_path / "plain.jsonl", records[:taken])
+    assert cut.value.report["digest"] == run(plain, tmp_path / "part")["digest"]
+    file.write_bytes(whole[: len(whole) // 4])
+    with pytest.raises(SourceError, match="cannot be read on"):
+        run(file, state)
+    file.write_bytes(whole)
+    assert run(file, state)["digest"] == run(file, tmp_path / "whole")["digest"]
+
+
 # -- from the command line --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration file with a small model."""
+    monkeypatch.setattr(cli, "set_threads", lambda count: None)  # of this process, which runs other tests too
+    path = tmp_path / "small.toml"
+    path.write_text(configfile.render(small_config(1)))
+    return path
+
+
+def test_a_report_is_also_written_of_a_part(
+    tmp_path: Path, small: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.json"
+    words: list[str | Path] = ["--step-events", str(STEP), "--config", small]
+    broken = tmp_path / "broken.gz"
+    broken.write_bytes(gzip.compress(file.read_bytes())[:-1000])
+    with pytest.raises(FileCutShort):
+        run_command(cli.app, "replay", broken, "--report", report, *words)
+    assert 0 < json.loads(report.read_text())["records"] < 400
+    monkeypatch.setattr(cli, "stop_on_signals", lambda: lambda: True)
+    shown = run_command(cli.app, "replay", file, *words)
+    assert "stopped at record 64: the figures are of the part before" in shown
+    shown = run_command(cli.app, "replay", file, "--state", tmp_path / "state", *words)
+    assert "stopped at record 64: the same command goes on" in shown
+    monkeypatch.setattr(cli, "stop_on_signals", lambda: lambda: False)
+    assert "stopped at" not in run_command(cli.app, "replay", file, "--limit", "20", *words)
 
 
 def test_files_that_cannot_be_written_stop_the_command_before_anything_is_done(tmp_path: Path, file: Path) -> None:
     for path in (tmp_path, file / "below", tmp_path / "none" / "report.json"):
         with pytest.raises(SourceError, match="cannot be written"):
-            run_command(app, "replay", file, "--state", tmp_path / "state", "--report", path)
+            run_command(cli.app, "replay", file, "--state", tmp_path / "state", "--report", path)
         with pytest.raises(SourceError, match="cannot be written"):
-            run_command(app, "simulate", "--log", tmp_path / "log", "--limit", "10", "--truth", path)
+            run_command(cli.app, "simulate", "--log", tmp_path / "log", "--limit", "10", "--truth", path)
     assert sorted(tmp_path.iterdir()) == [file]

@@ -38,7 +38,7 @@ from stream.engine import open_cut
 from stream.errors import SourceError, StreamError
 from stream.itemfile import Titles, read_items
 from stream.live import LiveView
-from stream.log import EventLog, LogError, open_log
+from stream.log import EmbeddedLog, EventLog, LogError, open_log
 from stream.replaying import FileCutShort, ReplayProgress, replay
 from stream.sources.replay import EventFile
 from stream.sources.shop import Shop
@@ -138,6 +138,8 @@ def worker(
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     with open_log(chosen.log.url, config=chosen.log) as opened:
+        if isinstance(opened, EmbeddedLog):  # on brokers, partitions and retention are decided by whoever runs them
+            opened.create_topics(topics.topic_specs(chosen.log.partitions))
         _work(chosen, opened, state, stop, init=init, titles=titles)
 
 

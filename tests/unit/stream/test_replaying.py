@@ -164,3 +164,13 @@ def test_files_that_cannot_be_written_stop_the_command_before_anything_is_done(t
         with pytest.raises(SourceError, match="cannot be written"):
             run_command(cli.app, "simulate", "--log", tmp_path / "log", "--limit", "10", "--truth", path)
     assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_a_worker_begins_on_a_folder_that_is_not_there_yet(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "stop_on_signals", lambda: lambda: True)
+    log = f"file://{tmp_path}/log"
+    assert "stopped after step 0" in run_command(
+        cli.app, "worker", "--log", log, "--state", tmp_path / "state", "--config", small
+    )

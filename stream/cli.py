@@ -204,19 +204,20 @@ def replay_command(
         TextColumn("{task.fields[events]:,} events"),
         TextColumn("{task.fields[rate]:,.0f}/s"),
         TimeRemainingColumn(),
-        TextColumn("NDCG@20 {task.fields[ndcg]:.4f}"),
+        TextColumn("NDCG@20 {task.fields[ndcg]}"),
     )
     began = time.monotonic()
     failed: FileCutShort | None = None
     with tempfile.TemporaryDirectory() as temporary, Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=1.0, events=0, rate=0.0, ndcg=0.0)
+        task = bar.add_task("", total=1.0, events=0, rate=0.0, ndcg="-")
         first: int | None = None
 
         def show(progress: ReplayProgress) -> None:
             nonlocal first
             first = progress.records if first is None else first
             rate = (progress.records - first) / max(time.monotonic() - began, 1e-3)
-            ndcg = progress.engine.prequential.result()["ndcg@20"]
+            accuracy = progress.engine.prequential.result()
+            ndcg = f"{accuracy['ndcg@20']:.4f}" if accuracy["n"] else "-"
             bar.update(task, completed=progress.fraction, events=progress.records, rate=rate, ndcg=ndcg)
 
         try:
@@ -262,7 +263,8 @@ def report_table(figures: dict[str, Any]) -> Group:
     table.add_column("n", justify="right")
     rows = {"intentstream": figures["prequential"], "  as served": figures["served"], **figures["baselines"]}
     for method, values in rows.items():
-        table.add_row(method, *(f"{values[name]:.4f}" for name in names), f"{values['n']:,}")
+        shown = [f"{values[name]:.4f}" if values["n"] else "-" for name in names]  # of nothing, no figure is a bad one
+        table.add_row(method, *shown, f"{values['n']:,}")
     intents = (
         f"intents: {figures['intents']['active']:.0f} active, effective number {figures['intents']['effective']:.1f}"
     )

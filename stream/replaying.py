@@ -61,8 +61,8 @@ class Baselines:
         self._methods = {"popular": PopularBaseline(), "item_to_item": ItemToItemBaseline()}
         self._metrics = {name: RankMetrics() for name in self._methods}
 
-    def take(self, batch: RecordBatch) -> None:
-        """Rank each event's item, then count the event."""
+    def take(self, batch: RecordBatch, evaluate: bool) -> None:
+        """Rank each event's item, then count the event; the ranks count when the model is evaluated on them, too."""
         decoded = self._decoder.decode(batch.values, batch.keys)
         if not decoded.users:
             return
@@ -76,7 +76,8 @@ class Baselines:
         contexts = np.where(self._liked[done.context_actions[taken]], done.contexts[taken], 0)
         for name, method in self._methods.items():
             ranks = method.take(contexts, items[taken])
-            self._metrics[name].add(ranks[self._liked[decoded.actions[taken]]])
+            if evaluate:
+                self._metrics[name].add(ranks[self._liked[decoded.actions[taken]]])
 
     def result(self) -> dict[str, dict[str, float]]:
         """Accuracy by baseline."""
@@ -147,10 +148,12 @@ def replay(
             stack.callback(told.close)
         inside = 0.0  # seconds in the engine: decode, step, learn
         here, complete = 0, False
+        every = config.engine.evaluate_every
         steps = _Steps(file, step_events)
         for batch in steps:
             if beside is not None:
-                beside.take(batch)
+                step = -(-batch.next_offset // step_events)
+                beside.take(batch, evaluate=every > 0 and step % every == 0)
             if kept is not None:
                 kept.take(batch, engine)
             if batch.next_offset <= done:

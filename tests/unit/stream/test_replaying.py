@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from state import StateError
 from stream import cli, configfile, topics
@@ -124,6 +126,21 @@ def test_what_can_be_read_of_a_broken_file_is_kept_and_reported(tmp_path: Path) 
         run(file, state)
     file.write_bytes(whole)
     assert run(file, state)["digest"] == run(file, tmp_path / "whole")["digest"]
+
+
+@pytest.mark.parametrize("every", [0, 1, 3])
+def test_the_baselines_are_compared_on_the_events_of_the_model(tmp_path: Path, file: Path, every: int) -> None:
+    report = run(file, tmp_path / "state", config=small_config(1, evaluate_every=every), baselines=True)
+    for figures in report["baselines"].values():
+        assert figures["n"] == report["prequential"]["n"]
+    assert (report["prequential"]["n"] > 0) == (every > 0)
+    assert [cell for cell in table_row(report, "popular") if cell == "-"] == ["-"] * (0 if every else 6)
+
+
+def table_row(report: dict[str, Any], name: str) -> list[str]:
+    console = Console(file=io.StringIO(), width=200, record=True)
+    console.print(cli.report_table(report))
+    return next(line for line in console.export_text().splitlines() if name in line).replace("│", " ").split()
 
 
 # -- from the command line --------------------------------------------------------------------------------------------

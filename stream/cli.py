@@ -28,6 +28,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 import monitor
 from learner import LearnerError, set_threads
@@ -253,6 +254,13 @@ def report_table(figures: dict[str, Any]) -> Group:
     """The report as tables for the terminal."""
     counts = ("events", "users", "items", "dead_letters", "duplicates", "late")
     line = "  ".join(f"{name.replace('_', ' ')} {figures[name]:,}" for name in counts)
+    first = figures["first_dead_letter"]
+    refused = "  ".join(f"{reason} {count:,}" for reason, count in figures["dead_letters_by_reason"].items())
+    letters = ""
+    if first is not None:
+        letters = f"\ndead letters by reason: {refused}; the first is record {first['record']:,}: " + " ".join(
+            f"{first['field']} = {first['value']}: {first['rule']}".split()
+        )
     pace = f"{figures['events_per_second']:,.0f} events/s in the engine"
     speed = f"{figures['seconds']:.1f} s, {pace}, peak memory {figures['peak_rss_mb']:,.0f} MB"
     table = Table(title="accuracy, every event ranked before it was learned", title_justify="left")
@@ -268,7 +276,7 @@ def report_table(figures: dict[str, Any]) -> Group:
     intents = (
         f"intents: {figures['intents']['active']:.0f} active, effective number {figures['intents']['effective']:.1f}"
     )
-    return Group(line, speed, intents, table, f"digest {figures['digest']}")
+    return Group(Text(line + letters), speed, intents, table, f"digest {figures['digest']}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ import numpy as np
 from learner import ItemToItemBaseline, PopularBaseline, RankMetrics
 from state import CutStore, MemoryUserStore, append
 from stream import topics
+from stream.arrivals import gather
 from stream.config import Config
 from stream.engine import Engine
 from stream.errors import SourceError
@@ -25,7 +26,7 @@ from stream.itemfile import Titles
 from stream.log.base import RecordBatch
 from stream.replayfolder import ReplayFolder
 from stream.sources.replay import EventFile
-from stream.tracing import Episodes, IntentsFile
+from stream.tracing import Episodes, IntentsFile, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ def replay(
                 f"{state}: holds {done} records already: give a larger --limit, or --state another folder"
             )
         beside = Baselines(config) if baselines else None
-        episodes = Episodes()
+        episodes, refused = Episodes(), Refused()
+        decoder = Decoder(config.actions)
         told = None if intents is None else IntentsFile(intents)
         if told is not None:
             stack.callback(told.close)
@@ -157,11 +159,13 @@ def replay(
             if kept is not None:
                 kept.take(batch, engine)
             if batch.next_offset <= done:
+                refused.take(gather(decoder, [batch]).letters)  # the report is of the whole file
                 continue
             mark = clock()
             result = engine.step([batch])
             engine.learn(engine.plan_learning(result.events, 0))
             episodes.take(result)
+            refused.take(result.messages)
             if told is not None:
                 told.take(engine)
             if kept is not None and result.step % config.engine.cut_every_steps == 0:
@@ -181,7 +185,7 @@ def replay(
         if told is not None:
             told.finish(engine)
         report = _report(engine, beside, clock() - began, inside, here)
-        report |= {"complete": complete, "drift": {"episodes": episodes.report()}}
+        report |= refused.report() | {"complete": complete, "drift": {"episodes": episodes.report()}}
         if titles is not None:
             report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
         if steps.error is not None:

@@ -1,7 +1,8 @@
-"""What a replay tells about intents and drift beside its figures: a file of shifts, and the list of episodes."""
+"""What a replay tells beside its figures: dead letters by reason, a file of shifts, and the list of drift episodes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +12,7 @@ import msgspec
 from stream import topics
 from stream.engine import Engine, StepResult
 from stream.errors import SourceError
+from stream.log.base import Message
 from stream.messages import DriftAlert
 
 _encode = msgspec.json.Encoder().encode
@@ -37,6 +39,28 @@ class Episodes:
     def report(self) -> list[dict[str, Any]]:
         """All episodes in order; `opened` or `closed` is null for what lies outside of this run."""
         return [self._found[number] for number in sorted(self._found)]
+
+
+class Refused:
+    """The dead letters by reason, and the first one."""
+
+    def __init__(self) -> None:
+        self._by_reason: Counter[str] = Counter()
+        self._first: dict[str, Any] | None = None
+
+    def take(self, messages: Iterable[Message]) -> None:
+        """Count the dead letters among the messages."""
+        for message in messages:
+            if message.topic == topics.DEAD_LETTERS:
+                said = {name: data.decode(errors="replace") for name, data in message.headers}
+                self._by_reason[said["reason"]] += 1
+                if self._first is None:
+                    self._first = {name: said[name] for name in ("reason", "field", "value", "rule")}
+                    self._first["record"] = int(said["offset"])
+
+    def report(self) -> dict[str, Any]:
+        """How many by reason; the first with its place in the input, counted from 0, or null."""
+        return {"dead_letters_by_reason": dict(sorted(self._by_reason.items())), "first_dead_letter": self._first}
 
 
 class IntentsFile:
@@ -92,4 +116,4 @@ class IntentsFile:
         self._out.close()
 
 
-__all__ = ["Episodes", "IntentsFile"]
+__all__ = ["Episodes", "IntentsFile", "Refused"]

@@ -143,6 +143,25 @@ def table_row(report: dict[str, Any], name: str) -> list[str]:
     return next(line for line in console.export_text().splitlines() if name in line).replace("│", " ").split()
 
 
+def test_dead_letters_are_told_by_reason_with_the_first(tmp_path: Path) -> None:
+    records = [record for record in events(200) if b'"item": ""' not in record]
+    records[10] = b'{"user": "u1", "item": "i1", "ts": "[red]monday"}'
+    records[20] = b'{"user": "", "item": "i1", "ts": 1700000000000}'
+    records[-1] = b"no JSON"
+    file = written(tmp_path / "a.jsonl", records)
+    run(file, tmp_path / "state", 100)
+    for state in ("state", "fresh"):  # going on tells the same: the report is of the whole file
+        report = run(file, tmp_path / state)
+        assert sum(report["dead_letters_by_reason"].values()) == report["dead_letters"] == 3
+        assert report["dead_letters_by_reason"]["bad_id"] == 1
+        assert report["first_dead_letter"]["record"] == 10
+        assert report["first_dead_letter"]["field"] == "ts"
+        row = " ".join(table_row(report, "the first is record 10"))
+        assert "bad_id 1" in row and "[red]monday" in row and report["first_dead_letter"]["rule"] in row
+    good = run(written(tmp_path / "b.jsonl", records[:10]), tmp_path / "good")
+    assert good["dead_letters_by_reason"] == {} and good["first_dead_letter"] is None
+
+
 # -- from the command line --------------------------------------------------------------------------------------------
 
 

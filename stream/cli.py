@@ -261,6 +261,8 @@ def report_table(figures: dict[str, Any]) -> Group:
         letters = f"\ndead letters by reason: {refused}; the first is record {first['record']:,}: " + " ".join(
             f"{first['field']} = {first['value']}: {first['rule']}".split()
         )
+    if figures["items_recycled"]:
+        line += f"\nitems recycled {figures['items_recycled']:,}: learner.capacity holds {figures['items']:,} at a time"
     pace = f"{figures['events_per_second']:,.0f} events/s in the engine"
     speed = f"{figures['seconds']:.1f} s, {pace}, peak memory {figures['peak_rss_mb']:,.0f} MB"
     table = Table(title="accuracy, every event ranked before it was learned", title_justify="left")

@@ -234,6 +234,8 @@ def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: fl
         "events": counters["events"],
         "users": counters["users"],
         "items": int(gauges["items"]),
+        # a fitted model brings items that were never admitted: then it is not known
+        "items_recycled": None if engine.began_with else counters["items_admitted"] - int(gauges["items"]),
         "dead_letters": counters["dead_letters"],
         "duplicates": counters["duplicates"],
         "late": counters["late"],

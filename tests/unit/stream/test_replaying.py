@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -160,6 +161,16 @@ def test_dead_letters_are_told_by_reason_with_the_first(tmp_path: Path) -> None:
         assert "bad_id 1" in row and "[red]monday" in row and report["first_dead_letter"]["rule"] in row
     good = run(written(tmp_path / "b.jsonl", records[:10]), tmp_path / "good")
     assert good["dead_letters_by_reason"] == {} and good["first_dead_letter"] is None
+
+
+def test_a_full_vocabulary_is_told(tmp_path: Path, file: Path) -> None:
+    config = small_config(1)
+    small = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, capacity=30))
+    report = run(file, tmp_path / "small", config=small)
+    assert report["items"] == 30 and report["items_recycled"] > 100
+    row = " ".join(table_row(report, "recycled"))
+    assert row == f"items recycled {report['items_recycled']}: learner.capacity holds 30 at a time"
+    assert run(file, tmp_path / "large")["items_recycled"] == 0
 
 
 # -- from the command line --------------------------------------------------------------------------------------------

@@ -36,10 +36,11 @@ from state import StateError
 from stream import cli_fit, cli_intents, cli_letters, cli_tune, reference, topics
 from stream.config import Config, dump_default, load_config
 from stream.engine import open_cut
-from stream.errors import SourceError, StreamError
+from stream.errors import EngineError, SourceError, StreamError
 from stream.itemfile import Titles, read_items
 from stream.live import LiveView
 from stream.log import EmbeddedLog, EventLog, LogError, open_log
+from stream.replayfolder import MARK
 from stream.replaying import FileCutShort, ReplayProgress, replay
 from stream.sources.replay import EventFile
 from stream.sources.shop import Shop
@@ -72,6 +73,11 @@ def settings(path: Path | None, log_url: str | None = None) -> Config:
     config = load_config(path, log_url=log_url)
     set_threads(config.learner.threads)
     return config
+
+
+def of_one_partition(chosen: Config) -> Config:
+    """The configuration of a replay, and of what it left: a file has one order."""
+    return msgspec.structs.replace(chosen, log=msgspec.structs.replace(chosen.log, partitions=1))
 
 
 def refuse_unwritable(path: Path | None) -> None:
@@ -192,7 +198,7 @@ def replay_command(
     engine = chosen.engine
     if evaluate_every is not None:
         engine = msgspec.structs.replace(engine, evaluate_every=evaluate_every)
-    chosen = msgspec.structs.replace(chosen, engine=engine, log=msgspec.structs.replace(chosen.log, partitions=1))
+    chosen = of_one_partition(msgspec.structs.replace(chosen, engine=engine))
     refuse_unwritable(report)
     source = EventFile(file, limit)
     titles = read_items(items) if items is not None else None
@@ -299,6 +305,8 @@ def run(
         shop = Shop(chosen.simulate, opened, state=folder / "shop.npz", seed=seed, rate=rate)
         title = f"a simulated shop at {rate:,.0f} events/s"
         with _page(chosen, folder / "view") if page else nullcontext("") as url:
+            if url and not Console().is_terminal:  # nobody sees the live view, which has it in its title
+                typer.echo(f"the page and the HTTP API: {url}")
             _work(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}", titles=titles)
         shop.save()
 
@@ -343,7 +351,7 @@ def reference_command(docs: Annotated[Path, typer.Argument(help="The documentati
 def simulate(
     log: LogOption = None,
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as it goes.")] = 300.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many events.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many events.")] = None,
     seed: Annotated[int, typer.Option(help="Of the shop.")] = 1,
     truth: Annotated[
         Path | None, typer.Option(help="Write what is true (intents, switches, drifts) to this file.")
@@ -355,6 +363,8 @@ def simulate(
 ) -> None:
     """Append a simulated shop's events to the log; a worker may be running on it."""
     chosen = settings(config, log)
+    if limit is not None and limit < 1:
+        raise SourceError(f"limit {limit}: must be at least 1; leave it out to go on until Ctrl-C")
     refuse_unwritable(truth)
     stop = stop_on_signals()
     with open_log(chosen.log.url, mode="producer", config=chosen.log) as opened:
@@ -394,8 +404,14 @@ def recommend(
 ) -> None:
     """Recommend to a user from the newest cut, without disturbing a worker that runs."""
     chosen = settings(config)
+    if (state / MARK).exists():
+        chosen = of_one_partition(chosen)
+    try:
+        wanted = user.encode()
+    except UnicodeEncodeError:
+        raise EngineError(f"user id {user!r}: is not UTF-8, so that no user can have it") from None
     with open_cut(chosen, state) as engine:
-        found = engine.recommend(user.encode(), k)
+        found = engine.recommend(wanted, k)
         known = f"intent {found.intent}" if found.history else "unknown user, popular items"
         typer.echo(f"{user}: {known}, as of step {engine.step_number}")
         for place, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1):

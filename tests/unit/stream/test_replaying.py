@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from state import StateError
 from stream import cli, configfile, topics
-from stream.errors import SourceError, StateInUse
+from stream.errors import EngineError, SourceError, StateInUse
 from stream.log import open_log
 from stream.replaying import FileCutShort, replay
 from stream.sources.replay import EventFile
@@ -221,3 +222,29 @@ def test_a_worker_begins_on_a_folder_that_is_not_there_yet(
     assert "stopped after step 0" in run_command(
         cli.app, "worker", "--log", log, "--state", tmp_path / "state", "--config", small
     )
+
+
+def test_recommend_answers_from_a_replay_s_folder_whatever_the_partitions(
+    tmp_path: Path, small: Path, file: Path
+) -> None:
+    small.write_text(configfile.render(small_config(4)))
+    run_command(cli.app, "replay", file, "--state", tmp_path / "state", "--config", small)
+    words = ("--state", tmp_path / "state", "--config", small)
+    assert "u1: intent" in run_command(cli.app, "recommend", "u1", *words)
+    with pytest.raises(EngineError, match=r"user id 'u\\udcff': is not UTF-8"):
+        run_command(cli.app, "recommend", "u\udcff", *words)
+
+
+def test_a_limit_of_nothing_is_refused_in_one_line(tmp_path: Path, file: Path) -> None:
+    for words in (("simulate", "--log", tmp_path / "log"), ("replay", file)):
+        with pytest.raises(SourceError, match="limit 0: must be at least 1"):
+            run_command(cli.app, *words, "--limit", "0")
+
+
+def test_run_without_a_terminal_says_where_the_page_is(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "stop_on_signals", lambda: lambda: True)
+    monkeypatch.setattr(cli, "_page", lambda chosen, view: nullcontext("http://127.0.0.1:8050"))
+    shown = run_command(cli.app, "run", "--dir", tmp_path / "var", "--config", small)
+    assert "the page and the HTTP API: http://127.0.0.1:8050\n" in shown

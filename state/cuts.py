@@ -187,6 +187,18 @@ class CutStore:
             raise storage_error("reading a cut", folder, exc) from exc
         return Cut(manifest.step, folder, manifest.values)
 
+    def drop_after(self, step: int) -> None:
+        """Remove the cuts of later steps, here and at the location."""
+        try:
+            for folder in self._folders():
+                if int(folder.name) > step:
+                    logger.warning("removing cut %s: it is after step %d", folder, step)
+                    _remove(folder)
+        except OSError as exc:
+            raise storage_error("removing cuts", self.root, exc) from exc
+        if self.location is not None:
+            self.location.prune(step, self.keep)
+
     def steps(self) -> list[int]:
         """Steps of the finished cuts in `root`, oldest first; not checked."""
         return [int(folder.name) for folder in self._folders()]

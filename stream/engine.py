@@ -147,7 +147,7 @@ class Engine:
         self._recent_served = WindowedRankMetrics(RECENT_RANKS)
         self._recent_prequential = WindowedRankMetrics(RECENT_RANKS)
         self.last_loss = float("nan")
-        self.journal_hint = 0
+        self.journal_from = 0  # a journal offset at or before the entry of the newest step that a cut was due after
         if cut is not None:
             self._load(cut)
 
@@ -158,10 +158,11 @@ class Engine:
         folder: Path,
         titles: Mapping[str, tuple[str, str]] | None = None,
         init: Path | None = None,
+        up_to: int | None = None,
     ) -> Engine:
         """Continue from the newest valid cut in `folder`, or begin with the fitted model in `init`, or with nothing.
 
-        A copy of the model that `keep_init` left in `folder` goes before `init`.
+        A copy of the model that `keep_init` left in `folder` goes before `init`. Cuts after step `up_to` are removed.
 
         Raises
         ------
@@ -174,6 +175,8 @@ class Engine:
         """
         folder.mkdir(parents=True, exist_ok=True)
         cuts = CutStore(folder / "cuts", keep=config.engine.keep_cuts, location=config.state.cut_location or None)
+        if up_to is not None:
+            cuts.drop_after(up_to)
         engine = cls(config, folder, cuts, cuts.latest(), titles, kept_model(folder) or init)
         if init is not None:
             warn_of_other(init, engine.began_with, folder)
@@ -488,7 +491,7 @@ class Engine:
             "served": self.served.to_state(),
             "prequential": self.prequential.to_state(),
             "last_loss": None if np.isnan(self.last_loss) else self.last_loss,
-            "journal_hint": self.journal_hint,
+            "journal_from": self.journal_from,
             "began_with": self.began_with,
         }
 
@@ -511,15 +514,15 @@ class Engine:
         self.served = RankMetrics.from_state(state["served"])
         self.prequential = RankMetrics.from_state(state["prequential"])
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
-        self.journal_hint = state["journal_hint"]
+        self.journal_from = state.get("journal_from", 0)
         self.began_with = state["began_with"]
 
     def digest(self) -> str:
         """Hash of all state that a replay must reproduce, as 32 hexadecimal digits."""
         small = self._small_state()
-        del small["journal_hint"]  # where to look, not what is known
+        del small["journal_from"]  # where to look, not what is known
         digest = hashlib.blake2b(msgspec.json.encode(small, order="sorted"), digest_size=16)
-        self._store.update_digest(digest, self.event_ts)
+        self._store.update_digest(digest, self.forget_ts)
         self._learner.update_digest(digest)
         return digest.hexdigest()
 

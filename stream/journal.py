@@ -10,7 +10,7 @@ import msgspec
 
 from stream import topics
 from stream.errors import JournalError
-from stream.log.base import EventLog, Message, OffsetRange, TopicPartition
+from stream.log.base import EventLog, Message, OffsetOutOfRange, OffsetRange, RecordBatch, TopicPartition
 from stream.messages import JournalEntry
 
 _PAGE = 10_000  # journal offsets read at a time in recovery
@@ -66,7 +66,7 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
                 raise JournalError(
                     f"journal of worker {worker!r}: step {entry.step} at {topics.JOURNAL}[0] offset {offset}, expected "
                     f"step {expected}: the entries between were removed by retention; start from a newer cut, or "
-                    'from an empty state folder with `engine.on_truncated_input = "earliest"`'
+                    "begin anew with an empty state folder and another `engine.worker`"
                 )
             expected += 1
             yield entry
@@ -91,9 +91,25 @@ def last_step(log: EventLog, worker: str, start: int = 0) -> int:
     return 0 if entry is None else entry.step
 
 
-def input_ranges(entry: JournalEntry) -> list[OffsetRange]:
-    """The input that the entry's step took, as ranges of the event topic."""
-    return [OffsetRange(topics.EVENTS, partition, start, stop) for partition, start, stop in entry.ranges]
+def read_input(log: EventLog, entry: JournalEntry) -> tuple[list[RecordBatch], int]:
+    """The input that the entry's step took, and how many of its records are gone.
+
+    Retention may have taken the begin of a range and no record with it: offsets there can be marks of transactions.
+    """
+    spans = [OffsetRange(topics.EVENTS, partition, start, stop) for partition, start, stop in entry.ranges]
+    try:
+        return [log.read(span) for span in spans], 0
+    except OffsetOutOfRange:
+        begins = log.begin_offsets(topics.EVENTS)
+        batches = [_what_is_left(log, span, begins[span.partition]) for span in spans]
+    taken = entry.records if entry.records >= 0 else sum(span.stop - span.start for span in spans)
+    return batches, taken - sum(map(len, batches))
+
+
+def _what_is_left(log: EventLog, span: OffsetRange, begin: int) -> RecordBatch:
+    if begin >= span.stop:
+        return RecordBatch(span.topic, span.partition, [], [], [], [], [], span.stop)
+    return log.read(OffsetRange(span.topic, span.partition, max(span.start, begin), span.stop))
 
 
 def positions_after(positions: dict[int, int]) -> dict[TopicPartition, int]:

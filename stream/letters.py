@@ -148,6 +148,7 @@ def replay_letters(
         Called after each commit with the number sent so far.
     """
     before: set[int] | None = None
+    log.check_topics(topics.topic_specs(log.partition_count(topics.EVENTS)))
     while True:
         log.claim(WORKER)
         end = _end(log)  # what is refused from now on waits for the next replay

@@ -139,6 +139,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     messages: Annotated[int, Meta(description="number of messages of this step, the journal's own entry left out")] = 0
     checksum: Annotated[int, Meta(description="CRC-32C over the step's messages")] = 0
     notes: Annotated[dict[str, str], Meta(description="other decisions that a replay must repeat")] = {}
+    records: Annotated[int, Meta(description="records in the ranges, -1 = written before they were counted")] = -1
 
 
 MESSAGE_TYPES: tuple[type[msgspec.Struct], ...] = (

@@ -45,7 +45,7 @@ def standing(config: Config, log: EventLog, state: Path, *, now_ms: int, max_lag
     ends = log.end_offsets(topics.EVENTS)
     lag = {p: end - committed.get(TopicPartition(topics.EVENTS, p), 0) for p, end in enumerate(ends)}
     cut = CutStore(state / "cuts", keep=config.engine.keep_cuts).peek() if (state / "cuts").is_dir() else None
-    hint = cut.manifest["engine"]["journal_hint"] if cut is not None else 0
+    hint = cut.manifest["engine"].get("journal_from", 0) if cut is not None else 0
     newest = max(last_step(log, worker, hint), cut.step if cut is not None else 0)
     behind = newest - (cut.step if cut is not None else 0)
     metrics = _newest_metrics(log, worker)

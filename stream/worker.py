@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -28,14 +28,13 @@ from stream.beginning import refuse_other
 from stream.config import Config
 from stream.engine import Engine, StepResult
 from stream.errors import JournalError, StateInUse
-from stream.journal import entry_message, input_ranges, journal_end, last_entry, positions_after, read_entries
+from stream.journal import entry_message, journal_end, last_entry, last_step, positions_after, read_entries, read_input
 from stream.log.base import (
     CommitOutcomeUnknown,
     EventLog,
     LogUnavailable,
     Message,
     OffsetOutOfRange,
-    OffsetRange,
     RecordBatch,
     WriterFenced,
 )
@@ -43,7 +42,8 @@ from stream.messages import JournalEntry, StreamMetrics
 
 logger = logging.getLogger(__name__)
 
-_FRESHNESS_KEPT = 2_000  # newest steps over which the freshness percentiles are taken
+_FRESHNESS_KEPT = 10_000  # newest steps over which the freshness percentiles are taken, at most
+_FRESHNESS_S, _RATE_S = 300.0, 10.0  # how long ago such a step, and one that counts for the pace, may be
 _RETRY_S = 0.5
 _PARTS = ("engine_ms", "commit_ms", "learn_ms", "step_ms")  # gauges: running means over steps
 _SMOOTHING = 0.05
@@ -93,6 +93,7 @@ class Worker:
     ) -> None:
         self._config = config
         self._state = state
+        self._titles = titles
         self._log = log
         self._clock = clock
         self._feed = feed
@@ -104,8 +105,8 @@ class Worker:
             self._lock.close()
             raise
         self.status = Status()
-        self._freshness_ms: deque[float] = deque(maxlen=_FRESHNESS_KEPT)
-        self._rate: deque[tuple[float, int]] = deque(maxlen=200)  # (clock, records so far)
+        self._freshness_ms: deque[tuple[float, float]] = deque(maxlen=_FRESHNESS_KEPT)  # (clock, milliseconds)
+        self._rate: deque[tuple[float, int]] = deque(maxlen=1_000)  # (clock, records before it)
         self._parts_ms = dict.fromkeys(_PARTS, 0.0)
         self._records = 0
         self._metrics_due = 0.0
@@ -130,14 +131,17 @@ class Worker:
         """
         self._log.check_topics(topics.topic_specs(self._config.log.partitions))
         self._log.claim(self._config.engine.worker)
+        self._publish_metrics(force=True)
+        self._leave_a_lost_step()
         replayed = 0
         for entry in read_entries(
-            self._log, self._config.engine.worker, self.engine.step_number, self.engine.journal_hint
+            self._log, self._config.engine.worker, self.engine.step_number, self.engine.journal_from
         ):
             began = self._clock()
             self._redo(entry)
             self._since_cut_s += self._clock() - began
             replayed += 1
+            self._publish_metrics()
             if self._on_status is not None and replayed % 20 == 0:
                 self._report()
         self.engine.keep_init()
@@ -150,10 +154,29 @@ class Worker:
         )
         return replayed
 
+    def _leave_a_lost_step(self) -> None:
+        """Go back before a cut whose last step the journal does not have: brokers answered its commit and lost it."""
+        step, worker = self.engine.step_number, self._config.engine.worker
+        if last_step(self._log, worker, self.engine.journal_from) >= step:
+            return
+        if self._log.begin_offsets(topics.JOURNAL)[0] > self.engine.journal_from:
+            return  # retention took it
+        known = last_step(self._log, worker)
+        if known < step - 1 or journal_end(self._log) < self.engine.journal_from:
+            raise JournalError(
+                f"journal of worker {worker!r}: its newest step is {known}, the cut in {self._state} is after step "
+                f"{step}: this state folder belongs to another log or worker"
+            )
+        logger.warning(
+            "the journal does not have step %d, which the newest cut holds: going on from the one before", step
+        )
+        self.engine.close()
+        self.engine = Engine.open(self._config, self._state, self._titles, up_to=known)
+
     def _redo(self, entry: JournalEntry) -> None:
         if entry.step == 1:
             refuse_other(entry.notes, self.engine.began_with, self._state)
-        batches = [self._reread(span) for span in input_ranges(entry)]
+        batches = self._reread(entry)
         for partition, start, _ in entry.ranges:
             self.engine.jump(partition, start)  # a jump over truncated input shows as a gap between ranges
         result = self.engine.step(batches)
@@ -168,20 +191,18 @@ class Worker:
             logger.warning("%s; going on", text)
         self.engine.learn(entry.learn_steps)
 
-    def _reread(self, span: OffsetRange) -> RecordBatch:
-        try:
-            return self._log.read(span)
-        except OffsetOutOfRange as exc:
+    def _reread(self, entry: JournalEntry) -> list[RecordBatch]:
+        batches, gone = read_input(self._log, entry)
+        if gone:
+            text = f"step {entry.step}: {gone} records of {topics.EVENTS} in the ranges {entry.ranges} are gone"
             if self._config.engine.on_truncated_input == "fail":
                 raise JournalError(
-                    f"{exc}: the journal needs {span.topic}[{span.partition}] offsets {span.start} to {span.stop} to "
-                    "rebuild the "
-                    'state; use a newer cut, or set `engine.on_truncated_input` to "earliest" to go on without them'
-                ) from exc
-            lost = span.stop - span.start
-            self.engine.counters["truncated"] += lost
-            logger.warning("%s: going on without %d records of %s[%d]", exc, lost, span.topic, span.partition)
-            return RecordBatch(span.topic, span.partition, [], [], [], [], [], span.stop)
+                    f"{text}, and the journal needs them to rebuild the state; use a newer cut, or set "
+                    '`engine.on_truncated_input` to "earliest" to go on without them'
+                )
+            self.engine.counters["truncated"] += gone
+            logger.warning("%s: going on without them", text)
+        return batches
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -193,6 +214,8 @@ class Worker:
                 self._feed()
             self.turn()
             self._report()
+        if marks := self._marks():
+            self._take(marks)
         self.status.state = "stopped"
         self._publish_metrics(force=True)
         self.cut()
@@ -203,21 +226,40 @@ class Worker:
         batches = self._poll()
         if not any(len(batch) for batch in batches):
             self._nothing_to |= {batch.partition: batch.next_offset for batch in batches}
-            self._publish_metrics()
-            return False
+            batches = self._marks() if self._publish_metrics() else []
+            if not batches:
+                return False
+        self._take(batches)
+        return True
+
+    def _marks(self) -> list[RecordBatch]:
+        """What was read without a record in it: marks of transactions.
+
+        They are taken like records, only not at once: retention may remove them, and a position before them would then
+        look like lost input.
+        """
+        read = self._read_to().items()
+        passed = {p: offset for p, offset in read if offset > self.engine.positions[p]}
+        return [RecordBatch(topics.EVENTS, p, [], [], [], [], [], offset) for p, offset in sorted(passed.items())]
+
+    def _take(self, batches: Sequence[RecordBatch]) -> None:
         marks = [self._clock()]
+        before = self._records
         result = self.engine.step(batches)
         entry = self._decide(result)
+        # before this step's own entry: a restart from the cut looks whether it is there
+        journal_from = self._journal_end() if entry.cut else self.engine.journal_from
         marks.append(self._clock())
         self._commit(result, entry)
+        self.engine.journal_from = journal_from
         marks.append(self._clock())
         self.engine.learn(entry.learn_steps)
         marks.append(self._clock())
         self._since_cut_s += marks[1] - marks[0] + marks[3] - marks[2]
         if entry.cut:
             self._begin_cut()
+        self._rate.append((marks[0], before))
         self._note(result, batches, marks)
-        return True
 
     def _poll(self) -> list[RecordBatch]:
         engine = self._config.engine
@@ -264,6 +306,7 @@ class Worker:
             messages=len(result.messages),
             checksum=result.checksum,
             notes=result.notes,
+            records=result.events,
         )
 
     def _much_to_redo(self) -> bool:
@@ -280,44 +323,37 @@ class Worker:
             try:
                 self._log.commit(messages, positions)
                 return
-            except CommitOutcomeUnknown as exc:
-                newest = self._settled()
-                found = "none" if newest is None else newest.step
-                logger.warning("%s; the journal's newest step is %s, this one is %d", exc, found, entry.step)
+            except (CommitOutcomeUnknown, LogUnavailable) as exc:
+                newest, begin = self._settled()
+                found = 0 if newest is None else newest.step
+                logger.warning("commit of step %d: %s; the journal's newest step is %d", entry.step, exc, found)
                 if newest == entry:
                     return
-                if newest is not None and newest.step >= entry.step:
+                if found >= entry.step:
                     # Whoever journalled this has the stream; to go on would answer its events a second time.
                     raise WriterFenced(
-                        f"worker {entry.worker}: step {newest.step} in the journal is not from this process: another "
+                        f"worker {entry.worker}: step {found} in the journal is not from this process: another "
                         "one ran as this worker meanwhile, this one must stop"
                     ) from exc
-                self._refuse_a_loss(entry.step - 1, newest)
-            except LogUnavailable as exc:
-                logger.warning("commit of step %d: %s; trying again", entry.step, exc)
-                time.sleep(_RETRY_S)
+                if found < entry.step - 1 and begin <= self.engine.journal_from:
+                    raise JournalError(
+                        f"worker {entry.worker}: the commit of step {entry.step - 1} was answered and is not in the "
+                        'journal: the brokers lost it (see "broker killed" in docs/failures.md); start this worker '
+                        "again: it makes the step anew from the same input"
+                    ) from exc
 
-    def _refuse_a_loss(self, answered: int, newest: JournalEntry | None) -> None:
-        """Stop when the journal lacks a step whose commit was answered; to go on would leave a hole in it for good."""
-        if (newest.step if newest is not None else 0) >= answered:
-            return
-        if self._log.begin_offsets(topics.JOURNAL)[0] > self.engine.journal_hint:
-            return  # retention took it
-        raise JournalError(
-            f"worker {self._config.engine.worker}: the commit of step {answered} was answered and is not in the "
-            'journal: the brokers lost it (see "broker killed" in docs/failures.md); start this worker again: it makes '
-            "the step anew from the same input"
-        )
-
-    def _settled(self) -> JournalEntry | None:
-        """The newest entry that is in the journal, once every open transaction is decided; waits for the log."""
+    def _settled(self) -> tuple[JournalEntry | None, int]:
+        """The newest entry that is in the journal, once every open transaction is decided, and the journal's begin;
+        waits for the log.
+        """
         while True:
+            time.sleep(_RETRY_S)
             try:
                 self._log.claim(self._config.engine.worker)
-                return last_entry(self._log, self._config.engine.worker, self.engine.journal_hint)
+                newest = last_entry(self._log, self._config.engine.worker, self.engine.journal_from)
+                return newest, self._log.begin_offsets(topics.JOURNAL)[0]
             except LogUnavailable as exc:
                 logger.warning("finding out what was committed: %s; trying again", exc)
-                time.sleep(_RETRY_S)
 
     def _begin_cut(self) -> None:
         """Begin a cut and let a thread finish it; passed over while the last one is still being written."""
@@ -326,7 +362,6 @@ class Worker:
             return
         began = self._clock()
         self._since_cut_s = 0.0  # also when it fails: the next try is not in every step from then on
-        self._note_journal_end()
         try:
             pending = self.engine.begin_cut()
         except StateError as exc:
@@ -336,12 +371,13 @@ class Worker:
         self._cutting = threading.Thread(target=self._finish_cut, args=(pending,), name="cut")
         self._cutting.start()
 
-    def _note_journal_end(self) -> None:
-        """Where a restart from the cut to come begins to read the journal; an older place only costs it time."""
+    def _journal_end(self) -> int:
+        """The journal's end, or an older place: that only costs a restart time."""
         try:
-            self.engine.journal_hint = journal_end(self._log)
+            return journal_end(self._log)
         except LogUnavailable as exc:
             logger.warning("end of the journal: %s; the one noted last serves", exc)
+            return self.engine.journal_from
 
     def _finish_cut(self, pending: PendingCut) -> None:
         began = self._clock()
@@ -363,7 +399,6 @@ class Worker:
         """Take a cut from begin to end, after the one that is being written; raises `StateError` when it fails."""
         if self._cutting is not None:
             self._cutting.join()
-        self._note_journal_end()
         logger.info("cut: %s", self.engine.cut())
 
     def close(self) -> None:
@@ -395,9 +430,9 @@ class Worker:
         """
         polled, stepped, committed, learned = marks
         self._records += result.events
-        self._rate.append((learned, self._records))
-        appended = min(batch.timestamps_ms[0] for batch in batches if len(batch))
-        self._freshness_ms.append(max(0.0, committed * 1000 - appended))
+        appended = [batch.timestamps_ms[0] for batch in batches if len(batch)]
+        if appended:
+            self._freshness_ms.append((committed, max(0.0, committed * 1000 - min(appended))))
         parts = (stepped - polled, committed - stepped, learned - committed, learned - polled)
         for name, seconds in zip(_PARTS, parts, strict=True):
             self._parts_ms[name] += _SMOOTHING * (seconds * 1000 - self._parts_ms[name])
@@ -405,16 +440,16 @@ class Worker:
 
     def metrics(self) -> StreamMetrics:
         """The worker's figures at this moment."""
-        fresh = sorted(self._freshness_ms)
-        rate = 0.0
-        if len(self._rate) > 1:
-            (start, before), (stop, after) = self._rate[0], self._rate[-1]
-            rate = (after - before) / max(stop - start, 1e-3)
+        now = self._clock()
+        _drop_before(self._rate, now - _RATE_S)
+        _drop_before(self._freshness_ms, now - _FRESHNESS_S)
+        start, before = self._rate[0] if self._rate else (now, self._records)
+        fresh = sorted(milliseconds for _, milliseconds in self._freshness_ms)
         gauges = {
-            "events_per_second": round(rate, 1),
+            "events_per_second": round((self._records - before) / max(now - start, 1e-3), 1),
             "lag": float(self._waiting()),
-            "freshness_p50_ms": fresh[len(fresh) // 2] if fresh else 0.0,
-            "freshness_p99_ms": fresh[len(fresh) * 99 // 100] if fresh else 0.0,
+            **({"freshness_p50_ms": fresh[len(fresh) // 2]} if fresh else {}),
+            **({"freshness_p99_ms": fresh[len(fresh) * 99 // 100]} if fresh else {}),
             "cut_hold_ms": round(self.cut_hold_ms, 1),
             "cuts_failed": float(self.cuts_failed),
             **{name: round(value, 3) for name, value in self._parts_ms.items()},
@@ -443,7 +478,8 @@ class Worker:
         self.status.metrics = metrics = self.metrics()
         return [Message(topics.METRICS, metrics.worker.encode(), msgspec.json.encode(metrics), metrics.ts)]
 
-    def _publish_metrics(self, force: bool = False) -> None:
+    def _publish_metrics(self, force: bool = False) -> bool:
+        """Publish the figures when they are due; whether they were."""
         if force:
             self._metrics_due = 0.0
         messages = self._metrics_messages()
@@ -452,10 +488,17 @@ class Worker:
                 self._log.append(messages)
             except LogUnavailable as exc:
                 logger.warning("metrics: %s", exc)
+        return bool(messages)
 
     def _report(self) -> None:
         if self._on_status is not None:
             self._on_status(self.status)
+
+
+def _drop_before(entries: deque[Any], moment: float) -> None:
+    """Forget the entries of before `moment`; each begins with its own."""
+    while entries and entries[0][0] < moment:
+        entries.popleft()
 
 
 def _lock_folder(state: Path) -> IO[str]:

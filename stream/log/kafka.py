@@ -73,10 +73,10 @@ class KafkaLog:
 
     def __init__(self, url: str, mode: Mode = "owner", config: KafkaConfig | None = None) -> None:
         parts = urlsplit(url)
+        if "@" in url:  # first: no other message may show it
+            raise LogError("log kafka://: no user or password in the URL: use log.kafka.sasl_* in the configuration")
         if not parts.netloc or parts.path not in ("", "/") or parts.query:
             raise LogError(f"log {url}: expected kafka://host:port[,host:port]")
-        if "@" in parts.netloc:
-            raise LogError("log kafka://: no user or password in the URL: use log.kafka.sasl_* in the configuration")
         self.url = f"kafka://{parts.netloc}"
         self._mode = mode
         self._config = config or KafkaConfig()
@@ -150,6 +150,7 @@ class KafkaLog:
                     f"--add-config max.message.bytes={spec.max_message_bytes}"
                 )
         self._specs |= {spec.name: spec for spec in specs}
+        self._partitions |= partitions
 
     def partition_count(self, topic: str) -> int:
         """Number of partitions; `TopicMismatch` when there is no such topic."""
@@ -300,7 +301,8 @@ class KafkaLog:
             )
             made.append(producer)
             try:
-                producer.init_transactions()
+                if not given_up.is_set():  # it would fence the producer of the next try
+                    producer.init_transactions()
             finally:
                 if given_up.is_set():
                     self._discard(producer)
@@ -553,7 +555,11 @@ class KafkaLog:
                 elif buffer.position < span.stop and not self._recovery.fill(500) and time.monotonic() > deadline:
                     raise LogUnavailable(f"{tp} of {self.url}: offsets [{buffer.position}, {span.stop}) do not come")
         except OffsetOutOfRange as exc:
+            self._recovery.close()  # it would say so of every partition that it is asked for from now on
+            self._recovery = None
             begin = self.begin_offsets(span.topic)[span.partition]
+            if begin <= buffer.position:
+                return self.read(span)  # it was another partition's
             raise OffsetOutOfRange(
                 f"{tp} of {self.url}: offsets [{span.start}, {span.stop}) asked for, the first one there is {begin}"
             ) from exc

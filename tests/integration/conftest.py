@@ -55,12 +55,12 @@ class Broker:
     def resume(self) -> None:
         self._signal("resume", "CONT")
 
-    def wait_for_marks(self, transactional_id: str) -> None:
-        """Wait until the last commit is marked in every partition: killed before, a lone broker loses it (KAFKA-20734),
-        though it was answered.
+    def wait_for_marks(self, transactional_id: str, state: str = "CompleteCommit") -> None:
+        """Wait until the last transaction is marked in every partition: killed before, a lone broker loses a commit
+        (KAFKA-20734), though it was answered.
         """
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
-        while admin.describe_transactions([transactional_id])[transactional_id].state != "CompleteCommit":
+        while admin.describe_transactions([transactional_id])[transactional_id].state != state:
             time.sleep(0.01)
         admin.close()
 

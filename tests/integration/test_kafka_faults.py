@@ -360,6 +360,21 @@ def test_input_that_was_deleted(case: LogCase, kafka_url: str) -> None:
         assert len(log.poll({TopicPartition(spec.name, 0): 6}, 10, 10_000)[0]) == 4
 
 
+def test_a_partition_whose_begin_is_gone_does_not_spoil_the_others(case: LogCase, kafka_url: str) -> None:
+    spec = case.spec(partitions=2)
+    with KafkaLog(kafka_url) as log:
+        log.create_topics([spec])
+        log.append([Message(spec.name, b"k", b"%d" % i, 0, partition=p) for i in range(50) for p in (0, 1)])
+        assert len(log.read(OffsetRange(spec.name, 1, 0, 10))) == 10
+        admin = KafkaAdminClient(bootstrap_servers=kafka_url.removeprefix("kafka://"))
+        admin.delete_records({kafka.TopicPartition(spec.name, 0): 20})
+        admin.close()
+        with pytest.raises(OffsetOutOfRange, match="the first one there is 20"):
+            log.read(OffsetRange(spec.name, 0, 0, 10))
+        assert values([log.read(OffsetRange(spec.name, 1, 10, 50))]) == [b"%d" % i for i in range(10, 50)]
+        assert values([log.read(OffsetRange(spec.name, 0, 20, 50))]) == [b"%d" % i for i in range(20, 50)]
+
+
 def test_topics_with_other_settings_name_the_command(case: LogCase, kafka_url: str) -> None:
     small = case.spec(max_message_bytes=100_000)
     with KafkaLog(kafka_url) as log:

@@ -147,6 +147,44 @@ def test_input_deleted_before_it_was_read(tmp_path: Path, make_broker: Callable[
         again.close()
 
 
+def test_a_mark_that_retention_took_is_no_lost_input(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
+    broker = make_broker()
+    config, log = filled(broker)
+    config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, cut_every_steps=1000))
+    producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="a-client")
+    producer.init_transactions()
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        for round in (1, 2):
+            producer.begin_transaction()
+            producer.send(topics.EVENTS, b"never seen", b"u1", partition=0)
+            producer.flush()
+            producer.abort_transaction()
+            broker.wait_for_marks("a-client", "CompleteAbort")
+            end = log.end_offsets(topics.EVENTS)[0]
+            while worker._read_to()[0] < end:
+                worker.turn()
+            if round == 1:
+                worker._take(worker._marks())  # what an idle worker does now and then, and one that stops
+            worker.cut()
+            delete_before(broker, topics.EVENTS, 0, end)
+            if round == 1:
+                worker.close()
+                worker = Worker(config, log, tmp_path / "state")
+                worker.recover()
+            log.append(as_messages(events(20, seed=round)))
+            drain(worker, log)
+        digest = worker.engine.digest()
+        worker.close()  # without a cut: the range of the last step begins before what is there
+        again = Worker(config, log, tmp_path / "state")
+        assert again.recover() > 0
+        assert (again.engine.digest(), again.engine.counters["truncated"]) == (digest, 0)
+        again.close()
+    producer.close(timeout=1)
+
+
 def test_a_journal_that_was_deleted(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
     broker = make_broker()
     config, log = filled(broker)

@@ -149,8 +149,9 @@ def test_a_lost_answer_is_settled_by_the_journal(tmp_path: Path, plan: list[str]
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
-def test_a_commit_that_was_answered_and_lost_is_made_anew(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path)
+@pytest.mark.parametrize("cut_every_steps", [1, 2, 100])
+def test_a_commit_that_was_answered_and_lost_is_made_anew(cut_every_steps: int, tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=cut_every_steps)
     with log:
         worker = Worker(config, Flaky(log, ["well", "lost", "before"]), tmp_path / "state")
         worker.recover()
@@ -160,12 +161,73 @@ def test_a_commit_that_was_answered_and_lost_is_made_anew(tmp_path: Path) -> Non
             drain(worker, log)
         worker.close()
         again = Worker(config, log, tmp_path / "state")
-        assert again.recover() == 1
+        again.recover()
+        assert again.engine.step_number == 1
         drain(again, log)
         again.cut()
         again.close()
         assert [entry.step for entry in journal(log)] == list(range(1, again.engine.step_number + 1))
         assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+@pytest.mark.parametrize("cut_every_steps", [1, 2, 3])
+def test_a_lost_answer_right_after_a_cut_is_no_loss(cut_every_steps: int, tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=cut_every_steps)
+    with log:
+        worker = Worker(config, Flaky(log, ["well", "well", "before", "away"]), tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        worker.cut()
+        worker.close()
+        again = Worker(config, Flaky(log, ["before"]), tmp_path / "state")
+        again.recover()
+        log.append(as_messages(events(40, seed=1)))
+        drain(again, log)
+        again.cut()
+        again.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_a_state_folder_of_another_log_is_refused(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, cut_every_steps=2)
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        worker.cut()
+        worker.close()
+    other, log = open_filled(tmp_path / "other", cut_every_steps=2)
+    with log:
+        worker = Worker(other, log, tmp_path / "elsewhere")
+        worker.recover()
+        drain(worker, log, steps=3)
+        worker.close()
+        mistaken = Worker(other, log, tmp_path / "state")
+        with pytest.raises(JournalError, match=r"newest step is 3, the cut in .* belongs to another log"):
+            mistaken.recover()
+        mistaken.close()
+
+
+def test_the_figures_of_a_silent_stream_are_not_those_of_its_last_events(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+    now = [1_000_000.0]
+
+    def clock() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    with log:
+        worker = Worker(config, log, tmp_path / "state", clock=clock)
+        worker.recover()
+        drain(worker, log)
+        gauges = worker.metrics().gauges
+        assert gauges["events_per_second"] > 0
+        assert "freshness_p50_ms" in gauges
+        now[0] += 3600
+        gauges = worker.metrics().gauges
+        assert gauges["events_per_second"] == 0
+        assert "freshness_p50_ms" not in gauges
+        worker.close()
 
 
 def test_recovery_that_makes_other_messages_says_so(tmp_path: Path) -> None:
@@ -239,8 +301,8 @@ def test_run_stops_in_order_with_a_cut_and_says_so_in_the_metrics(tmp_path: Path
         assert again.engine.step_number == step
         again.close()
         end = log.end_offsets(topics.METRICS)[0]
-        last = log.read(OffsetRange(topics.METRICS, 0, 0, end)).values[-1]
-        assert last is not None
-        metrics = msgspec.json.decode(last, type=StreamMetrics)
-        assert (metrics.state, metrics.step) == ("stopped", step)
-        assert metrics.counters == worker.engine.counters
+        values = log.read(OffsetRange(topics.METRICS, 0, 0, end)).values
+        reports = [msgspec.json.decode(value, type=StreamMetrics) for value in values if value]
+        assert [report.step for report in reports if report.state == "stopped"] == [step]
+        assert reports[0].state == reports[-1].state == "recovering"  # each start says so
+        assert reports[-2].counters == worker.engine.counters

@@ -40,7 +40,7 @@ from stream.errors import EngineError, SourceError, StreamError
 from stream.itemfile import Titles, read_items
 from stream.live import LiveView
 from stream.log import EmbeddedLog, EventLog, LogError, open_log
-from stream.replayfolder import MARK
+from stream.replayfolder import is_replay
 from stream.replaying import FileCutShort, ReplayProgress, replay
 from stream.sources.replay import EventFile
 from stream.sources.shop import Shop
@@ -404,7 +404,7 @@ def recommend(
 ) -> None:
     """Recommend to a user from the newest cut, without disturbing a worker that runs."""
     chosen = settings(config)
-    if (state / MARK).exists():
+    if is_replay(state):
         chosen = of_one_partition(chosen)
     try:
         wanted = user.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
@@ -10,8 +11,10 @@ from typing import Final
 
 import msgspec
 
+from state import Cut, CutStore, StateCorrupted
 from state.errors import storage_error
-from state.files import write_durably
+from state.files import fsync_path, write_durably
+from stream.beginning import kept_model
 from stream.config import Config
 from stream.engine import Engine
 from stream.errors import SourceError
@@ -19,7 +22,9 @@ from stream.itemfile import Titles
 from stream.log.base import RecordBatch
 from stream.worker import _lock_folder
 
-MARK: Final = "replay.json"
+logger = logging.getLogger(__name__)
+
+_MARK: Final = "replay.json"
 
 
 class _Mark(msgspec.Struct):
@@ -54,7 +59,7 @@ class ReplayFolder:
         self._mark = _Mark(step_events, {})
         self._hash = hashlib.blake2b(digest_size=16)
         self._read = 0  # records that the hash is of
-        if (state / "cuts").exists() and not (state / MARK).exists():
+        if os.path.exists(state / "cuts") and not is_replay(state):
             raise SourceError(f"{state}: belongs to a worker: give --state another folder")
         self._lock = _lock_folder(state)
         try:
@@ -74,11 +79,16 @@ class ReplayFolder:
     def open(self, config: Config, titles: Titles | None, init: Path | None) -> Engine:
         """Continue from the newest cut after whole steps: one after a short step would shift all steps that follow."""
         engine = Engine.open(config, self._state, titles, init=init)
+        # what is gone on before stays until the next cut: the file may turn out to be another one
+        cuts = CutStore(self._state / "cuts", self._keep_cuts, config.state.cut_location or None)
+        older = [step for step in cuts.steps() if step < engine.step_number]
         while engine.positions[0] % self._step_events:
             engine.close()
-            engine = Engine.open(config, self._state, titles, init=init, up_to=engine.step_number - 1)
+            cut = _newest(cuts, older)
+            engine = Engine(config, self._state, cuts, cut, titles, kept_model(self._state) or init)
         engine.keep_init()
         self._cut_step, self._done = engine.step_number, engine.positions[0]
+        self._mark.hashes = {n: known for n, known in self._mark.hashes.items() if n <= self._done}
         return engine
 
     def take(self, batch: RecordBatch, engine: Engine) -> None:
@@ -102,7 +112,7 @@ class ReplayFolder:
             raise self._other()
         if engine.step_number == self._cut_step:
             return
-        older = [n for n in sorted(self._mark.hashes) if n < self._read][-self._keep_cuts :]
+        older = sorted(self._mark.hashes)[-self._keep_cuts :]
         self._mark.hashes = {n: self._mark.hashes[n] for n in older} | {self._read: self._hash.hexdigest()}
         self._write()
         engine.cut()
@@ -115,7 +125,7 @@ class ReplayFolder:
         )
 
     def _claim(self) -> None:
-        path = self._state / MARK
+        path = self._state / _MARK
         if not path.exists():
             self._write()
             return
@@ -135,13 +145,29 @@ class ReplayFolder:
 
     def _write(self) -> None:
         """Write the mark whole or not at all."""
-        path = self._state / MARK
-        part = path.with_name(MARK + ".part")
+        path = self._state / _MARK
+        part = path.with_name(_MARK + ".part")
         try:
             write_durably(part, msgspec.json.encode(self._mark))
             os.rename(part, path)
+            fsync_path(self._state)
         except OSError as exc:
             raise storage_error("writing the mark of a replay", path, exc) from exc
 
 
-__all__ = ["MARK", "ReplayFolder"]
+def is_replay(state: Path) -> bool:
+    """Whether this is the state folder of a replay; one that cannot be looked into is not."""
+    return os.path.exists(state / _MARK)
+
+
+def _newest(cuts: CutStore, steps: list[int]) -> Cut | None:
+    """Take the newest of the steps whose cut is valid off the list; None when there is none left."""
+    while steps:
+        try:
+            return cuts.open(cuts.root / f"{steps.pop():012d}")
+        except StateCorrupted as exc:
+            logger.warning("cut skipped, trying the one before it: %s", exc)
+    return None
+
+
+__all__ = ["ReplayFolder", "is_replay"]

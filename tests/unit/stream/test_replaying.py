@@ -52,6 +52,12 @@ def test_runs_one_after_the_other_give_the_bits_of_one(tmp_path: Path, file: Pat
         assert part[name] == whole[name]
 
 
+def test_a_damaged_cut_before_a_short_step_is_passed_over(tmp_path: Path, file: Path) -> None:
+    run(file, tmp_path / "state", 260)  # cuts after 3, 4 and, short, 5 steps
+    (tmp_path / "state" / "cuts" / "000000000004" / "manifest.json").unlink()
+    assert run(file, tmp_path / "state")["digest"] == run(file, tmp_path / "whole")["digest"]
+
+
 def test_a_folder_is_one_replay_s_at_a_time(tmp_path: Path, file: Path) -> None:
     def second() -> bool:
         with pytest.raises(StateInUse, match="another folder"):
@@ -88,6 +94,7 @@ def test_another_file_with_the_same_beginning_is_refused(tmp_path: Path) -> None
         run(tmp_path / "a.jsonl", state, 300)
     with pytest.raises(SourceError, match="in steps of 64 records, not 32"):
         run(tmp_path / "a.jsonl", state, step_events=32)
+    assert max(path.name for path in (state / "cuts").iterdir()) == "000000000011"  # refusing took nothing away
     grown = tmp_path / "grown.jsonl.gz"
     grown.write_bytes(gzip.compress(b"\n".join(records)))
     assert run(grown, state)["digest"] == run(grown, tmp_path / "whole")["digest"]

@@ -14,7 +14,7 @@ from learner.intents import IntentCenters, IntentConfig
 from learner.merging import MergeConfig
 from learner.metrics import NOT_EVALUATED, UNRANKED, RankMetrics, WindowedRankMetrics
 from learner.online import IntentInfo, IntentView, Learner, LearnReport, Ranking, StepBatch, Taken
-from learner.runtime import set_threads
+from learner.runtime import release_freed_memory, set_threads
 from learner.shifts import ShiftConfig, ShiftRule, Standing, history_before, strongest
 from learner.tracker import IntentTracker
 from learner.vocabulary import Vocabulary
@@ -58,6 +58,7 @@ __all__ = [
     "WindowedRankMetrics",
     "history_before",
     "name_intent",
+    "release_freed_memory",
     "set_threads",
     "strongest",
 ]

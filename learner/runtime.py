@@ -29,6 +29,15 @@ def set_threads(count: int = 0) -> None:
     _keep_freed_memory()
 
 
+def release_freed_memory() -> None:
+    """Give what lies freed between memory in use back to the system, once in a while: for a step it is kept, over hours
+    the holes add up. Threads wait for some milliseconds, where the C library is glibc; elsewhere nothing happens.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
+
+
 def _keep_freed_memory() -> None:
     """Do so where the C library is glibc; elsewhere it is only slower."""
     if not sys.platform.startswith("linux"):

@@ -7,6 +7,7 @@ journal. So the running folder is worth nothing after a crash and is always made
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from rocksdict import (
 from state.errors import StateError, storage_error
 from state.freeze import Freeze, partition_path
 from state.records import RecordCodec, blank_users
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_USERS: Final = 4096  # users in memory at a time while scanning
 _MAX_HELD: Final = 200_000  # records in memory during a checkpoint; beyond, the writer waits for it
@@ -220,8 +223,11 @@ class UserStore:
             self._closed = True
             if self._freeze is not None:
                 self._freeze.settle()
-            for database in self._databases:
-                database.close()
+            for partition, database in enumerate(self._databases):
+                try:
+                    database.close()
+                except Exception as exc:  # a full disk: what stopped the work is told already, and the cuts serve
+                    logger.warning("%s", self._failed("closing users", partition, exc))
 
     def __enter__(self) -> Self:
         return self

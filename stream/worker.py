@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import msgspec
 
+from learner import release_freed_memory
 from state import PendingCut, StateError
 from stream import topics
 from stream.beginning import refuse_other
@@ -384,6 +385,7 @@ class Worker:
         try:
             logger.info("cut: %s", pending.finish())
             self._cut_write_s = self._clock() - began
+            release_freed_memory()
         except StateError as exc:
             self._cut_failed(exc)
         except Exception as exc:  # nobody else hears of an error in this thread, and no alert would come of it

@@ -114,6 +114,26 @@ def test_a_full_disk_spares_the_older_cut(tmp_path: Path) -> None:
     assert cut is not None and cut.step == 1
 
 
+class FullDatabase:
+    """What a database says once the disk was full."""
+
+    def write(self, *_: object) -> None:
+        raise Exception("IO error: No space left on device: While appending to file: /d/000012.sst")
+
+    close = write
+
+
+def test_a_full_disk_stops_in_one_line_and_closes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store: Any = make_rocks(tmp_path / "live")
+    for database in store._databases:
+        database.close()
+    store._databases = [FullDatabase() for _ in store._databases]
+    with pytest.raises(StorageFull, match="writing users .*newest finished cut still serves"):
+        store.write(0, USERS[:1], store.blank(1))
+    store.close()
+    assert "closing users" in caplog.text
+
+
 def test_a_damaged_data_file_is_noticed(tmp_path: Path) -> None:
     with make_rocks(tmp_path / "live") as store:
         with_events(store, 0, USERS, 1)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
-import math
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,11 +29,8 @@ _NAMES: Final[dict[Role, tuple[str, ...]]] = {
     "value": ("value", "rating"),
 }
 _MOVIELENS: Final[dict[Role, str]] = {"user": "0", "item": "1", "value": "2", "ts": "3"}
-_UNITS: Final = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # times this are ms
+UNITS: Final = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # times this are ms
 _ELCREC_TS: Final = 946_684_800_000  # 2000-01-01: the format has no times
-_MOST_MS: Final = float(1 << 61)  # no time is further from 1970; fits an int64
-_FOUND, _USABLE = "found ", "usable"  # columns of a Parquet file beside ours: as they are, and whether the row is one
-_SHOWN: Final = 200  # characters of a cell that is not what it should be
 _encode = msgspec.json.Encoder().encode
 
 
@@ -124,7 +117,7 @@ class _Separated(Parser):
     def __init__(self, facts: Facts, separator: bytes, places: dict[Role, int], width: int, header: bool) -> None:
         self.facts = facts
         self._separator, self._places, self._width, self._header = separator, places, width, header
-        self._factor = _UNITS[facts.unit]
+        self._factor = UNITS[facts.unit]
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
         if self._header:
@@ -203,7 +196,7 @@ class _JsonLines(Parser):
         ]
         decoder = msgspec.json.Decoder(msgspec.defstruct("Row", fields, kw_only=True))
         self._decode: Callable[[bytes], Any] = decoder.decode
-        self._factor = _UNITS[facts.unit]
+        self._factor = UNITS[facts.unit]
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
         start = 0
@@ -232,7 +225,7 @@ class _JsonLines(Parser):
             start,
             [row.user if type(row.user) is str else _decimal(row.user) for row in rows],
             [row.item if type(row.item) is str else _decimal(row.item) for row in rows],
-            _scaled(np.array(ts, dtype=np.int64 if all([type(t) is int for t in ts]) else np.float64), self._factor),
+            scaled(np.array(ts, dtype=np.int64 if all([type(t) is int for t in ts]) else np.float64), self._factor),
             np.array(index, dtype=np.int64),
             [row.action for row in rows] if "action" in self.facts.columns else None,
             [row.value for row in rows] if "value" in self.facts.columns else None,
@@ -270,131 +263,6 @@ class _ElcRec(Parser):
                 start += n
         if users or broken:
             yield _elcrec_chunk(start, users, items, broken)
-
-
-class Parquet(Parser):
-    """Parquet by polars, one slice after the other.
-
-    A cell that is not what its column should hold makes its row a broken line, as in the text formats; such a line has
-    our names, and that cell as it was found, in a list, so that the engine refuses it for this cell.
-    """
-
-    def __init__(self, path: Path, gzipped: bool) -> None:
-        import polars
-
-        self._path = path
-        self._polars = polars
-        self._failures = (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError)
-        try:
-            source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if gzipped else path
-            frame = polars.scan_parquet(source)
-            schema = frame.collect_schema()
-            self.rows = int(frame.select(polars.len()).collect().item())
-        except (*self._failures, EOFError, zlib.error) as exc:
-            raise SourceError(f"{path}: not a readable Parquet file: {_one_line(exc)}") from None
-        if not self.rows:
-            raise SourceError(f"{path}: has columns but no rows: nothing to replay")
-        columns = find_columns(list(schema.names()), path)
-        casts = [self._cast(role, name, schema[name]).alias(role) for role, name in columns.items()]
-        self._names = columns
-        self._frame = frame.select(polars.col(name).alias(_FOUND + role) for role, name in columns.items())
-        unit = "milliseconds"
-        if not schema[columns["ts"]].is_temporal():
-            sample = self._collect(self._frame.head(SAMPLE), 0)[_FOUND + "ts"].drop_nulls().to_list()
-            unit = find_unit(sample, columns["ts"], path)
-        self._factor = _UNITS[unit]
-        usable = [self._usable(role) for role in columns]
-        self._frame = self._frame.with_columns(casts).with_columns(polars.all_horizontal(usable).alias(_USABLE))
-        self.facts = Facts("parquet", gzipped, columns, unit)
-
-    def _cast(self, role: Role, name: str, kind: Any) -> Any:
-        """The column as our type, null where a cell is none of it."""
-        column = self._polars.col(_FOUND + role)
-        expected = "text or numbers" if role in ("user", "item", "action") else "numbers"
-        if role == "ts" and kind in (self._polars.Datetime, self._polars.Date):
-            return column.cast(self._polars.Datetime("ms"), strict=False).dt.epoch("ms")
-        if kind.is_nested() or kind.is_temporal():
-            raise SourceError(f"{self._path}: column {name}: holds {kind}: expected {expected}")
-        if kind == self._polars.Binary:  # a cast fails for all when one is no text
-            column = column.map_elements(_text, return_dtype=self._polars.String)
-        if role in ("user", "item", "action"):
-            return column.cast(self._polars.String, strict=False)
-        if role == "ts" and kind.is_integer():
-            return column  # of nanoseconds a float would not hold every one
-        return column.cast(self._polars.Float64, strict=False)
-
-    def _usable(self, role: Role) -> Any:
-        column = self._polars.col(role)
-        usable = column.is_not_null()
-        if role == "ts":
-            usable &= column.is_between(-_MOST_MS / self._factor, _MOST_MS / self._factor)
-        if role == "value":
-            usable &= column.is_finite()
-        return usable | self._polars.col(_FOUND + role).is_null() if role in ("action", "value") else usable
-
-    def _collect(self, frame: Any, start: int) -> Any:
-        try:
-            return frame.collect()
-        except self._failures as exc:
-            name = next(filter(None, map(self._failing, self._names.items())), "")
-            where = f"{self._path}: column {name}" if name else f"{self._path}"
-            raise SourceError(f"{where}: cannot be read on after record {start}: {_one_line(exc)}") from None
-
-    def _failing(self, column: tuple[Role, str]) -> str:
-        """The column's name when it cannot be read by itself either."""
-        try:
-            self._frame.select(_FOUND + column[0]).collect()
-        except self._failures:
-            return column[1]
-        return ""
-
-    def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
-        """Yield slices of the table; the lines are not looked at."""
-        assert self.rows is not None
-        slab = max(n, 200_000)  # rows decoded at a time: a slice costs a pass over its row groups
-        for first in range(0, self.rows, slab):
-            frame = self._collect(self._frame.slice(first, slab), first)
-            for low in range(0, len(frame), n):
-                yield self._chunk(first + low, frame.slice(low, n))
-
-    def _chunk(self, start: int, frame: Any) -> EventChunk:
-        usable = frame[_USABLE].to_numpy()
-        index = np.flatnonzero(usable)
-        broken: list[tuple[int, bytes]] = []
-        if len(index) < len(frame):
-            rows = frame.filter(~frame[_USABLE]).iter_rows(named=True)
-            broken = [
-                (place, self._as_found(row)) for place, row in zip(np.flatnonzero(~usable).tolist(), rows, strict=True)
-            ]
-            frame = frame.filter(frame[_USABLE])
-        users, items = frame["user"].to_list(), frame["item"].to_list()
-        actions = frame["action"].to_list() if "action" in self._names else None
-        numbers = frame["value"].to_list() if "value" in self._names else None
-        return EventChunk(
-            start, users, items, _scaled(frame["ts"].to_numpy(), self._factor), index, actions, numbers, broken
-        )
-
-    def _as_found(self, row: dict[str, Any]) -> bytes:
-        made: dict[str, Any] = {}
-        for role in self._names:
-            cell, found = row[role], row[_FOUND + role]
-            if role == "ts" and cell is not None:
-                cell = round(cell * self._factor) if abs(cell) <= _MOST_MS / self._factor else None
-            if role == "value" and cell is not None and not math.isfinite(cell):
-                cell = None
-            made[role] = [str(found)[:_SHOWN]] if cell is None and found is not None else cell
-        return _encode(made)
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())
 
 
 def text_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
@@ -506,7 +374,7 @@ def find_unit(sample: Sequence[Any], column: str, path: Path) -> str:
         text = shown.decode(errors="replace") if isinstance(shown, bytes) else shown
         raise SourceError(f"{path}: column {column}: {text!r} is no number: expected epoch seconds or milliseconds")
     middle = float(np.median(numbers))
-    for unit, factor in _UNITS.items():
+    for unit, factor in UNITS.items():
         if MIN_TS <= middle * factor < MAX_TS:
             return unit
     raise SourceError(
@@ -521,12 +389,12 @@ def to_milliseconds(cells: Sequence[bytes], factor: float) -> NDArray[np.int64]:
     [1506826800000, 1506826801500]
     """
     try:
-        return _scaled(np.array(cells, dtype=np.bytes_).astype(np.int64), factor)
+        return scaled(np.array(cells, dtype=np.bytes_).astype(np.int64), factor)
     except ValueError:
         values = np.array([float(cell) for cell in cells])
         if not (np.abs(values * factor) < 1 << 62).all():
             raise ValueError("not a time") from None
-        return _scaled(values, factor)
+        return scaled(values, factor)
 
 
 def split_quoted(line: bytes, separator: bytes) -> list[bytes]:
@@ -545,7 +413,8 @@ def split_quoted(line: bytes, separator: bytes) -> list[bytes]:
     return [cell.encode(errors="surrogateescape") for cell in row]
 
 
-def _scaled(values: NDArray[Any], factor: float) -> NDArray[np.int64]:
+def scaled(values: NDArray[Any], factor: float) -> NDArray[np.int64]:
+    """Times in milliseconds; `factor` is that of their unit in `UNITS`."""
     if values.dtype.kind == "i":
         if factor == 1.0:
             return np.asarray(values, dtype=np.int64)
@@ -592,15 +461,16 @@ def first(chunk: EventChunk, n: int) -> EventChunk:
 
 __all__ = [
     "SAMPLE",
+    "UNITS",
     "EventChunk",
     "Facts",
     "Format",
-    "Parquet",
     "Parser",
     "Role",
     "find_columns",
     "find_unit",
     "first",
+    "scaled",
     "split_quoted",
     "text_parser",
     "to_milliseconds",

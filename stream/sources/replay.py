@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
-from stream.sources.formats import SAMPLE, EventChunk, Facts, Parquet, Parser, first, text_parser
+from stream.sources.formats import SAMPLE, EventChunk, Facts, Parser, first, text_parser
+from stream.sources.parquet import Parquet
 
 CHUNK_RECORDS: Final = 10_000
 _BLOCK_BYTES: Final = 1 << 20

@@ -20,7 +20,7 @@ from stream.engine import Engine
 from stream.errors import SourceError
 from stream.itemfile import Titles
 from stream.log.base import RecordBatch
-from stream.worker import _lock_folder
+from stream.worker import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class ReplayFolder:
         self._read = 0  # records that the hash is of
         if os.path.exists(state / "cuts") and not is_replay(state):
             raise SourceError(f"{state}: belongs to a worker: give --state another folder")
-        self._lock = _lock_folder(state)
+        self._lock = lock_folder(state)
         try:
             self._claim()
         except BaseException:

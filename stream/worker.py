@@ -99,7 +99,7 @@ class Worker:
         self._clock = clock
         self._feed = feed
         self._on_status = on_status
-        self._lock = _lock_folder(state)
+        self._lock = lock_folder(state)
         try:
             self.engine = Engine.open(config, state, titles, init=init)
         except BaseException:
@@ -503,7 +503,7 @@ def _drop_before(entries: deque[Any], moment: float) -> None:
         entries.popleft()
 
 
-def _lock_folder(state: Path) -> IO[str]:
+def lock_folder(state: Path) -> IO[str]:
     """Hold the state folder for this process; a second worker on it would tear the live database apart."""
     try:
         state.mkdir(parents=True, exist_ok=True)

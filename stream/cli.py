@@ -36,11 +36,11 @@ from state import StateError
 from stream import cli_fit, cli_intents, cli_letters, cli_tune, reference, topics
 from stream.config import Config, dump_default, load_config
 from stream.engine import open_cut
-from stream.errors import EngineError, SourceError, StreamError
+from stream.errors import SourceError, StreamError
 from stream.itemfile import Titles, read_items
 from stream.live import LiveView
 from stream.log import EmbeddedLog, EventLog, LogError, open_log
-from stream.replayfolder import is_replay
+from stream.replayfolder import as_left, of_one_partition
 from stream.replaying import FileCutShort, ReplayProgress, replay
 from stream.sources.replay import EventFile
 from stream.sources.shop import Shop
@@ -73,11 +73,6 @@ def settings(path: Path | None, log_url: str | None = None) -> Config:
     config = load_config(path, log_url=log_url)
     set_threads(config.learner.threads)
     return config
-
-
-def of_one_partition(chosen: Config) -> Config:
-    """The configuration of a replay, and of what it left: a file has one order."""
-    return msgspec.structs.replace(chosen, log=msgspec.structs.replace(chosen.log, partitions=1))
 
 
 def refuse_unwritable(path: Path | None) -> None:
@@ -403,15 +398,8 @@ def recommend(
     config: ConfigOption = None,
 ) -> None:
     """Recommend to a user from the newest cut, without disturbing a worker that runs."""
-    chosen = settings(config)
-    if is_replay(state):
-        chosen = of_one_partition(chosen)
-    try:
-        wanted = user.encode()
-    except UnicodeEncodeError:
-        raise EngineError(f"user id {user!r}: is not UTF-8, so that no user can have it") from None
-    with open_cut(chosen, state) as engine:
-        found = engine.recommend(wanted, k)
+    with open_cut(as_left(settings(config), state), state) as engine:
+        found = engine.recommend(cli_intents.encoded(user), k)
         known = f"intent {found.intent}" if found.history else "unknown user, popular items"
         typer.echo(f"{user}: {known}, as of step {engine.step_number}")
         for place, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1):

@@ -14,10 +14,12 @@ from stream import topics
 from stream.answers import Explanation
 from stream.config import load_config
 from stream.engine import open_cut
+from stream.errors import EngineError
 from stream.itemfile import Titles, read_items
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.murmur2 import partition_of
 from stream.messages import IntentShift
+from stream.replayfolder import as_left
 
 _READ: Final = 10_000  # newest records of the user's partition that are looked through
 _decode = msgspec.json.Decoder(IntentShift).decode
@@ -36,14 +38,23 @@ def why(
     """Explain a user: history, intent, the events that decided it, the list and its reasons, the last shifts."""
     chosen = load_config(config, log_url=log)
     titles = {} if items is None else read_items(items)
-    with open_cut(chosen, state) as engine:
-        found = engine.explain(user.encode(), k)
+    wanted = encoded(user)
+    with open_cut(as_left(chosen, state), state) as engine:
+        found = engine.explain(wanted, k)
         step = engine.step_number
     shifts = []
     if log is not None:
         with open_log(chosen.log.url, mode="reader", config=chosen.log) as opened:
-            shifts = last_shifts(opened, user.encode())
+            shifts = last_shifts(opened, wanted)
     Console().print(_shown(user, step, found, titles), _shift_table(shifts) if log is not None else "")
+
+
+def encoded(user: str) -> bytes:
+    """A user id as the log has it; `EngineError` for what the terminal gave that is no UTF-8."""
+    try:
+        return user.encode()
+    except UnicodeEncodeError:
+        raise EngineError(f"user id {user!r}: is not UTF-8, so that no user can have it") from None
 
 
 def last_shifts(log: EventLog, user: bytes, most: int = 5) -> list[IntentShift]:

@@ -155,6 +155,16 @@ class ReplayFolder:
             raise storage_error("writing the mark of a replay", path, exc) from exc
 
 
+def of_one_partition(config: Config) -> Config:
+    """The configuration of a replay, and of what it left: a file has one order."""
+    return msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, partitions=1))
+
+
+def as_left(config: Config, state: Path) -> Config:
+    """The configuration that the state folder was made with, as far as a replay changes it."""
+    return of_one_partition(config) if is_replay(state) else config
+
+
 def is_replay(state: Path) -> bool:
     """Whether this is the state folder of a replay; one that cannot be looked into is not."""
     return os.path.exists(state / _MARK)

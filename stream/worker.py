@@ -517,6 +517,6 @@ def lock_folder(state: Path) -> IO[str]:
     except OSError as exc:
         lock.close()
         raise StateInUse(
-            f"state folder {state}: another worker is using it; stop that one, or give --state another folder"
+            f"state folder {state}: another process is using it; stop that one, or give --state another folder"
         ) from exc
     return lock

@@ -261,7 +261,7 @@ def test_two_workers_on_one_state_folder_are_refused(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path)
     with log:
         worker = Worker(config, log, tmp_path / "state")
-        with pytest.raises(StateInUse, match="another worker is using it"):
+        with pytest.raises(StateInUse, match="another process is using it"):
             Worker(config, log, tmp_path / "state")
         worker.close()
 

@@ -596,12 +596,21 @@ def _shape(config: Config) -> dict[str, Any]:
     return {
         "log.partitions": config.log.partitions,
         "engine.list_len": config.engine.list_len,
+        "actions": [f"{name}{'-' if weight < 0 else ''}" for name, weight in config.actions.weights_by_name.items()],
         **{f"learner.{key}": value for key, value in learner.shape().items()},
     }
 
 
 def _refuse_other_shape(cut: Cut, shape: dict[str, Any]) -> None:
-    stored = cut.manifest["shape"]
+    stored = dict(cut.manifest["shape"])
+    known = stored.pop("actions", [])  # cuts of earlier versions do not have it
+    if shape["actions"][: len(known)] != known:
+        raise StateMismatch(
+            f"{cut.path}: made with the actions {', '.join(known)}, the configuration says "
+            f"{', '.join(shape['actions'])}: histories hold their places in this list; put new ones at its end, or "
+            "give another state folder"
+        )
+    shape = {key: value for key, value in shape.items() if key != "actions"}
     for key in sorted(stored.keys() | shape.keys()):
         if stored.get(key) != shape.get(key):
             raise StateMismatch(

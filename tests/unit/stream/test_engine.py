@@ -12,6 +12,7 @@ from stream import topics
 from stream.config import Config
 from stream.engine import Engine, open_cut
 from stream.errors import EngineError, StateMismatch
+from stream.events import ActionsConfig
 from stream.log.base import RecordBatch
 from stream.messages import ErasureReceipt, Recommendations
 from tests.unit.stream.streams import START_MS, as_batches, events, small_config
@@ -141,6 +142,22 @@ def test_state_of_another_shape_is_refused_with_key_and_values(tmp_path: Path) -
     other = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, max_len=12))
     with pytest.raises(StateMismatch, match=r"learner.max_len = 10, the configuration says 12"):
         Engine.open(other, tmp_path)
+
+
+def test_a_changed_list_of_actions_is_refused_and_a_longer_one_is_not(tmp_path: Path) -> None:
+    config = small_config()
+    engine, _ = run(config, tmp_path, events(60), 30)
+    engine.cut()
+    engine.close()
+    weights = config.actions.weights_by_name
+    mixed_up = dict(reversed(weights.items())) | {"view": 1.0}
+    turned = weights | {"purchase": -1.0}
+    for changed in (dict(sorted(mixed_up.items())), turned):
+        other = msgspec.structs.replace(config, actions=msgspec.convert({"weights": changed}, ActionsConfig))
+        with pytest.raises(StateMismatch, match="made with the actions view, .*put new ones at its end"):
+            Engine.open(other, tmp_path)
+    longer = msgspec.convert({"weights": weights | {"share": 2.0}}, ActionsConfig)
+    Engine.open(msgspec.structs.replace(config, actions=longer), tmp_path).close()
 
 
 def test_a_cut_can_be_read_beside_the_engine(tmp_path: Path) -> None:

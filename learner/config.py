@@ -58,12 +58,14 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     negatives: Annotated[
         int, Meta(ge=1, le=1_000_000, description="sampled loss: items drawn per learning step, shared; count")
     ] = 1024
-    max_loss: Annotated[float, Meta(gt=0, description="a learning step with a higher loss is refused; nats")] = 100.0
+    max_loss: Annotated[
+        float, Meta(gt=0, le=1e9, description="a learning step with a higher loss is refused; nats")
+    ] = 100.0
     max_gradient: Annotated[
-        float, Meta(gt=0, description="a learning step with a longer gradient is refused; L2 norm")
+        float, Meta(gt=0, le=1e9, description="a learning step with a longer gradient is refused; L2 norm")
     ] = 1000.0
     clip_gradient: Annotated[
-        float, Meta(gt=0, description="longer gradients of the encoder are shortened to this; L2 norm")
+        float, Meta(gt=0, le=1e9, description="longer gradients of the encoder are shortened to this; L2 norm")
     ] = 5.0
     keep_refused: Annotated[
         int, Meta(ge=0, le=1000, description="newest refused mini-batches kept for inspection; count")

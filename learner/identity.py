@@ -41,7 +41,11 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 0.9
     far_distance: Annotated[
         float,
-        Meta(ge=0, le=4, description="squared distance to the nearest centre from which on a user is badly served"),
+        Meta(
+            ge=0,
+            le=4,
+            description="squared distance to the nearest centre from which on a user is badly served; number",
+        ),
     ] = 1.0
     pool: Annotated[int, Meta(ge=1, le=100_000, description="newest badly served users kept; users")] = 512
     near_cosine: Annotated[

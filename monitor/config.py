@@ -36,7 +36,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     host: Annotated[
         str, Meta(min_length=1, max_length=255, description="address to bind; any but loopback needs a token")
     ] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to bind, 0 takes a free one")] = 8050
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to bind, 0 takes a free one; number")] = 8050
     token: Annotated[
         str,
         Meta(
@@ -56,9 +56,9 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     requests_per_second: Annotated[
         float, Meta(ge=1, le=1e6, description="requests of one client address, averaged over a second; per second")
     ] = 5000.0
-    max_connections: Annotated[int, Meta(ge=1, le=100_000, description="open connections; more are refused; count")] = (
-        512
-    )
+    max_connections: Annotated[
+        int, Meta(ge=1, le=100_000, description="connections that have sent a request; more are refused; count")
+    ] = 512
     max_streams: Annotated[int, Meta(ge=1, le=10_000, description="open server-sent event streams; count")] = 32
     idempotency_keys: Annotated[
         int, Meta(ge=1, le=1_000_000, description="newest idempotency keys kept with their answers; count")

@@ -41,7 +41,7 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = 10
     share: Annotated[
         float, Meta(ge=0, lt=1, description="of an item's counts, below which a neighbour is not read; fraction")
-    ] = 0.005
+    ] = 0.01
 
     def __post_init__(self) -> None:
         if list(self.popularity) != sorted(set(self.popularity)):
@@ -140,7 +140,7 @@ class _Neighbours:
         entries = self.entries[rows]
         live = _live(entries, generations)
         counts = self.counts.take(rows, axis=1)  # (2, U, S)
-        live &= counts[1] >= self._share * (counts[1] * live).sum(axis=1, keepdims=True)
+        live &= (counts >= self._share * (counts * live).sum(axis=2, keepdims=True)).any(axis=0)  # at either half-life
         place = np.flatnonzero(live)  # `take` of places is several times as fast as numpy's other ways to choose
         counts = counts.reshape(2, -1).take(place, axis=1)
         return live.sum(axis=1), (entries.ravel().take(place) >> _TAG_BITS).astype(np.int64), counts

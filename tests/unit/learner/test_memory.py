@@ -120,6 +120,15 @@ def test_neighbours_that_hardly_count_are_not_read() -> None:
     assert near.rows[near.directions == 0].tolist() == [3, 4]
 
 
+def test_a_neighbour_that_counts_lately_is_read() -> None:
+    config = MemoryConfig(neighbours=(2.0, 1e6), slots=ROWS, written=1, share=0.1)
+    memories = Memories(config, ROWS)
+    for row in [4] + [2] * 17 + [3]:  # 3 and 4 came once of 19 times, 3 just now
+        one_event(memories, 1, row, NO_RECYCLING)
+    near = memories.neighbours(np.array([[1]]), NO_RECYCLING)
+    assert sorted(near.rows[near.directions == 0].tolist()) == [2, 3]
+
+
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, ROWS - 1)), min_size=1, max_size=60), st.integers(1, 7))
 def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:

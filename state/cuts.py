@@ -150,9 +150,13 @@ class CutStore:
             logger.error("no cut in %s is usable: the state is built from the beginning of the journal", self.root)
         return None
 
-    def peek(self, *, oldest: bool = False) -> Cut | None:
-        """The newest (or oldest) valid cut in `root`, for a reader beside a running worker: it changes nothing."""
+    def peek(self, *, oldest: bool = False, before: int | None = None) -> Cut | None:
+        """The newest (or oldest) valid cut in `root`, of a step `before` this one if given: it changes nothing, so a
+        reader beside a running worker may look.
+        """
         for folder in self._folders() if oldest else reversed(self._folders()):
+            if before is not None and int(folder.name) >= before:
+                continue
             try:
                 return self.open(folder)
             except StateCorrupted as exc:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import msgspec
 
-from state import Cut, CutStore, StateCorrupted
+from state import CutStore
 from state.errors import storage_error
 from state.files import fsync_path, write_durably
 from stream.beginning import kept_model
@@ -21,8 +19,6 @@ from stream.errors import SourceError
 from stream.itemfile import Titles
 from stream.log.base import RecordBatch
 from stream.worker import lock_folder
-
-logger = logging.getLogger(__name__)
 
 _MARK: Final = "replay.json"
 
@@ -68,23 +64,14 @@ class ReplayFolder:
             self._lock.close()
             raise
 
-    def __enter__(self) -> ReplayFolder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.close()
-
     def open(self, config: Config, titles: Titles | None, init: Path | None) -> Engine:
         """Continue from the newest cut after whole steps: one after a short step would shift all steps that follow."""
         engine = Engine.open(config, self._state, titles, init=init)
         # what is gone on before stays until the next cut: the file may turn out to be another one
         cuts = CutStore(self._state / "cuts", self._keep_cuts, config.state.cut_location or None)
-        older = [step for step in cuts.steps() if step < engine.step_number]
         while engine.positions[0] % self._step_events:
             engine.close()
-            cut = _newest(cuts, older)
+            cut = cuts.peek(before=engine.step_number)
             engine = Engine(config, self._state, cuts, cut, titles, kept_model(self._state) or init)
         engine.keep_init()
         self._cut_step, self._done = engine.step_number, engine.positions[0]
@@ -117,6 +104,10 @@ class ReplayFolder:
         self._write()
         engine.cut()
         self._cut_step = engine.step_number
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()
 
     def _other(self) -> SourceError:
         return SourceError(
@@ -170,14 +161,4 @@ def is_replay(state: Path) -> bool:
     return os.path.exists(state / _MARK)
 
 
-def _newest(cuts: CutStore, steps: list[int]) -> Cut | None:
-    """Take the newest of the steps whose cut is valid off the list; None when there is none left."""
-    while steps:
-        try:
-            return cuts.open(cuts.root / f"{steps.pop():012d}")
-        except StateCorrupted as exc:
-            logger.warning("cut skipped, trying the one before it: %s", exc)
-    return None
-
-
-__all__ = ["ReplayFolder", "is_replay"]
+__all__ = ["ReplayFolder", "as_left", "is_replay", "of_one_partition"]

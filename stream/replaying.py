@@ -131,8 +131,9 @@ def replay(
     """
     began = clock()
     with ExitStack() as stack:
-        kept = stack.enter_context(ReplayFolder(state, step_events, config.engine.keep_cuts)) if keep else None
+        kept = ReplayFolder(state, step_events, config.engine.keep_cuts) if keep else None
         if kept is not None:
+            stack.callback(kept.close)
             engine = kept.open(config, titles, init)
         else:
             engine = Engine(config, state, CutStore(state / "cuts"), titles=titles, init=init)

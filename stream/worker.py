@@ -158,7 +158,7 @@ class Worker:
     def _leave_a_lost_step(self) -> None:
         """Go back before a cut whose last step the journal does not have: brokers answered its commit and lost it."""
         step, worker = self.engine.step_number, self._config.engine.worker
-        if last_step(self._log, worker, self.engine.journal_from) >= step:
+        if not step or last_step(self._log, worker, self.engine.journal_from) >= step:
             return
         if self._log.begin_offsets(topics.JOURNAL)[0] > self.engine.journal_from:
             return  # retention took it
@@ -245,7 +245,6 @@ class Worker:
 
     def _take(self, batches: Sequence[RecordBatch]) -> None:
         marks = [self._clock()]
-        before = self._records
         result = self.engine.step(batches)
         entry = self._decide(result)
         # before this step's own entry: a restart from the cut looks whether it is there
@@ -259,7 +258,6 @@ class Worker:
         self._since_cut_s += marks[1] - marks[0] + marks[3] - marks[2]
         if entry.cut:
             self._begin_cut()
-        self._rate.append((marks[0], before))
         self._note(result, batches, marks)
 
     def _poll(self) -> list[RecordBatch]:
@@ -431,6 +429,7 @@ class Worker:
         learning's end.
         """
         polled, stepped, committed, learned = marks
+        self._rate.append((polled, self._records))
         self._records += result.events
         appended = [batch.timestamps_ms[0] for batch in batches if len(batch)]
         if appended:
@@ -450,8 +449,7 @@ class Worker:
         gauges = {
             "events_per_second": round((self._records - before) / max(now - start, 1e-3), 1),
             "lag": float(self._waiting()),
-            **({"freshness_p50_ms": fresh[len(fresh) // 2]} if fresh else {}),
-            **({"freshness_p99_ms": fresh[len(fresh) * 99 // 100]} if fresh else {}),
+            **{f"freshness_p{p}_ms": fresh[len(fresh) * p // 100] for p in (50, 99) if fresh},
             "cut_hold_ms": round(self.cut_hold_ms, 1),
             "cuts_failed": float(self.cuts_failed),
             **{name: round(value, 3) for name, value in self._parts_ms.items()},

@@ -328,9 +328,7 @@ class KafkaLog:
         partitions = [tp for topic in self._specs for tp in self._all(topic)]
         with explained(self.url, "look for transactions left open"):
             ends = self._uncommitted().end_offsets(partitions)
-            if self._recovery is None:
-                self._recovery = Fetcher(self.url, self._options)
-            stable = self._recovery.end_offsets(partitions)
+            stable = self._reader().end_offsets(partitions)
         left = [tp for tp in partitions if stable[tp] < ends[tp]]
         if not left:
             return
@@ -541,10 +539,9 @@ class KafkaLog:
                 raise OffsetOutOfRange(f"{tp} of {self.url}: offsets up to {span.stop} asked for, the end is {end}")
         if span.start >= span.stop:
             return RecordBatch(span.topic, span.partition, [], [], [], [], [], span.stop)
-        if self._recovery is None:
-            self._recovery = Fetcher(self.url, self._options)
+        reader = self._reader()
         parts: list[RecordBatch] = []
-        buffer = self._recovery.buffers({tp: span.start}, keep_others=True)[tp]
+        buffer = reader.buffers({tp: span.start}, keep_others=True)[tp]
         deadline = time.monotonic() + self._config.request_timeout_ms / 1000
         try:
             while buffer.position < span.stop:
@@ -552,10 +549,10 @@ class KafkaLog:
                 if len(batch):
                     parts.append(batch)
                     deadline = time.monotonic() + self._config.request_timeout_ms / 1000
-                elif buffer.position < span.stop and not self._recovery.fill(500) and time.monotonic() > deadline:
+                elif buffer.position < span.stop and not reader.fill(500) and time.monotonic() > deadline:
                     raise LogUnavailable(f"{tp} of {self.url}: offsets [{buffer.position}, {span.stop}) do not come")
         except OffsetOutOfRange as exc:
-            self._recovery.close()  # it would say so of every partition that it is asked for from now on
+            reader.close()  # it would say so of every partition that it is asked for from now on
             self._recovery = None
             begin = self.begin_offsets(span.topic)[span.partition]
             if begin <= buffer.position:
@@ -564,6 +561,11 @@ class KafkaLog:
                 f"{tp} of {self.url}: offsets [{span.start}, {span.stop}) asked for, the first one there is {begin}"
             ) from exc
         return _joined(span, parts)
+
+    def _reader(self) -> Fetcher:
+        if self._recovery is None:
+            self._recovery = Fetcher(self.url, self._options)
+        return self._recovery
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""

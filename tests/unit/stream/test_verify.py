@@ -11,8 +11,7 @@ import pytest
 from stream import topics
 from stream.log.base import EventLog, Message, TopicPartition
 from stream.verify import Verification, verify
-from stream.worker import Worker
-from tests.unit.stream.test_worker import drain, open_filled
+from tests.unit.stream.test_worker import open_filled, worked_off
 
 
 class Spoilt:
@@ -40,11 +39,7 @@ def verified(
         return spoil(messages) if commits[0] == 3 else messages
 
     with log:
-        worker = Worker(config, Spoilt(log, third), tmp_path / "state")
-        worker.recover()
-        drain(worker, log)
-        worker.cut()
-        worker.close()
+        worked_off(config, Spoilt(log, third), tmp_path / "state")
         return verify(config, log, tmp_path / "state", tmp_path / "scratch", from_oldest_cut=from_oldest_cut)
 
 
@@ -66,11 +61,7 @@ def test_a_sound_stream_is_equal_from_the_start_and_from_the_oldest_cut(tmp_path
 def test_after_a_stop_in_order_nothing_is_left_to_compare_and_nothing_differs(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path, cut_every_steps=1, keep_cuts=1)
     with log:
-        worker = Worker(config, log, tmp_path / "state")
-        worker.recover()
-        drain(worker, log)
-        worker.cut()
-        worker.close()
+        worked_off(config, log, tmp_path / "state")
         found = verify(config, log, tmp_path / "state", tmp_path / "scratch", from_oldest_cut=True)
         assert (found.difference, found.steps) == ("", 0)
 

@@ -44,6 +44,15 @@ def drain(worker: Worker, log: EventLog, steps: int = 10**6) -> None:
         steps -= 1
 
 
+def worked_off(config: Config, log: EventLog, state: Path) -> None:
+    """A worker takes what waits, and stops with a cut."""
+    worker = Worker(config, log, state)
+    worker.recover()
+    drain(worker, log)
+    worker.cut()
+    worker.close()
+
+
 def journal(log: EventLog) -> list[JournalEntry]:
     end = log.end_offsets(topics.JOURNAL)[0]
     values = log.read(OffsetRange(topics.JOURNAL, 0, 0, end)).values
@@ -141,11 +150,7 @@ def test_an_idle_worker_waits_behind_the_marks_of_transactions(tmp_path: Path) -
 def test_a_lost_answer_is_settled_by_the_journal(tmp_path: Path, plan: list[str]) -> None:
     config, log = open_filled(tmp_path)
     with log:
-        worker = Worker(config, Flaky(log, plan), tmp_path / "state")
-        worker.recover()
-        drain(worker, log)
-        worker.cut()
-        worker.close()
+        worked_off(config, Flaky(log, plan), tmp_path / "state")
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
@@ -174,28 +179,16 @@ def test_a_commit_that_was_answered_and_lost_is_made_anew(cut_every_steps: int, 
 def test_a_lost_answer_right_after_a_cut_is_no_loss(cut_every_steps: int, tmp_path: Path) -> None:
     config, log = open_filled(tmp_path, cut_every_steps=cut_every_steps)
     with log:
-        worker = Worker(config, Flaky(log, ["well", "well", "before", "away"]), tmp_path / "state")
-        worker.recover()
-        drain(worker, log)
-        worker.cut()
-        worker.close()
-        again = Worker(config, Flaky(log, ["before"]), tmp_path / "state")
-        again.recover()
+        worked_off(config, Flaky(log, ["well", "well", "before", "away"]), tmp_path / "state")
         log.append(as_messages(events(40, seed=1)))
-        drain(again, log)
-        again.cut()
-        again.close()
+        worked_off(config, Flaky(log, ["before"]), tmp_path / "state")
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
 def test_a_state_folder_of_another_log_is_refused(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path, cut_every_steps=2)
     with log:
-        worker = Worker(config, log, tmp_path / "state")
-        worker.recover()
-        drain(worker, log)
-        worker.cut()
-        worker.close()
+        worked_off(config, log, tmp_path / "state")
     other, log = open_filled(tmp_path / "other", cut_every_steps=2)
     with log:
         worker = Worker(other, log, tmp_path / "elsewhere")

@@ -616,6 +616,7 @@ def _refuse_other_shape(cut: Cut, shape: dict[str, Any]) -> None:
             raise StateMismatch(
                 f"{cut.path}: made with {key} = {stored.get(key)!r}, the configuration says {shape.get(key)!r}: "
                 f"set {key} back, or give another state folder"
+                + (" and another engine.worker: intentstream worker --state NEW" if key == "log.partitions" else "")
             )
 
 

@@ -131,7 +131,9 @@ class EventLog(Protocol):
         ...
 
     def check_topics(self, specs: Sequence[TopicSpec]) -> None:
-        """Raise `TopicMismatch` when a topic is missing or has another cleanup policy or number of partitions."""
+        """Raise `TopicMismatch` when a topic is missing or has other settings that matter; retention is left to whoever
+        runs the log.
+        """
         ...
 
     def partition_count(self, topic: str) -> int:

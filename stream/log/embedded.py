@@ -232,20 +232,31 @@ def compare_topics(wanted: Sequence[TopicSpec], found: Mapping[str, TopicSpec | 
         if there is None:
             raise missing(spec.name, url)
         if there.partitions != spec.partitions:
-            raise TopicMismatch(
-                f"topic {spec.name} has {there.partitions} partitions, the configuration says {spec.partitions}: set "
-                f"log.partitions = {there.partitions}, or start over on other topics (keys would change partition)"
-            )
+            raise TopicMismatch(_other_partitions(spec, there.partitions, url))
         if there.cleanup != spec.cleanup:
             raise TopicMismatch(
-                f"topic {spec.name} has cleanup.policy={there.cleanup}, this version needs {spec.cleanup}: "
-                + (
-                    f"kafka-configs.sh --alter --entity-type topics --entity-name {spec.name} "
-                    f"--add-config cleanup.policy={spec.cleanup}"
-                    if url.startswith("kafka")
-                    else "create the log anew in another folder"
-                )
+                f"topic {spec.name} has cleanup.policy={there.cleanup}, this version needs {spec.cleanup}: create the "
+                "log anew in another folder"
             )
+
+
+def _other_partitions(spec: TopicSpec, there: int, url: str) -> str:
+    """What to do about it: keys change partition, so a stream that has begun keeps the number or starts over."""
+    text = (
+        f"topic {spec.name} has {there} partitions, the configuration says {spec.partitions}: set log.partitions = "
+        f"{there}"
+    )
+    if not url.startswith("kafka"):
+        return f"{text}, or start over on other topics (keys would change partition)"
+    if there < spec.partitions:
+        return (
+            f"{text}; or, where the stream starts over, kafka-topics.sh --bootstrap-server "
+            f"{url.removeprefix('kafka://')} --alter --topic {spec.name} --partitions {spec.partitions}"
+        )
+    return (
+        f"{text}. If they were added since the last cut: Kafka cannot take them away and keys have moved, so start "
+        "over with another engine.worker and an empty folder: intentstream worker --state NEW"
+    )
 
 
 class EmbeddedLog:

@@ -129,28 +129,40 @@ class KafkaLog:
         self._specs |= {spec.name: spec for spec in specs}
 
     def check_topics(self, specs: Sequence[TopicSpec]) -> None:
-        """Raise `TopicMismatch` when a topic is missing or has another cleanup policy or number of partitions."""
+        """Raise `TopicMismatch` when a topic is missing or has other settings than these; retention is not compared."""
         with self._admin("check topics") as admin:
             there = set(admin.list_topics())
-            names = [spec.name for spec in specs if spec.name in there]
+            wanted = {spec.name: spec for spec in specs}
+            names = [name for name in wanted if name in there]
             partitions = {t["name"]: len(t["partitions"]) for t in admin.describe_topics(names)} if names else {}
             resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
             settings = admin.describe_configs(resources, config_filter="all").get("topic", {}) if names else {}
         found: dict[str, TopicSpec | None] = {spec.name: None for spec in specs}
-        for name in names:
-            cleanup = settings[name]["cleanup.policy"]["value"]
-            found[name] = TopicSpec(name, partitions[name], cleanup="compact" if cleanup == "compact" else "delete")
+        found |= {name: TopicSpec(name, partitions[name], wanted[name].cleanup) for name in names}
         compare_topics(specs, found, self.url)
         for spec in specs:
-            limit = int(settings[spec.name]["max.message.bytes"]["value"])
-            if limit < spec.max_message_bytes:
-                raise TopicMismatch(
-                    f"topic {spec.name} has max.message.bytes={limit}, this version needs {spec.max_message_bytes}: "
-                    f"kafka-configs.sh --alter --entity-type topics --entity-name {spec.name} "
-                    f"--add-config max.message.bytes={spec.max_message_bytes}"
-                )
+            self._compare_settings(spec, {key: str(entry["value"]) for key, entry in settings[spec.name].items()})
         self._specs |= {spec.name: spec for spec in specs}
         self._partitions |= partitions
+
+    def _compare_settings(self, spec: TopicSpec, there: Mapping[str, str]) -> None:
+        """Raise `TopicMismatch` with the command that mends everything at this topic that would lose or refuse data.
+
+        A journal that is compacted too keeps one entry; with the clients' own times a topic that takes old events,
+        or what is made from them, is removed as it arrives.
+        """
+        needed = topic_settings(spec)
+        unfit = [key for key in ("cleanup.policy", "message.timestamp.type") if there[key] != needed[key]]
+        if int(there["max.message.bytes"]) < spec.max_message_bytes:
+            unfit.append("max.message.bytes")
+        if unfit:
+            brokers = self.url.removeprefix("kafka://")
+            raise TopicMismatch(
+                f"topic {spec.name} has {', '.join(f'{key}={there[key]}' for key in unfit)}, this version needs "
+                f"{', '.join(f'{key}={needed[key]}' for key in unfit)}: kafka-configs.sh --bootstrap-server {brokers} "
+                f"--alter --entity-type topics --entity-name {spec.name} "
+                f"--add-config {','.join(f'{key}={needed[key]}' for key in unfit)}"
+            )
 
     def partition_count(self, topic: str) -> int:
         """Number of partitions; `TopicMismatch` when there is no such topic."""
@@ -210,7 +222,7 @@ class KafkaLog:
             spec = self._specs[topic] = TopicSpec(
                 topic,
                 self.partition_count(topic),
-                cleanup="compact" if settings["cleanup.policy"]["value"] == "compact" else "delete",
+                cleanup="compact" if "compact" in str(settings["cleanup.policy"]["value"]) else "delete",
                 max_message_bytes=int(settings["max.message.bytes"]["value"]),
             )
         return spec

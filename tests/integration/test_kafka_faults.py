@@ -11,13 +11,14 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import kafka
 import msgspec
 import pytest
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 
 from stream.log import (
     CommitOutcomeUnknown,
@@ -383,6 +384,39 @@ def test_topics_with_other_settings_name_the_command(case: LogCase, kafka_url: s
             log.check_topics([case.spec(max_message_bytes=200_000)])
         with pytest.raises(TopicMismatch, match="kafka-configs.sh.*cleanup.policy=compact"):
             log.check_topics([case.spec(cleanup="compact")])
+
+
+@pytest.mark.parametrize("cleanup", ["delete", "compact"])
+def test_topics_that_would_lose_what_they_hold_are_refused_and_mended_by_the_command(
+    case: LogCase, kafka_url: str, cleanup: Literal["delete", "compact"]
+) -> None:
+    spec = case.spec(cleanup=cleanup)
+    brokers = kafka_url.removeprefix("kafka://")
+    settings = {"cleanup.policy": "compact,delete", "message.timestamp.type": "CreateTime"}
+    with closing(KafkaAdminClient(bootstrap_servers=brokers)) as admin, KafkaLog(kafka_url) as log:
+        admin.create_topics([NewTopic(spec.name, 1, 1, topic_configs=settings)], wait_for_metadata=True)
+        with pytest.raises(TopicMismatch, match="cleanup.policy=compact,delete, message.timestamp.type=Cr") as caught:
+            log.check_topics([spec])
+        command, added = str(caught.value).split("--add-config ")
+        assert f"kafka-configs.sh --bootstrap-server {brokers} --alter " in command
+        assert f"--entity-name {spec.name} " in command
+        wanted = dict(setting.split("=") for setting in added.split(","))
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, spec.name, configs=wanted)])
+        log.check_topics([spec])
+
+
+def test_partitions_that_were_added_say_how_to_go_on(case: LogCase, kafka_url: str) -> None:
+    spec = case.spec(partitions=2)
+    brokers = kafka_url.removeprefix("kafka://")
+    with closing(KafkaAdminClient(bootstrap_servers=brokers)) as admin, KafkaLog(kafka_url) as log:
+        log.create_topics([spec])
+        command = f"kafka-topics.sh --bootstrap-server {brokers} --alter --topic {spec.name} --partitions 3"
+        with pytest.raises(TopicMismatch, match=f"set log.partitions = 2; .*{command}"):
+            log.check_topics([case.spec(partitions=3)])
+        admin.create_partitions({spec.name: 3})
+        with pytest.raises(TopicMismatch, match="set log.partitions = 3. .* start over .*intentstream worker --state"):
+            log.check_topics([spec])
+        log.check_topics([case.spec(partitions=3)])
 
 
 def test_no_broker_is_one_line() -> None:

@@ -73,9 +73,13 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
         position = max(batch.next_offset, position + 1)
 
 
-def last_entry(log: EventLog, worker: str, start: int = 0) -> JournalEntry | None:
-    """Return the newest entry of the worker at or after journal offset `start`; None when there is none."""
-    begin, end = log.begin_offsets(topics.JOURNAL)[0], journal_end(log)
+def last_entry(log: EventLog, worker: str, start: int = 0, *, decided: bool = False) -> JournalEntry | None:
+    """Return the newest entry of the worker at or after journal offset `start`; None when there is none.
+
+    `decided`: look only before the first open transaction instead of waiting for it.
+    """
+    begin = log.begin_offsets(topics.JOURNAL)[0]
+    end = log.stable_offsets(topics.JOURNAL)[0] if decided else journal_end(log)
     position, newest, own = max(start, begin), None, worker.encode()
     while position < end:
         batch = log.read(OffsetRange(topics.JOURNAL, 0, position, min(position + _PAGE, end)))

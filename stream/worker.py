@@ -323,17 +323,12 @@ class Worker:
                 self._log.commit(messages, positions)
                 return
             except (CommitOutcomeUnknown, LogUnavailable) as exc:
-                newest, begin = self._settled()
+                newest, begin = self._settled(entry)
                 found = 0 if newest is None else newest.step
                 logger.warning("commit of step %d: %s; the journal's newest step is %d", entry.step, exc, found)
                 if newest == entry:
                     return
-                if found >= entry.step:
-                    # Whoever journalled this has the stream; to go on would answer its events a second time.
-                    raise WriterFenced(
-                        f"worker {entry.worker}: step {found} in the journal is not from this process: another "
-                        "one ran as this worker meanwhile, this one must stop"
-                    ) from exc
+                _refuse_if_taken(entry, newest)
                 if found < entry.step - 1 and begin <= self.engine.journal_from:
                     raise JournalError(
                         f"worker {entry.worker}: the commit of step {entry.step - 1} was answered and is not in the "
@@ -341,15 +336,19 @@ class Worker:
                         "again: it makes the step anew from the same input"
                     ) from exc
 
-    def _settled(self) -> tuple[JournalEntry | None, int]:
+    def _settled(self, entry: JournalEntry) -> tuple[JournalEntry | None, int]:
         """The newest entry that is in the journal, once every open transaction is decided, and the journal's begin;
         waits for the log.
+
+        The journal is looked at before the claim, too: who took this worker's place meanwhile is not to be fenced.
         """
+        worker, start = entry.worker, self.engine.journal_from
         while True:
             time.sleep(_RETRY_S)
             try:
-                self._log.claim(self._config.engine.worker)
-                newest = last_entry(self._log, self._config.engine.worker, self.engine.journal_from)
+                _refuse_if_taken(entry, last_entry(self._log, worker, start, decided=True))
+                self._log.claim(worker)
+                newest = last_entry(self._log, worker, start)
                 return newest, self._log.begin_offsets(topics.JOURNAL)[0]
             except LogUnavailable as exc:
                 logger.warning("finding out what was committed: %s; trying again", exc)
@@ -493,6 +492,17 @@ class Worker:
     def _report(self) -> None:
         if self._on_status is not None:
             self._on_status(self.status)
+
+
+def _refuse_if_taken(entry: JournalEntry, newest: JournalEntry | None) -> None:
+    """Raise `WriterFenced` when the journal has this step, or a later one, from another process: whoever journalled it
+    has the stream, and to go on would answer its events a second time.
+    """
+    if newest is not None and newest.step >= entry.step and newest != entry:
+        raise WriterFenced(
+            f"worker {entry.worker}: step {newest.step} in the journal is not from this process: another one ran as "
+            "this worker meanwhile, this one must stop"
+        )
 
 
 def _drop_before(entries: deque[Any], moment: float) -> None:

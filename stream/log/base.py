@@ -148,6 +148,10 @@ class EventLog(Protocol):
         """Offset of the next record to come, per partition, records of open transactions included."""
         ...
 
+    def stable_offsets(self, topic: str) -> list[int]:
+        """Offset before which every transaction is decided, per partition: what `read` gives without waiting."""
+        ...
+
     def append(self, messages: Sequence[Message]) -> None:
         """Append outside of any transaction; when this returns, the messages are durable, in order per partition."""
         ...
@@ -155,7 +159,8 @@ class EventLog(Protocol):
     def claim(self, worker_id: str) -> None:
         """Become the one writer that may `commit` as this worker; an earlier one gets `WriterFenced` from then on.
 
-        When this returns, no transaction of an earlier writer is undecided.
+        When this returns, no transaction of an earlier writer is undecided. A log that has claimed this worker before
+        may find out that another one has meanwhile: it raises `WriterFenced` and leaves that one alone.
         """
         ...
 

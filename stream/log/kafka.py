@@ -55,6 +55,7 @@ _COORDINATOR_BUSY: Final = (
     errors.CoordinatorLoadInProgressError,
     errors.NotCoordinatorError,
 )
+_TIMED_OUT: Final = ("PrepareEpochFence", "PrepareAbort", "CompleteAbort")  # a coordinator raises the epoch for these
 _PAUSE_S: Final = 0.05
 
 
@@ -94,6 +95,7 @@ class KafkaLog:
         self._worker: str | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._fenced: str | None = None
+        self._held: tuple[int, int] | None = None  # producer id and epoch of the producer dropped last
         self._specs: dict[str, TopicSpec] = {}
         self._partitions: dict[str, int] = {}
         self._known_ends: dict[TopicPartition, int] = {}
@@ -209,6 +211,13 @@ class KafkaLog:
         self._known_ends |= {TopicPartition(topic, p): end for p, end in enumerate(ends)}
         return ends
 
+    def stable_offsets(self, topic: str) -> list[int]:
+        """Offset before which every transaction is decided, per partition."""
+        partitions = self._all(topic)
+        with explained(self.url, f"ask for the stable end of {topic}"):
+            found = self._reader().end_offsets(partitions)
+        return [found[tp] for tp in partitions]
+
     # Writing
 
     def _spec(self, topic: str) -> TopicSpec:
@@ -297,11 +306,13 @@ class KafkaLog:
     def claim(self, worker_id: str) -> None:
         """Become the one writer that may `commit` as this worker; an earlier one gets `WriterFenced` from then on.
 
-        Waits until every transaction of an earlier writer is committed or aborted.
+        Waits until every transaction of an earlier writer is committed or aborted. When this log had claimed the worker
+        before, the transaction coordinator is asked first whether another one has since: that one is left alone.
         """
         if self._mode != "owner":
             raise LogError(f"{self.url}: opened as {self._mode}, only an owner may claim worker {worker_id}")
         self._drop_producer()
+        self._refuse_if_taken(worker_id)
         doing = f"claim worker {worker_id}"
         made: list[Any] = []
         given_up = threading.Event()
@@ -328,6 +339,26 @@ class KafkaLog:
         self._producer, self._worker, self._fenced = made[0], worker_id, None
         self._close_left_open()
         self._positions = self._group_offsets(worker_id)
+
+    def _refuse_if_taken(self, worker_id: str) -> None:
+        """Raise `WriterFenced` when another process claimed the worker after this log did.
+
+        Who was stopped for a while and wakes up would otherwise fence the one that took its place, and stop as well.
+        """
+        if self._held is None or worker_id != self._worker:
+            return
+        with self._admin(f"look who is worker {worker_id}") as admin:
+            try:
+                now = admin.describe_transactions([_GROUP_PREFIX + worker_id])[_GROUP_PREFIX + worker_id]
+            except (errors.TransactionalIdNotFoundError, errors.UnsupportedVersionError):
+                now = None
+        if now is not None and (now.producer_id, now.producer_epoch) != self._held and now.state not in _TIMED_OUT:
+            self._fenced = (
+                f"{self.url}: worker {worker_id} was claimed anew: another process runs as this worker, this one must "
+                "stop"
+            )
+            raise WriterFenced(self._fenced)
+        self._held = None  # from here on it may be a claim of ours, given up, that changed it
 
     def _close_left_open(self) -> None:
         """Commit what the brokers forgot to mark: readers, ours of the journal too, would wait before it for good.
@@ -446,6 +477,9 @@ class KafkaLog:
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
+            manager = producer._transaction_manager  # noqa: SLF001  # the client has no public name for it
+            held = manager.producer_id_and_epoch
+            self._held = None if manager.is_bumping_epoch() else (held.producer_id, held.epoch)
             self._discard(producer)
 
     def _discard(self, producer: Any) -> None:

@@ -185,7 +185,7 @@ def check_begin_and_end_offsets(case: LogCase) -> None:
         assert log.begin_offsets(spec.name) == log.end_offsets(spec.name) == [0, 0]
         log.append([Message(spec.name, b"k", b"v", 0, (), 1)] * 3)
         assert log.begin_offsets(spec.name) == [0, 0]
-        assert log.end_offsets(spec.name) == [0, 3]
+        assert log.end_offsets(spec.name) == log.stable_offsets(spec.name) == [0, 3]
 
 
 def check_commit_is_messages_and_positions_together(case: LogCase) -> None:

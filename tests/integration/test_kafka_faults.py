@@ -297,6 +297,7 @@ def test_what_a_dead_worker_left_open_is_never_seen(case: LogCase, kafka_url: st
         log.create_topics([spec])
         zombie = _transaction(kafka_url, worker, spec.name, b"zombie")
         assert log.end_offsets(spec.name) == [1]  # open transactions count
+        assert log.stable_offsets(spec.name) == [0]
         assert log.poll(starts(spec), 10, 100) == []
         log.claim(worker)
         log.commit(messages_of(spec.name, 2), {TopicPartition(spec.name, 0): 1})

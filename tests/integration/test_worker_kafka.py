@@ -19,6 +19,7 @@ from stream.errors import JournalError
 from stream.log import EventLog, KafkaConfig, WriterFenced, open_log
 from stream.worker import Worker
 from tests.integration.conftest import Broker
+from tests.unit.stream.faulty import Flaky
 from tests.unit.stream.streams import as_messages, events, small_config
 from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, journal
 
@@ -83,6 +84,28 @@ def test_a_zombie_that_wakes_up_is_stopped(tmp_path: Path, make_broker: Callable
             work(zombie, 1)
         zombie.close()
         drain(worker, other)
+        worker.cut()
+        worker.close()
+        assert_equal_to_a_rebuild(config, other, tmp_path)
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["the other has only claimed", "the other has gone on"])
+def test_a_zombie_without_an_answer_leaves_alone_who_took_its_place(
+    tmp_path: Path, make_broker: Callable[..., Broker], steps: int
+) -> None:
+    """It is stopped in a commit for longer than the commit may take; when it wakes up it has no answer."""
+    config, log = filled(make_broker())
+    with log, open_log(config.log.url, config=config.log) as other:
+        zombie = Worker(config, Flaky(log, ["well", "well", "before"]), tmp_path / "zombie")
+        zombie.recover()
+        work(zombie, 2)
+        worker = Worker(config, other, tmp_path / "state")
+        assert worker.recover() == 2
+        work(worker, steps)
+        with pytest.raises(WriterFenced, match="this one must stop"):
+            work(zombie, 1)
+        zombie.close()
+        drain(worker, other)  # was not fenced
         worker.cut()
         worker.close()
         assert_equal_to_a_rebuild(config, other, tmp_path)

@@ -174,6 +174,12 @@ def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path
     class Taken(Flaky):
         """Before the commit another process does two steps as this worker; the answer is lost."""
 
+        claims = 0
+
+        def claim(self, worker_id: str) -> None:
+            self.claims += 1
+            self._log.claim(worker_id)
+
         def commit(self, messages: Any, positions: Any) -> None:
             if self._plan:
                 self._plan.pop()
@@ -185,9 +191,11 @@ def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path
             super().commit(messages, positions)
 
     with log:
-        worker = started(config, Taken(log, ["x"]), tmp_path / "state")
+        taken = Taken(log, ["x"])
+        worker = started(config, taken, tmp_path / "state")
         with pytest.raises(WriterFenced, match=r"step \d+ in the journal is not from this process"):
             worker.turn()
+        assert taken.claims == 1  # at the start: another one would fence the process that goes on
         worker.close()
         assert [entry.step for entry in journal(log)] == list(range(1, len(journal(log)) + 1))
 

@@ -57,6 +57,8 @@ def translated(exc: Exception, url: str, doing: str) -> LogError:
         return WriterFenced(f"{what}: another process runs as this worker, this one must stop")
     if isinstance(exc, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):
         return MessageTooLarge(f"{what}: the topic's max.message.bytes is smaller than this version needs")
+    if isinstance(exc, errors.UnsupportedCodecError):
+        return LogError(f"{what}: install what intentstream depends on for it: lz4, python-snappy, zstandard")
     if isinstance(exc, errors.SaslAuthenticationFailedError):
         return LogError(f"{what}: check log.kafka.sasl_username and the password it names")
     if isinstance(exc, errors.AuthorizationError):

@@ -11,6 +11,7 @@ import kafka.errors as errors
 
 from stream.log.base import Headers, OffsetOutOfRange, RecordBatch, TopicPartition
 from stream.log.kafkaclient import connect, explained, translated
+from stream.log.kafkarecords import ColumnRecords, Columns
 
 _BUFFERED: Final = 8_000  # records read ahead per partition before it is paused; one fetch may come on top
 _FETCH_BYTES: Final = 256 * 1024  # of a partition in one fetch: what one poll takes over at once stays small
@@ -35,17 +36,18 @@ class Buffer:
     def __len__(self) -> int:
         return len(self.offsets) - self.first
 
-    def add(self, records: Sequence[Any]) -> None:
+    def add(self, batches: Sequence[Columns]) -> None:
         """Take over fetched records."""
         if self.first:
             for column in (self.offsets, self.keys, self.values, self.timestamps_ms, self.headers):
                 del column[: self.first]
             self.first = 0
-        self.offsets += [r.offset for r in records]
-        self.keys += [r.key for r in records]
-        self.values += [r.value for r in records]
-        self.timestamps_ms += [r.timestamp for r in records]
-        self.headers += [tuple(r.headers) for r in records]
+        for batch in batches:
+            self.offsets += batch.offsets
+            self.keys += batch.keys
+            self.values += batch.values
+            self.timestamps_ms += batch.timestamps_ms
+            self.headers += batch.headers
 
     def take(self, tp: TopicPartition, limit: int, stop: int | None = None) -> RecordBatch:
         """The next records, at most `limit` and before `stop`; moves the position."""
@@ -89,6 +91,7 @@ class Fetcher:
                 metrics_enabled=False,
                 **options,
             )
+        self._consumer._fetcher.PartitionRecords = ColumnRecords  # noqa: SLF001  # see there
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._paused: set[TopicPartition] = set()
 
@@ -131,13 +134,20 @@ class Fetcher:
             raise OffsetOutOfRange(f"{tp} of {self._url}: offset {offset} is not there") from exc
         except errors.KafkaError as exc:
             raise translated(exc, self._url, "read") from exc
-        for key, records in found.items():
-            self._buffers[TopicPartition(key.topic, key.partition)].add(records)
+        failed: dict[TopicPartition, Exception] = {}
+        for key, batches in found.items():
+            tp = TopicPartition(key.topic, key.partition)
+            self._buffers[tp].add(batches)
+            if batches[-1].error is not None:
+                failed[tp] = batches[-1].error
         moved = False
         for tp, buffer in self._buffers.items():
             at = self._consumer.position(kafka.TopicPartition(tp.topic, tp.partition), timeout_ms=0)
             if at is not None and at > buffer.fetched_to:
                 buffer.fetched_to, moved = at, True
+        for tp, error in failed.items():
+            if not len(self._buffers[tp]):  # what came before it is given out first; the error comes again
+                raise translated(error, self._url, f"read {tp} at offset {self._buffers[tp].fetched_to}") from error
         return moved
 
     def end_offsets(self, partitions: Sequence[Any]) -> dict[Any, int]:

@@ -13,9 +13,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import kafka
+import kafka.codec
 import msgspec
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
@@ -418,6 +419,61 @@ def test_partitions_that_were_added_say_how_to_go_on(case: LogCase, kafka_url: s
         with pytest.raises(TopicMismatch, match="set log.partitions = 3. .* start over .*intentstream worker --state"):
             log.check_topics([spec])
         log.check_topics([case.spec(partitions=3)])
+
+
+class Latin1(str):
+    """A header's name as a client writes it that does not use UTF-8."""
+
+    def encode(self, *_: object) -> bytes:
+        return super().encode("latin-1")
+
+
+def test_headers_whose_names_are_no_utf_8(case: LogCase, kafka_url: str) -> None:
+    spec = case.spec()
+    with KafkaLog(kafka_url) as log:
+        log.create_topics([spec])
+        headers: Any = ((Latin1("größe"), b"7"), ("ok", b""))
+        log.append([Message(spec.name, b"k", b"v", 0, headers), Message(spec.name, b"k", b"w", 0)])
+        (batch,) = take(log, starts(spec), 2)
+        assert (batch.values, batch.headers) == ([b"v", b"w"], [(("gr\\xf6\\xdfe", b"7"), ("ok", b"")), ()])
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_batches_that_clients_compressed(case: LogCase, kafka_url: str, codec: str) -> None:
+    spec = case.spec(max_message_bytes=8 * 1024 * 1024)
+    sent = [b"%d" % i * 1000 for i in range(2_000)]  # larger than a fetch, larger still when it is unpacked
+    settings = {"batch_size": 4 * 1024 * 1024, "linger_ms": 1000, "compression_type": codec}
+    with KafkaLog(kafka_url) as log:
+        log.create_topics([spec])
+        with closing(kafka.KafkaProducer(bootstrap_servers=kafka_url.removeprefix("kafka://"), **settings)) as producer:
+            for value in sent:
+                producer.send(spec.name, value, b"k", partition=0)
+            producer.flush()
+        assert values(take(log, starts(spec), len(sent))) == sent
+        assert log.read(OffsetRange(spec.name, 0, 700, 702)).values == sent[700:702]
+
+
+def test_a_codec_that_is_not_installed_is_one_line_that_says_what_to_install(
+    case: LogCase, kafka_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = case.spec()
+    with KafkaLog(kafka_url) as log:
+        log.create_topics([spec])
+        log.append(messages_of(spec.name, 2))
+        brokers = kafka_url.removeprefix("kafka://")
+        with closing(kafka.KafkaProducer(bootstrap_servers=brokers, compression_type="zstd")) as producer:
+            producer.send(spec.name, b"packed" * 100, b"k", partition=0)
+            producer.flush()
+        monkeypatch.setattr(kafka.codec, "zstd", None)
+        positions = starts(spec)
+        assert values(take(log, positions, 2)) == [b"value-0", b"value-1"]
+        for _ in range(2):
+            with pytest.raises(LogError, match=r"cannot read .* at offset 2: .*zstd.*: install .*zstandard"):
+                log.poll(positions, 10, 10_000)
+        with pytest.raises(LogError, match="install .*zstandard"):
+            log.read(OffsetRange(spec.name, 0, 0, 3))
+        monkeypatch.undo()
+        assert values(take(log, positions, 1)) == [b"packed" * 100]
 
 
 def test_no_broker_is_one_line() -> None:

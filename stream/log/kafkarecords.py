@@ -1,0 +1,189 @@
+"""What a fetch from Kafka brought, a batch at a time as columns.
+
+kafka-python makes an object of every record and of every one of its parts; here the same bytes are read into the lists
+that a `RecordBatch` is made of. A batch that cannot be read is an error that comes again at every poll, instead of the
+endless loop that kafka-python 3.0.12 goes into after an error in the middle of a partition's records.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import kafka.errors as errors
+from kafka.consumer.fetcher import Fetcher, IsolationLevel
+from kafka.record.default_records import DefaultRecordBatch
+
+from stream.log.base import Headers
+
+_NO_HEADERS: Final[Headers] = ()
+
+
+class Columns(NamedTuple):
+    """Records of one batch; the lists have the same length. `error`: what comes next cannot be read."""
+
+    offsets: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    timestamps_ms: list[int]
+    headers: list[Headers]
+    error: Exception | None = None
+
+    def from_offset(self, offset: int) -> Columns:
+        """Without what stands before the offset: a batch comes whole, wherever in it one asked to begin."""
+        if not self.offsets or self.offsets[0] >= offset:
+            return self
+        a = bisect_left(self.offsets, offset)
+        return Columns(self.offsets[a:], self.keys[a:], self.values[a:], self.timestamps_ms[a:], self.headers[a:])
+
+
+def unpack(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas: bool) -> Columns:
+    """The records of a batch of format 2, from the uncompressed bytes after its header.
+
+    Parameters
+    ----------
+    timestamp_ms, deltas
+        The time of every record, or with `deltas` the time to which each adds its own.
+
+    Raises
+    ------
+    CorruptRecordError
+        The bytes are not that many records.
+    """
+    offsets: list[int] = []
+    keys: list[bytes | None] = []
+    values: list[bytes | None] = []
+    times = [timestamp_ms] * count
+    headers = [_NO_HEADERS] * count
+    at = 0
+    # Varints are zigzag; most are of one or two bytes, and the call for a longer one costs as much as the rest.
+    try:
+        for row in range(count):
+            while data[at] > 127:  # length
+                at += 1
+            at += 2  # its last byte, and the attributes
+            if deltas:
+                delta, at = _varint(data, at)
+                times[row] += delta
+            else:
+                while data[at] > 127:
+                    at += 1
+                at += 1
+            size = data[at]
+            at += 1
+            if size > 127:
+                if data[at] > 127:
+                    size, at = _raw(data, at - 1)
+                else:
+                    size += (data[at] << 7) - 128
+                    at += 1
+            offsets.append(base_offset + (size >> 1))
+            for column in (keys, values):
+                size = data[at]
+                at += 1
+                if size > 127:
+                    if data[at] > 127:
+                        size, at = _raw(data, at - 1)
+                    else:
+                        size += (data[at] << 7) - 128
+                        at += 1
+                if size & 1:
+                    column.append(None)
+                else:
+                    end = at + (size >> 1)
+                    column.append(data[at:end])
+                    at = end
+            if data[at]:
+                headers[row], at = _headers(data, at)
+            else:
+                at += 1
+    except IndexError:
+        at = -1
+    if at != len(data):
+        raise errors.CorruptRecordError(f"the batch at offset {base_offset} is not {count} records")
+    return Columns(offsets, keys, values, times, headers)
+
+
+def _raw(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _raw(data, at)
+    return (value >> 1) ^ -(value & 1), at
+
+
+def _headers(data: bytes, at: int) -> tuple[Headers, int]:
+    """A name may be any bytes on Kafka; what is no UTF-8 in it is written as escapes. No value is an empty one."""
+    count, at = _varint(data, at)
+    found = []
+    for _ in range(count):
+        size, at = _varint(data, at)
+        name = data[at : at + size].decode("utf-8", "backslashreplace")
+        at += size
+        size, at = _varint(data, at)
+        found.append((name, data[at : at + max(0, size)]))
+        at += max(0, size)
+    return tuple(found), at
+
+
+class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no annotations
+    """Stands in for the client's own in its fetcher: `take` gives `Columns`, a batch each, instead of records."""
+
+    def _maybe_skip_record(self, record: Columns) -> bool:
+        return False  # done by `from_offset`
+
+    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Columns]:
+        try:
+            while (batch := records.next_batch()) is not None:
+                columns = self._old(batch) if batch.magic < 2 else self._batch(batch)
+                if columns is not None and columns.offsets:
+                    yield columns.from_offset(self.fetch_offset)
+        except Exception as exc:  # an error raised here would leave the client's fetcher in an endless loop
+            yield Columns([], [], [], [], [], exc)
+        self.drain()
+
+    def _batch(self, batch: Any) -> Columns | None:
+        """None for one whose records are not to be seen."""
+        if self.check_crcs and not batch.validate_crc():
+            raise errors.CorruptRecordError(f"the batch at offset {batch.base_offset} failed its CRC check")
+        columns = self._seen(batch)
+        self.leader_epoch, self.next_fetch_offset = batch.leader_epoch, batch.next_offset
+        self.bytes_read += batch.size_in_bytes
+        return columns
+
+    def _seen(self, batch: Any) -> Columns | None:
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+            self._consume_aborted_transactions_up_to(batch.last_offset)
+            if self._contains_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            elif self._is_batch_aborted(batch):
+                return None
+        if batch.is_control_batch:
+            return None
+        iter(batch)  # uncompresses
+        data = bytes(memoryview(batch._buffer)[batch._pos :])  # noqa: SLF001  # there is no public way to the bytes
+        own = batch.timestamp_type == DefaultRecordBatch.LOG_APPEND_TIME
+        stamp = batch.max_timestamp if own else batch.first_timestamp
+        return unpack(data, batch.records_count, batch.base_offset, stamp, not own)
+
+    def _old(self, batch: Any) -> Columns:
+        """A batch that was written before Kafka 0.11: no transactions, no headers."""
+        records = list(batch)
+        self.next_fetch_offset = records[-1].offset + 1
+        self.bytes_read += sum(r.size_in_bytes for r in records)
+        return Columns(
+            [r.offset for r in records],
+            [r.key for r in records],
+            [r.value for r in records],
+            [r.timestamp or 0 for r in records],
+            [_NO_HEADERS] * len(records),
+        )

@@ -107,9 +107,9 @@ class Shop:
         records["items"] = self.rng.integers(1, self.items + 1, filled.shape) * filled
         ages = np.sort(self.rng.integers(0, 30 * 86_400_000, filled.shape), axis=1)[:, ::-1]
         records["ts"] = (START_TS - ages) * filled
-        records["last_ts"] = records["ts"][:, -1]
+        records["seen_ts"] = records["ts"][:, -1]
         records["list"] = self.rng.integers(1, self.items + 1, (count, LIST_LEN))
-        records["list_step"], records["list_ts"] = 1, records["last_ts"]
+        records["list_step"], records["list_ts"] = 1, records["seen_ts"]
         return records
 
 

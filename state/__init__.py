@@ -1,5 +1,6 @@
 """State: per-user histories in RocksDB, and atomic cuts of everything."""
 
+from state.clocks import Clocks
 from state.cuts import Cut, CutStore, PendingCut
 from state.errors import (
     CutFormatUnknown,
@@ -13,11 +14,12 @@ from state.errors import (
 )
 from state.histories import Appended, append
 from state.memory import MemoryUserStore
-from state.records import NO_INTENT, blank_users, user_dtype
-from state.store import UserStore, remembered
+from state.records import NO_INTENT, blank_users, remembered, user_dtype
+from state.store import UserStore
 
 __all__ = [
     "Appended",
+    "Clocks",
     "Cut",
     "CutFormatUnknown",
     "CutInProgress",

@@ -3,14 +3,15 @@
 The rule, event by event in arrival order (this is what the tests' naive reference does, and how a step is cut must not
 matter):
 
-1. an event more than the time to live after the user's newest one starts from a blank record;
+1. an event that comes when the clock is more than twice the time to live past the user's last sight, or whose own time
+   is more than the time to live after the user's newest event, starts from a blank record;
 2. the same item, time and action as an entry still in the history is a duplicate and changes nothing;
 3. any other goes to its place by time, after all entries that are not younger; the oldest falls out when the history is
 full.
 
 Most users' events are in order. All of those are put in at once: history and new events one after the other in a flat
-array, of which every context and every new history is a window. The others (late, duplicate, back after the time to
-live) go in rounds: the first event of each such user, then the second, and so on.
+array, of which every context and every new history is a window. The others (late, duplicate, back after they were
+forgotten) go in rounds: the first event of each such user, then the second, and so on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from state.records import blank_users
+from state.records import blank_users, remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,15 @@ class Appended:
     """What became of n events of U users.
 
     records: (U,) after the events. accepted: (n,) False = duplicate. late: (n,) older than the user's newest at that
-    moment. contexts, context_ts, context_actions: (n, L) the entries before each accepted event's place, right-aligned,
-    just before it was put there; rows of duplicates are 0; no rows at all when they were not wanted.
+    moment. begun: (n,) nothing was known of the user, or nothing any more. contexts, context_ts, context_actions:
+    (n, L) the entries before each accepted event's place, right-aligned, just before it was put there; rows of
+    duplicates are 0; no rows at all when they were not wanted.
     """
 
     records: NDArray[np.void]
     accepted: NDArray[np.bool_]
     late: NDArray[np.bool_]
+    begun: NDArray[np.bool_]
     contexts: NDArray[np.int64]
     context_ts: NDArray[np.int64]
     context_actions: NDArray[np.uint8]
@@ -49,6 +52,7 @@ def append(
     actions: NDArray[np.uint8],
     want_contexts: bool = True,
     ttl_ms: int = 0,
+    clock: NDArray[np.int64] | None = None,
 ) -> Appended:
     """Put events into histories; pure.
 
@@ -68,6 +72,8 @@ def append(
         Whether to return the contexts; (0, L) arrays otherwise.
     ttl_ms
         Time to live; 0 = for ever.
+    clock
+        (n,) how far time had come as each event came, see `Clocks`; it never goes back within a user. None: nowhere.
 
     Examples
     --------
@@ -86,10 +92,13 @@ def append(
         np.asarray(actions, dtype=np.uint8),
         want_contexts,
         ttl_ms,
+        np.zeros(len(ts), dtype=np.int64) if clock is None else np.asarray(clock, dtype=np.int64),
     )
     if len(user_index):
         work.run()
-    return Appended(work.records, work.accepted, work.late, work.contexts, work.context_ts, work.context_actions)
+    return Appended(
+        work.records, work.accepted, work.late, work.begun, work.contexts, work.context_ts, work.context_actions
+    )
 
 
 def _blank_rows(records: NDArray[np.void], rows: NDArray[np.int64]) -> None:
@@ -108,12 +117,15 @@ class _Work:
         actions: NDArray[np.uint8],
         want_contexts: bool,
         ttl_ms: int,
+        clock: NDArray[np.int64],
     ) -> None:
         n, self.L = len(user), records["items"].shape[1]
         self.records, self.user, self.items, self.ts, self.actions = records, user, items, ts, actions
-        self.want_contexts, self.ttl_ms = want_contexts, ttl_ms
+        self.want_contexts, self.ttl_ms, self.clock = want_contexts, ttl_ms, clock
+        self.seen = np.maximum(ts, clock)  # (n,) a user whose events come late is seen when they come
         self.accepted = np.ones(n, dtype=bool)
         self.late = np.zeros(n, dtype=bool)
+        self.begun = np.zeros(n, dtype=bool)
         rows = n if want_contexts else 0
         self.contexts = np.zeros((rows, self.L), dtype=np.int64)
         self.context_ts = np.zeros((rows, self.L), dtype=np.int64)
@@ -134,18 +146,24 @@ class _Work:
     def _hard(
         self, order: NDArray[np.int64], user: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Users with an event that is late, a duplicate, or beyond the time to live: (V,)."""
+        """Users with an event that is late, a duplicate, or the first one after they were forgotten: (V,)."""
         ts, known = self.ts[order], self.records["events"][user[starts]] > 0
+        last_ts = self.records["ts"][:, -1]
         newest = np.empty_like(ts)  # (n,) event time before each event, if all are in order
         newest[1:] = ts[:-1]
-        newest[starts] = np.where(known, self.records["last_ts"][user[starts]], ts[starts])
+        newest[starts] = np.where(known, last_ts[user[starts]], ts[starts])
         unusual = ts < newest
         if self.ttl_ms:
             unusual |= ts - newest > self.ttl_ms
+            seen, clock = self.seen[order], self.clock[order]
+            before = np.empty_like(seen)  # (n,) when the user was seen last before each event
+            before[1:] = seen[:-1]
+            before[starts] = np.where(known, self.records["seen_ts"][user[starts]], seen[starts])
+            unusual |= ~remembered(before, clock, self.ttl_ms)
         # An event in order can only repeat an entry of its own time, so only ties need to be looked at.
         tied = np.flatnonzero(ts == newest)
         rows = tied[known[np.searchsorted(starts, tied, side="right") - 1]]
-        rows = rows[self.records["last_ts"][user[rows]] == ts[rows]]
+        rows = rows[last_ts[user[rows]] == ts[rows]]
         if len(rows):
             stored, events = self.records[user[rows]], order[rows]
             same = stored["items"] == self.items[events, None]
@@ -187,9 +205,11 @@ class _Work:
             if self.want_contexts:
                 out[order] = windows[context]
             self.records[name][users] = windows[stops - L]
+        last = order[np.cumsum(counts) - 1]  # (V,) each user's last event
+        self.begun[order[np.cumsum(counts) - counts]] = self.records["events"][users] == 0
         self.records["length"][users] = np.minimum(self.records["length"][users] + counts, L)
         self.records["events"][users] += counts.astype(np.uint32)
-        self.records["last_ts"][users] = self.ts[order][np.cumsum(counts) - 1]
+        self.records["seen_ts"][users] = np.maximum(self.records["seen_ts"][users], self.seen[last])
 
     def _in_rounds(self, order: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
         """The r-th event of every user in round r, one user at most once per round."""
@@ -203,9 +223,12 @@ class _Work:
     def _one_each(self, events: NDArray[np.int64]) -> None:
         """One event each of distinct users, by the rule."""
         L, users, ts = self.L, self.user[events], self.ts[events]
+        known = self.records["events"][users] > 0
         if self.ttl_ms:
-            stale = (self.records["events"][users] > 0) & (ts - self.records["last_ts"][users] > self.ttl_ms)
-            _blank_rows(self.records, users[stale])
+            stale = known & (ts - self.records["ts"][users, -1] > self.ttl_ms)
+            known &= remembered(self.records["seen_ts"][users], self.clock[events], self.ttl_ms)
+            _blank_rows(self.records, users[stale | ~known])
+        self.begun[events] = ~known
         old = self.records[users]
         valid = np.arange(L) >= L - old["length"].astype(np.int64)[:, None]  # (b, L)
         duplicate = (
@@ -231,7 +254,7 @@ class _Work:
             self.records[name][users] = np.where(columns == place, values[events, None], shifted)
         self.records["length"][users] = np.minimum(old["length"].astype(np.int64) + 1, L)
         self.records["events"][users] += np.uint32(1)
-        self.records["last_ts"][users] = np.where(old["events"] > 0, np.maximum(old["last_ts"], ts), ts)
+        self.records["seen_ts"][users] = np.maximum(old["seen_ts"], self.seen[events])
 
     def _contexts_before(self, events: NDArray[np.int64], old: NDArray[np.void], younger: NDArray[np.int64]) -> None:
         columns = np.arange(self.L) - younger[:, None]  # (b, L) source column; negative = nothing there

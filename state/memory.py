@@ -94,8 +94,10 @@ class MemoryUserStore:
         """Number of users."""
         return sum(map(len, self._users if partition is None else [self._users[partition]]))
 
-    def sweep(self, now_ts: int, *, max_users: int) -> int:
-        """Look at up to `max_users` users of each partition, going round; removes the forgotten, returns how many."""
+    def sweep(self, now: NDArray[np.int64], *, max_users: int) -> int:
+        """Look at up to `max_users` users of each partition, going round; removes those forgotten at the clocks `now`
+        (P,), returns how many.
+        """
         before = self.count()
         if not self.history_ttl_ms:
             return 0
@@ -104,7 +106,7 @@ class MemoryUserStore:
             if chunk is None:
                 continue
             users, values = chunk
-            gone = np.flatnonzero(~live_users(self.codec, values, now_ts, self.history_ttl_ms))
+            gone = np.flatnonzero(~live_users(self.codec, values, int(now[partition]), self.history_ttl_ms))
             self.erase(partition, [users[row] for row in gone.tolist()])
             if len(users) == max_users:
                 self._cursors[partition] = users[-1] + b"\0"
@@ -119,11 +121,11 @@ class MemoryUserStore:
         """Make a checkpoint in `folder`, which must not exist."""
         self.begin_checkpoint(folder)()
 
-    def update_digest(self, digest: Digest, now_ts: int) -> None:
-        """Feed all that is remembered at event time `now_ts` into a hash, partition by partition in key order."""
+    def update_digest(self, digest: Digest, now: NDArray[np.int64]) -> None:
+        """Feed all that is remembered at the clocks `now` (P,) into a hash, partition by partition in key order."""
         for partition in range(self.partitions):
             for users, values in self._chunks(partition, b""):
-                digest_users(digest, self.codec, partition, users, values, now_ts, self.history_ttl_ms)
+                digest_users(digest, self.codec, partition, users, values, int(now[partition]), self.history_ttl_ms)
 
     def close(self) -> None:
         """Nothing to do."""

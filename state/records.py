@@ -18,7 +18,7 @@ from state.errors import StateCorrupted
 
 NO_INTENT: Final = -1
 _HEADER_WORDS: Final = (
-    6  # list_ts, list_step, last_ts, (events, intent), (intent_events, candidate), (length, …, spare)
+    6  # list_ts, list_step, seen_ts, (events, intent), (intent_events, candidate), (length, …, spare)
 )
 _ACTION_BITS: Final = 8
 
@@ -27,9 +27,10 @@ def user_dtype(max_len: int, list_len: int) -> np.dtype[np.void]:
     """Type of one user's record.
 
     Fields: `items` (max_len,) item handles, newest last, 0 = empty; `ts` (max_len,) epoch milliseconds; `list`
-    (list_len,) the handles last published; `list_ts`, `list_step` when that was; `last_ts` newest event time; `events`
-    taken in all; `intent`, its `intent_events`, the `candidate` intent and its `candidate_count` (-1 = none); `length`
-    of the history; `served_rank` for the caller; `actions` (max_len,) codes.
+    (list_len,) the handles last published; `list_ts`, `list_step` when that was; `seen_ts` newest event time, or where
+    the clock stood when an event came late; `events` taken in all; `intent`, its `intent_events`, the `candidate`
+    intent and its `candidate_count` (-1 = none); `length` of the history; `served_rank` for the caller; `actions`
+    (max_len,) codes.
     """
     padding = -max_len % 8
     fields: list[Any] = [
@@ -38,7 +39,7 @@ def user_dtype(max_len: int, list_len: int) -> np.dtype[np.void]:
         ("list", "<i8", (list_len,)),
         ("list_ts", "<i8"),
         ("list_step", "<i8"),
-        ("last_ts", "<i8"),
+        ("seen_ts", "<i8"),
         ("events", "<u4"),
         ("intent", "<i4"),
         ("intent_events", "<u4"),
@@ -60,6 +61,16 @@ def blank_users(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     records["intent"] = NO_INTENT
     records["candidate"] = NO_INTENT
     return records
+
+
+def remembered(seen_ts: NDArray[np.int64], now_ts: NDArray[np.int64] | int, ttl_ms: int) -> NDArray[np.bool_]:
+    """Which of the users who were last seen at these times are not forgotten when the clock is at `now_ts`.
+
+    After twice the time to live, because an event that is late by up to the time to live still finds its user.
+    """
+    if not ttl_ms:
+        return np.ones(len(seen_ts), dtype=bool)
+    return seen_ts >= now_ts - 2 * ttl_ms
 
 
 class RecordCodec:
@@ -125,7 +136,7 @@ class RecordCodec:
             raise StateCorrupted(f"a stored user has {found[row]} bytes, its history of {claimed[row]} was expected")
         return records
 
-    def last_ts(self, values: Sequence[bytes]) -> NDArray[np.int64]:
-        """Newest event time of each stored value, without decoding the rest."""
-        tail = 8 * (_HEADER_WORDS - 2)  # last_ts and the words after it
+    def seen_ts(self, values: Sequence[bytes]) -> NDArray[np.int64]:
+        """When each stored user was last seen, without decoding the rest."""
+        tail = 8 * (_HEADER_WORDS - 2)  # seen_ts and the words after it
         return np.frombuffer(b"".join([value[-tail:] for value in values]), dtype="<i8")[:: tail // 8]

@@ -29,7 +29,7 @@ from rocksdict import (
 
 from state.errors import StateError, storage_error
 from state.freeze import Freeze, partition_path
-from state.records import RecordCodec, blank_users
+from state.records import RecordCodec, blank_users, remembered
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +60,7 @@ class UserStore:
     max_len, list_len
         Shape of a record, see `user_dtype`.
     history_ttl_ms
-        Users unseen for longer than twice this (event time, milliseconds) are forgotten; 0 = never. Twice, because
-        `append` lets an event that is up to the time to live late still find its user, and removal must not change
-        that.
+        Users unseen for longer than twice this (event time, milliseconds) are forgotten, see `remembered`; 0 = never.
     cache_bytes
         Block cache of all partitions together.
     write_buffer_bytes
@@ -170,8 +168,9 @@ class UserStore:
         stored = sum(self._databases[p].property_int_value("rocksdb.estimate-num-keys") or 0 for p in chosen)
         return stored + sum(len(self._held[p]) for p in chosen)
 
-    def sweep(self, now_ts: int, *, max_users: int) -> int:
-        """Look at up to `max_users` users of each partition, going round, and remove the forgotten; returns how many.
+    def sweep(self, now: NDArray[np.int64], *, max_users: int) -> int:
+        """Look at up to `max_users` users of each partition, going round, and remove those forgotten at the clocks
+        `now` (P,); returns how many.
 
         No result depends on when this is called: `append` starts such users anew anyway, and the digest leaves them
         out.
@@ -183,7 +182,7 @@ class UserStore:
             seen = 0
             cursor = self._cursors.pop(partition, b"")
             for users, values in self._chunks(partition, cursor, min(_CHUNK_USERS, max_users)):
-                gone = np.flatnonzero(~live_users(self.codec, values, now_ts, self.history_ttl_ms))
+                gone = np.flatnonzero(~live_users(self.codec, values, int(now[partition]), self.history_ttl_ms))
                 self.erase(partition, [users[row] for row in gone.tolist()])
                 removed += len(gone)
                 seen += len(users)
@@ -211,11 +210,11 @@ class UserStore:
         """Make a checkpoint in `folder`, which must not exist."""
         self.begin_checkpoint(folder)()
 
-    def update_digest(self, digest: Digest, now_ts: int) -> None:
-        """Feed all that is remembered at event time `now_ts` into a hash, partition by partition in key order."""
+    def update_digest(self, digest: Digest, now: NDArray[np.int64]) -> None:
+        """Feed all that is remembered at the clocks `now` (P,) into a hash, partition by partition in key order."""
         for partition in range(self.partitions):
             for users, values in self._chunks(partition, b""):
-                digest_users(digest, self.codec, partition, users, values, now_ts, self.history_ttl_ms)
+                digest_users(digest, self.codec, partition, users, values, int(now[partition]), self.history_ttl_ms)
 
     def close(self) -> None:
         """Close the databases; a second call does nothing."""
@@ -308,15 +307,8 @@ def decode_found(codec: RecordCodec, found: Sequence[bytes | None]) -> NDArray[n
 
 
 def live_users(codec: RecordCodec, values: Sequence[bytes], now_ts: int, ttl_ms: int) -> NDArray[np.bool_]:
-    """Which of the stored values are not forgotten at event time `now_ts`."""
-    return remembered(codec.last_ts(values), now_ts, ttl_ms)
-
-
-def remembered(last_ts: NDArray[np.int64], now_ts: int, ttl_ms: int) -> NDArray[np.bool_]:
-    """Which of the users who were last seen at these times are not forgotten at event time `now_ts`."""
-    if not ttl_ms:
-        return np.ones(len(last_ts), dtype=bool)
-    return last_ts >= now_ts - 2 * ttl_ms
+    """Which of the stored values are not forgotten when the clock is at `now_ts`."""
+    return remembered(codec.seen_ts(values), now_ts, ttl_ms)
 
 
 def digest_users(

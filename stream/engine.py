@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
 from learner.start import fingerprint, start_from
-from state import Cut, CutStore, PendingCut, UserStore, append, remembered
+from state import Clocks, Cut, CutStore, PendingCut, UserStore, append, remembered
 from stream import outputs
 from stream.answers import Answer, Explanation, answer, explanation
 from stream.arrivals import Arrivals, gather, unique_users
@@ -42,9 +42,8 @@ from stream.messages import AsOf
 
 logger = logging.getLogger(__name__)
 
-ENGINE_FORMAT: Final = 2  # 2: forget_ts
+ENGINE_FORMAT: Final = 3  # 2: forget_ts; 3: a clock per partition, users know when they were seen
 _SWEPT: Final = 64  # users per partition looked at after a step, to remove the forgotten
-_MOST_MS: Final = 24 * 3600 * 1000  # by which one step may move the time by which users are forgotten
 RECENT_RANKS: Final = 10_000  # newest scored events behind the accuracy gauges: a fall shows within minutes
 _COUNTERS: Final = (
     "events",
@@ -138,7 +137,7 @@ class Engine:
         self.event_number = 0
         self.record_number = 0
         self.event_ts = 0
-        self.forget_ts = 0  # event time by which users are forgotten
+        self.clocks = Clocks(config.log.partitions, config.state.history_ttl_ms)  # by which users are forgotten
         self.positions: dict[int, int] = {partition: 0 for partition in range(config.log.partitions)}
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self.served = RankMetrics()
@@ -239,17 +238,16 @@ class Engine:
         partitions = np.concatenate(arrivals.partitions) if n else np.zeros(0, np.int64)
         offsets = np.concatenate(arrivals.offsets) if n else np.zeros(0, np.int64)
         self.event_ts = max(self.event_ts, int(ts.max(initial=0)))
-        if n:
-            self.forget_ts = _advanced(self.forget_ts, int(np.median(ts)))
 
         users, user_index, user_partition = unique_users(arrivals, partitions)
         records = self._read(users, user_partition)
+        clock = self.clocks.take(partitions, ts)
         expected = partitions_of(users, self.config.log.partitions)
         self.counters["misplaced"] += int((expected != user_partition)[user_index].sum())
         keep = self._erase(arrivals, users, user_partition, user_index, records, messages)
         if not keep.all():
             chosen = np.flatnonzero(keep)
-            user_index, ts, actions = user_index[chosen], ts[chosen], actions[chosen]
+            user_index, ts, actions, clock = user_index[chosen], ts[chosen], actions[chosen], clock[chosen]
             partitions, offsets = partitions[chosen], offsets[chosen]
             arrivals.items = [arrivals.items[i] for i in chosen.tolist()]
         if not len(user_index):
@@ -263,10 +261,10 @@ class Engine:
         handles = self._learner.admit(arrivals.items, numbers)
         self.counters["items_admitted"] += int((known == 0).sum() and len(set(handles[known == 0].tolist())))
 
-        new_users = records["events"] == 0
-        appended = append(records, user_index, handles, ts, actions, ttl_ms=self.config.state.history_ttl_ms)
+        ttl_ms = self.config.state.history_ttl_ms
+        appended = append(records, user_index, handles, ts, actions, ttl_ms=ttl_ms, clock=clock)
         records, accepted = appended.records, appended.accepted
-        self.counters["users"] += int((new_users & (records["events"] > 0)).sum())
+        self.counters["users"] += int(appended.begun.sum())
         self.counters["events"] += int(accepted.sum())
         self.counters["duplicates"] += int((~accepted).sum())
         self.counters["late"] += int((appended.late & accepted).sum())
@@ -395,7 +393,7 @@ class Engine:
         """Every user who holds an intent, with it."""
         for partition in range(self.config.log.partitions):
             for users, found in self._store.scan(partition):
-                records = self._remembered(found)
+                records = self._remembered(found, self.clocks.now[partition])
                 intents = self._learner.current_intents(records["intent"]).tolist()
                 yield from ((user.decode(), intent) for user, intent in zip(users, intents, strict=True) if intent >= 0)
 
@@ -424,7 +422,7 @@ class Engine:
             self.counters["examples"] += report.examples
             self.last_loss = report.loss
         self.meaning.after_learning(self.record_number, refused)
-        self._store.sweep(self.forget_ts, max_users=_SWEPT)
+        self._store.sweep(self.clocks.now, max_users=_SWEPT)
 
     @property
     def model_step(self) -> int:
@@ -485,7 +483,7 @@ class Engine:
             "record_number": self.record_number,
             "meaning": self.meaning.to_state(),
             "event_ts": self.event_ts,
-            "forget_ts": self.forget_ts,
+            "clocks": self.clocks.to_state(),
             "positions": {str(partition): offset for partition, offset in sorted(self.positions.items())},
             "counters": self.counters,
             "served": self.served.to_state(),
@@ -508,7 +506,7 @@ class Engine:
         self._learner.load(cut.path / "learner")
         self.meaning.load_state(state["meaning"])
         self.event_ts = state["event_ts"]
-        self.forget_ts = state["forget_ts"]
+        self.clocks.load_state(state["clocks"])
         self.positions = {int(partition): offset for partition, offset in state["positions"].items()}
         self.counters = dict.fromkeys(_COUNTERS, 0) | state["counters"]
         self.served = RankMetrics.from_state(state["served"])
@@ -522,7 +520,7 @@ class Engine:
         small = self._small_state()
         del small["journal_from"]  # where to look, not what is known
         digest = hashlib.blake2b(msgspec.json.encode(small, order="sorted"), digest_size=16)
-        self._store.update_digest(digest, self.forget_ts)
+        self._store.update_digest(digest, self.clocks.now)
         self._learner.update_digest(digest)
         return digest.hexdigest()
 
@@ -538,11 +536,11 @@ class Engine:
             for p in np.unique(partitions).tolist()
         ]
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
-        return self._remembered(records)
+        return self._remembered(records, self.clocks.now[partitions])
 
-    def _remembered(self, records: NDArray[Any]) -> NDArray[Any]:
-        """The records, blank where the user is forgotten, whether `sweep` has come by already or not."""
-        alive = remembered(records["last_ts"], self.forget_ts, self.config.state.history_ttl_ms)
+    def _remembered(self, records: NDArray[Any], now: NDArray[np.int64]) -> NDArray[Any]:
+        """The records, blank where the user is forgotten at the clock, whether `sweep` has come by already or not."""
+        alive = remembered(records["seen_ts"], now, self.config.state.history_ttl_ms)
         gone = np.flatnonzero((records["events"] > 0) & ~alive)
         records[gone] = self._store.blank(len(gone))
         return records
@@ -578,16 +576,6 @@ class Engine:
             as_of = AsOf(partition=partition, offset=offset, ts=ts)
             messages += outputs.erasure_messages(user, self.step_number, as_of)
         return keep
-
-
-def _advanced(clock_ms: int, now_ms: int) -> int:
-    """The time by which users are forgotten: a few events with a wrong clock must not empty the histories of all.
-
-    >>> day = 24 * 3600 * 1000
-    >>> _advanced(0, 5 * day) // day, _advanced(5 * day, 900 * day) // day, _advanced(6 * day, 5 * day) // day
-    (5, 6, 6)
-    """
-    return max(clock_ms, min(now_ms, clock_ms + _MOST_MS)) if clock_ms else now_ms
 
 
 def _shape(config: Config) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from learner import ItemToItemBaseline, PopularBaseline, RankMetrics
-from state import CutStore, MemoryUserStore, append
+from state import Clocks, CutStore, MemoryUserStore, append
 from stream import topics
 from stream.arrivals import gather
 from stream.config import Config
@@ -56,6 +56,7 @@ class Baselines:
         self._liked = np.array(config.actions.weights()) > 0
         self._handles: dict[str, int] = {}
         self._ttl_ms = config.state.history_ttl_ms
+        self._clocks = Clocks(1, self._ttl_ms)
         self._users = MemoryUserStore(
             Path(), partitions=1, max_len=config.learner.max_len, list_len=1, history_ttl_ms=self._ttl_ms
         )
@@ -71,7 +72,9 @@ class Baselines:
         user_index = np.array([row_of[user] for user in decoded.users], dtype=np.int64)
         items = np.array([self._handles.setdefault(item, len(self._handles) + 1) for item in decoded.items])
         users = list(row_of)
-        done = append(self._users.read(0, users), user_index, items, decoded.ts, decoded.actions, ttl_ms=self._ttl_ms)
+        clock = self._clocks.take(np.zeros(len(items), dtype=np.int64), decoded.ts)
+        records = self._users.read(0, users)
+        done = append(records, user_index, items, decoded.ts, decoded.actions, ttl_ms=self._ttl_ms, clock=clock)
         self._users.write(0, users, done.records)
         taken = np.flatnonzero(done.accepted)
         contexts = np.where(self._liked[done.context_actions[taken]], done.contexts[taken], 0)

@@ -26,7 +26,7 @@ Check = Callable[[MakeStore, Path], None]
 
 def digest(store: Store, now_ts: int = 0) -> str:
     found = hashlib.blake2b(digest_size=16)
-    store.update_digest(found, now_ts)
+    store.update_digest(found, np.full(store.partitions, now_ts))
     return found.hexdigest()
 
 
@@ -171,17 +171,30 @@ def check_sweep_removes_the_forgotten_and_no_others(make: MakeStore, path: Path)
             with_events(store, i % 2, [b"%02d" % i], 1000 + i)
         now = 1000 + 30 + 200  # twice the time to live after user 30
         expected = digest(store, now)
-        assert store.sweep(now - 1000, max_users=1000) == 0
-        removed = sum(store.sweep(now, max_users=7) for _ in range(10))
+        assert store.sweep(np.full(2, now - 1000), max_users=1000) == 0
+        removed = sum(store.sweep(np.full(2, now), max_users=7) for _ in range(10))
         left = sorted(user for partition in (0, 1) for users, _ in store.scan(partition) for user in users)
         assert removed == 30 and left == [b"%02d" % i for i in range(30, 60)]
         assert digest(store, now) == expected, "the digest must not depend on when a sweep comes"
 
 
+def check_each_partition_forgets_by_its_own_clock(make: MakeStore, path: Path) -> None:
+    with make(path, ttl_ms=100) as store:
+        for partition in (0, 1):
+            with_events(store, partition, [b"a"], 1000)
+        now = np.array([1200, 1201])
+        before = hashlib.blake2b()
+        store.update_digest(before, now)
+        assert store.sweep(now, max_users=10) == 1 and store.count(0) == 1 and store.count(1) == 0
+        after = hashlib.blake2b()
+        store.update_digest(after, now)
+        assert after.digest() == before.digest()
+
+
 def check_no_sweep_without_a_time_to_live(make: MakeStore, path: Path) -> None:
     with make(path) as store:
         with_events(store, 0, [b"a"], 1)
-        assert store.sweep(1 << 60, max_users=10) == 0 and store.read(0, [b"a"])["events"][0] == 1
+        assert store.sweep(np.full(2, 1 << 60), max_users=10) == 0 and store.read(0, [b"a"])["events"][0] == 1
 
 
 def check_another_shape_is_refused(make: MakeStore, path: Path) -> None:

@@ -11,26 +11,29 @@ Entry = tuple[int, int, int]  # item, ts, action
 class NaiveUser:
     entries: list[Entry] = field(default_factory=list)
     events: int = 0
-    last_ts: int = 0
+    seen_ts: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
     accepted: bool
     late: bool
+    begun: bool
     context: list[Entry]
 
 
-def naive_append(user: NaiveUser, entry: Entry, max_len: int, ttl_ms: int) -> Outcome:
+def naive_append(user: NaiveUser, entry: Entry, max_len: int, ttl_ms: int, clock: int = 0) -> Outcome:
     item, ts, action = entry
-    if ttl_ms and user.events and ts - user.last_ts > ttl_ms:
-        user.entries, user.events, user.last_ts = [], 0, 0
+    forgotten = bool(ttl_ms) and user.seen_ts < clock - 2 * ttl_ms
+    begun = not user.events or forgotten
+    if user.events and (forgotten or (ttl_ms and ts - user.entries[-1][1] > ttl_ms)):
+        user.entries, user.events, user.seen_ts = [], 0, 0
     if entry in user.entries:
-        return Outcome(False, False, [])
+        return Outcome(False, False, False, [])
     place = len([known for known in user.entries if known[1] <= ts])
     late = place < len(user.entries)
     context = user.entries[:place]
     user.entries = [*user.entries[:place], entry, *user.entries[place:]][-max_len:]
-    user.last_ts = max(user.last_ts, ts) if user.events else ts
+    user.seen_ts = max(user.seen_ts, ts, clock)
     user.events += 1
-    return Outcome(True, late, context)
+    return Outcome(True, late, begun, context)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,14 @@ loose_events = st.lists(
 )
 
 
-def run(records: NDArray[np.void], events: list[Event], ttl_ms: int = 0) -> Appended:
+def run(
+    records: NDArray[np.void], events: list[Event], ttl_ms: int = 0, clock: NDArray[np.int64] | None = None
+) -> Appended:
     columns = np.array(events, dtype=np.int64).reshape(-1, 4).T
-    return append(records, columns[0], columns[1], columns[2], columns[3].astype(np.uint8), ttl_ms=ttl_ms)
+    return append(records, columns[0], columns[1], columns[2], columns[3].astype(np.uint8), ttl_ms=ttl_ms, clock=clock)
 
 
-def cut(events: list[Event], sizes: list[int]) -> Iterator[list[Event]]:
+def cut(events: list[Any], sizes: list[int]) -> Iterator[list[Any]]:
     first = 0
     for size in sizes:
         yield events[first : first + size]
@@ -49,21 +52,24 @@ def rows_of(items: NDArray[np.int64], ts: NDArray[np.int64], actions: NDArray[np
     return out
 
 
-def check_against_naive(events: list[Event], sizes: list[int], ttl_ms: int) -> None:
+def check_against_naive(events: list[Event], sizes: list[int], ttl_ms: int, clock: list[int] | None = None) -> None:
     max_len = DTYPE["items"].shape[0]
     users = [NaiveUser() for _ in range(4)]
-    expected = [naive_append(users[event[0]], event[1:], max_len, ttl_ms) for event in events]
+    came = list(zip(events, clock or [0] * len(events), strict=False))
+    expected = [naive_append(users[event[0]], event[1:], max_len, ttl_ms, at) for event, at in came]
     records, found = blank_users(4, DTYPE), []
-    for step in cut(events, sizes):
-        done = run(records, step, ttl_ms)
+    for step in cut(came, sizes):
+        times = np.array([at for _, at in step], dtype=np.int64)
+        done = run(records, [event for event, _ in step], ttl_ms, times if clock else None)
         contexts = rows_of(done.contexts, done.context_ts, done.context_actions)
-        found += [Outcome(*each) for each in zip(done.accepted.tolist(), done.late.tolist(), contexts, strict=True)]
+        marks = (done.accepted.tolist(), done.late.tolist(), done.begun.tolist())
+        found += [Outcome(*each) for each in zip(*marks, contexts, strict=True)]
         records = done.records
     assert found == expected
     assert rows_of(records["items"], records["ts"], records["actions"]) == [user.entries for user in users]
     assert records["length"].tolist() == [len(user.entries) for user in users]
     assert records["events"].tolist() == [user.events for user in users]
-    assert records["last_ts"].tolist() == [user.last_ts for user in users]
+    assert records["seen_ts"].tolist() == [user.seen_ts for user in users]
 
 
 @given(tight_events, st.lists(st.integers(0, 20), max_size=6), st.sampled_from([0, 2, 5]))
@@ -87,6 +93,21 @@ def test_wide_values_agree_with_the_rule(events: list[Event], sizes: list[int]) 
 @settings(max_examples=200, deadline=None)
 def test_events_in_order_agree_with_the_rule(events: list[Event], sizes: list[int]) -> None:
     check_against_naive(events, sizes, 3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(100, 130), st.integers(0, 1)), max_size=40),
+    st.lists(st.integers(0, 40), min_size=40, max_size=40).map(lambda steps: [100 + step for step in sorted(steps)]),
+    st.lists(st.integers(0, 20), max_size=6),
+    st.sampled_from([2, 5, 12]),
+    st.booleans(),
+)
+@settings(max_examples=400, deadline=None)
+def test_users_are_forgotten_by_the_clock_at_each_event(
+    events: list[Event], clock: list[int], sizes: list[int], ttl_ms: int, in_order: bool
+) -> None:
+    events = sorted(events, key=lambda event: event[2]) if in_order else events
+    check_against_naive(events, sizes, ttl_ms, clock)
 
 
 def test_a_long_stream_in_random_steps_agrees_with_the_rule() -> None:
@@ -127,6 +148,15 @@ def test_an_event_after_the_time_to_live_starts_anew_with_nothing_kept() -> None
     anew = run(records, [(0, 6, 21, 0)], ttl_ms=10).records
     assert anew["items"][0].tolist() == [0, 0, 0, 6]
     assert (anew["list_step"][0], anew["intent"][0], anew["events"][0]) == (0, -1, 1)
+
+
+def test_a_user_whose_events_come_late_is_seen_when_they_come() -> None:
+    """A file sorted by user, say: the clock is far ahead, and what comes together stays together."""
+    late = [(0, item, 10 + item, 0) for item in (1, 2, 3)]
+    done = run(blank_users(1, DTYPE), late, 100, np.array([5000, 5000, 5200]))
+    assert done.records["items"][0].tolist() == [0, 1, 2, 3] and done.begun.tolist() == [True, False, False]
+    done = run(done.records, [(0, 4, 14, 0)], 100, np.array([5401]))
+    assert done.records["items"][0].tolist() == [0, 0, 0, 4] and done.begun.tolist() == [True]
 
 
 @pytest.mark.parametrize("events", [3000])

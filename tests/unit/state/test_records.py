@@ -18,7 +18,7 @@ def random_records(codec: RecordCodec, count: int, seed: int) -> NDArray[np.void
         "list",
         "list_ts",
         "list_step",
-        "last_ts",
+        "seen_ts",
         "events",
         "intent",
         "intent_events",
@@ -44,7 +44,7 @@ def test_decode_gives_back_what_was_encoded(max_len: int, list_len: int, count: 
     records = random_records(codec, count, seed)
     values = codec.encode(records)
     assert np.array_equal(codec.decode(values), records)
-    assert codec.last_ts(values).tolist() == records["last_ts"].tolist()
+    assert codec.seen_ts(values).tolist() == records["seen_ts"].tolist()
     assert [len(value) for value in values] == (8 * (list_len + 6) + 16 * records["length"].astype(int)).tolist()
 
 

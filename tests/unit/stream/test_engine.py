@@ -7,13 +7,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from state import CutStore
+from state import Clocks, CutStore
 from stream import topics
 from stream.config import Config
 from stream.engine import Engine, open_cut
 from stream.errors import EngineError, StateMismatch
-from stream.events import ActionsConfig
+from stream.events import ActionsConfig, decode_events
 from stream.log.base import RecordBatch
+from stream.log.murmur2 import partition_of
 from stream.messages import ErasureReceipt, Recommendations
 from tests.unit.stream.streams import START_MS, as_batches, events, small_config
 
@@ -190,53 +191,85 @@ def test_full_vocabulary_recycles_and_goes_on(tmp_path: Path) -> None:
     assert np.isfinite(engine.last_loss)
 
 
+def forgetting(ttl_ms: int, folder: Path, partitions: int = 2) -> Engine:
+    """An engine whose clocks go on every few events."""
+    config = small_config(partitions)
+    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=ttl_ms))
+    engine = Engine.open(config, folder)
+    engine.clocks = Clocks(partitions, ttl_ms, block_events=8)
+    return engine
+
+
 def test_a_forgotten_user_is_nobody_before_the_sweep_has_come_by(tmp_path: Path) -> None:
-    ttl = 20_000
-    config = small_config()
-    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=ttl))
-    engine = Engine.open(config, tmp_path)
+    ttl = 80_000
+    engine = forgetting(ttl, tmp_path)
     engine._store.sweep = lambda *_, **__: 0  # type: ignore[method-assign]
-    records = events(600)
-    for batches in as_batches(records, 2, 60):
+    clocks, seen = Clocks(2, ttl, block_events=8), dict[bytes, int]()
+    for batches in as_batches(events(600, users=200), 2, 100):
         engine.step(batches)
-    newest: dict[str, int] = {}
-    for event in map(json.loads, records):
-        newest[event["user"]] = max(newest.get(event["user"], 0), event["ts"])
-    forgotten = {user for user, ts in newest.items() if ts < engine.forget_ts - 2 * ttl}
-    assert 0 < len(forgotten) < len(newest)
-    held = dict(engine.user_intents()).keys()
+        for batch in batches:
+            found = decode_events(batch.values)
+            came = np.maximum(found.ts, clocks.take(np.full(len(found.ts), batch.partition), found.ts))
+            for user, at in zip(found.users, came.tolist(), strict=True):
+                seen[user] = max(seen.get(user, 0), at)
+    forgotten = {user for user, at in seen.items() if at < clocks.now[partition_of(user, 2)] - 2 * ttl}
+    assert 0 < len(forgotten) < len(seen)
+    held = {user.encode() for user, _ in engine.user_intents()}
     assert held and not held & forgotten
     for user in forgotten:
-        assert engine.recommend(user.encode(), 3).source == "popular"
-        assert engine.explain(user.encode(), 3).held is None
+        assert engine.recommend(user, 3).source == "popular"
+        assert engine.explain(user, 3).held is None
     engine.close()
 
 
-def test_users_unseen_for_long_are_forgotten_and_one_wrong_clock_forgets_nobody(tmp_path: Path) -> None:
-    day = 24 * 3600 * 1000
-    config = small_config(partitions=1)
-    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=day))
+@pytest.mark.parametrize("order", ["in order", "by user"])
+def test_another_step_size_forgets_no_other_user(tmp_path: Path, order: str) -> None:
+    """Sixty users, twice ten clicks each; somebody comes every eight seconds."""
+    clicks = [
+        (START_MS + 8_000 * visit + 5_000 * click, visit % 60, f"i{(7 * visit + click) % 50}")
+        for visit in range(120)
+        for click in range(10)
+    ]
+    clicks.sort(key=(lambda click: click[0]) if order == "in order" else (lambda click: click[1]))
+    records = [json.dumps({"user": f"u{user}", "item": item, "ts": ts}).encode() for ts, user, item in clicks]
+    found = []
+    for step in (1200, 50):
+        engine = forgetting(60_000, tmp_path / str(step))
+        for batches in as_batches(records, 2, step):
+            engine.step(batches)
+            engine.learn(0)
+        histories = [engine.recommend(b"u%d" % user, 3).history for user in range(60)]
+        counted = [engine.counters[name] for name in ("events", "users", "duplicates", "late")]
+        found.append((histories, counted, engine.clocks.to_state()))
+        engine.close()
+    assert found[0] == found[1]
+    lengths = list(map(len, found[0][0]))
+    assert 0 < lengths.count(0) < 60 and lengths.count(10) > 5, "what comes together stays together, however late"
 
-    def step(engine: Engine, user: str, ts: int) -> None:
-        value = json.dumps({"user": user, "item": "x", "ts": ts}).encode()
+
+def test_users_unseen_for_long_are_forgotten_and_wrong_times_forget_nobody(tmp_path: Path) -> None:
+    day = 24 * 3600 * 1000
+    engine = forgetting(4 * day, tmp_path, partitions=1)
+
+    def block(user: str, ts: int) -> None:
+        values: list[bytes | None] = [
+            json.dumps({"user": user, "item": f"x{number}", "ts": ts}).encode() for number in range(8)
+        ]
         at = engine.positions[0]
-        engine.step([RecordBatch(topics.EVENTS, 0, [at], [user.encode()], [value], [START_MS], [()], at + 1)])
+        offsets = list(range(at, at + 8))
+        engine.step([RecordBatch(topics.EVENTS, 0, offsets, [None] * 8, values, [START_MS] * 8, [()] * 8, at + 8)])
         engine.learn(0)
 
-    with_cut = Engine.open(config, tmp_path / "a")
-    step(with_cut, "old", START_MS)
-    step(with_cut, "mad", START_MS + 900 * day)
-    step(with_cut, "new", START_MS + day)
-    assert with_cut.recommend(b"old", 3).history == ["x"]
-    for number in range(2, 6):
-        step(with_cut, "new", START_MS + number * day)
-    assert with_cut.recommend(b"old", 3).history == []
-    with_cut.cut()
-    digest = with_cut.digest()
-    with_cut.close()
-    again = Engine.open(config, tmp_path / "a")
+    block("old", START_MS)
+    block("mad", START_MS + 900 * day)
+    block("new", START_MS + day)
+    assert len(engine.recommend(b"old", 3).history) == 8
+    for number in range(2, 11):
+        block("new", START_MS + number * day)
+    assert engine.recommend(b"old", 3).history == []
+    engine.cut()
+    digest = engine.digest()
+    engine.close()
+    again = Engine.open(engine.config, tmp_path)
     assert again.digest() == digest
-    step(again, "old", START_MS + 1000)  # counts, but is itself too old to be remembered
-    assert again.recommend(b"old", 3).history == []
-    assert again.counters["events"] == with_cut.counters["events"] + 1
     again.close()

@@ -2,12 +2,15 @@
 
 `files/<checksum>` holds every file once, however many cuts share it, so that a cut costs the transfer of what is new in
 it; `cuts/<step>.json`, written after all its files, is the cut's manifest. Nothing is trusted when it comes back: the
-manifest has its own checksum, and every file is compared with the manifest's.
+manifest has its own checksum, and every file is compared with the manifest's. Every call has a bound: a location that
+hangs (a network share whose server is gone) costs copies, not the loop and not an orderly stop.
 """
 
 from __future__ import annotations
 
 import posixpath
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +22,8 @@ from state.manifest import Manifest
 
 _SUFFIX: Final = ".json"
 _DIGITS: Final = 12
+_PATIENCE_S: Final = 60.0  # with which an answer is waited for …
+_SLOWEST: Final = 1_000_000  # … and bytes a second that a file may take longer
 
 
 class CutLocation:
@@ -33,6 +38,7 @@ class CutLocation:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._hanging: threading.Thread | None = None
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url)
         except Exception as exc:  # each protocol has errors of its own
@@ -42,12 +48,12 @@ class CutLocation:
         """Copy a finished cut; `data` is its encoded manifest. What is already there is not sent again."""
         try:
             there = self._sizes("files")
-            self._fs.makedirs(self._path("files"), exist_ok=True)
-            self._fs.makedirs(self._path("cuts"), exist_ok=True)
+            self._ask(self._fs.makedirs, self._path("files"), exist_ok=True)
+            self._ask(self._fs.makedirs, self._path("cuts"), exist_ok=True)
             for name, entry in sorted(manifest.files.items()):
                 if there.get(entry.digest) != entry.size:
-                    self._fs.put_file(str(folder / name), self._path("files", entry.digest))
-            self._fs.pipe_file(self._path("cuts", _name(manifest.step)), data)
+                    self._ask(self._fs.put_file, str(folder / name), self._path("files", entry.digest), size=entry.size)
+            self._ask(self._fs.pipe_file, self._path("cuts", _name(manifest.step)), data)
         except Exception as exc:
             raise storage_error(f"copying cut {manifest.step}", self.url, exc) from exc
 
@@ -62,13 +68,13 @@ class CutLocation:
             for known in reversed(self.steps()):
                 files = self._digests(known) if known <= step and kept < keep else None
                 if files is None:
-                    self._fs.rm_file(self._path("cuts", _name(known)))
+                    self._ask(self._fs.rm_file, self._path("cuts", _name(known)))
                 else:
                     kept += 1
                     needed |= files
             for name in self._sizes("files"):
                 if name not in needed:
-                    self._fs.rm_file(self._path("files", name))
+                    self._ask(self._fs.rm_file, self._path("files", name))
         except Exception as exc:
             raise storage_error("removing old cuts", self.url, exc) from exc
 
@@ -85,7 +91,7 @@ class CutLocation:
         """The manifest of a cut, and the bytes that it was read from."""
         path = self._path("cuts", _name(step))
         try:
-            data: bytes = self._fs.cat_file(path)
+            data: bytes = self._ask(self._fs.cat_file, path)
         except Exception as exc:
             raise storage_error(f"reading the manifest of cut {step}", self.url, exc) from exc
         return Manifest.decode(data, f"{self.url}/cuts/{_name(step)}"), data
@@ -104,7 +110,7 @@ class CutLocation:
             target = folder / name
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._fs.get_file(self._path("files", entry.digest), str(target))
+                self._ask(self._fs.get_file, self._path("files", entry.digest), str(target), size=entry.size)
             except FileNotFoundError as exc:
                 raise StateCorrupted(f"cut {manifest.step} in {self.url}: {name} is missing") from exc
             except Exception as exc:
@@ -122,10 +128,36 @@ class CutLocation:
     def _sizes(self, kind: str) -> dict[str, int]:
         self._fs.invalidate_cache()
         try:
-            found: list[dict[str, Any]] = self._fs.ls(self._path(kind), detail=True)
+            found: list[dict[str, Any]] = self._ask(self._fs.ls, self._path(kind), detail=True)
         except FileNotFoundError:
             return {}
         return {posixpath.basename(entry["name"]): entry["size"] for entry in found if entry["type"] == "file"}
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any, size: int = 0, **settings: Any) -> Any:
+        """Call the file system, which may hang: `TimeoutError` then, and from then on at once until that call has come
+        back; its thread sleeps meanwhile and does not keep the process from ending.
+        """
+        if self._hanging is not None and self._hanging.is_alive():
+            raise TimeoutError("a call to it has not come back yet")
+        results: list[Any] = []
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(call(*arguments, **settings))
+            except BaseException as exc:
+                failures.append(exc)
+
+        thread = threading.Thread(target=run, name="cut-location", daemon=True)
+        thread.start()
+        limit = _PATIENCE_S + size / _SLOWEST
+        thread.join(limit)
+        if failures:
+            raise failures[0]
+        if not results:
+            self._hanging = thread
+            raise TimeoutError(f"no answer within {limit:.0f} s")
+        return results[0]
 
     def _path(self, *parts: str) -> str:
         return posixpath.join(self._root, *parts)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import msgspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import learner.online
 import state.cuts
+import state.location
 from state import StateError
 from stream import topics
 from stream.config import Config
@@ -147,6 +151,42 @@ def test_the_same_bits_from_what_is_left(
         again.cut()
         again.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+class Hanging(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no annotations
+    """A share whose server is gone: nothing comes back until `back` is set."""
+
+    protocol = "hanging"
+    back = threading.Event()
+
+    def ls(self, path: str, detail: bool = True, **settings: Any) -> Any:
+        self.back.wait()
+        return super().ls(path, detail, **settings)
+
+
+def test_a_cut_location_that_hangs_holds_up_neither_the_loop_nor_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsspec.register_implementation("hanging", Hanging, clobber=True)
+    config, log = open_filled(tmp_path, cut_every_steps=2)
+    Hanging.back.set()
+    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, cut_location="hanging://cuts"))
+    try:
+        with log:
+            worker = started(config, log, tmp_path / "state")
+            Hanging.back.clear()
+            monkeypatch.setattr(state.location, "_PATIENCE_S", 0.01)
+            drain(worker, log)
+            worker.cut()
+            worker.close()
+            assert worker.cuts_failed == 0
+            assert "no answer within" in caplog.text and "has not come back" in caplog.text
+            assert sum(thread.name == "cut-location" for thread in threading.enumerate()) == 1
+            with pytest.raises(StateError, match="listing the cuts in hanging://cuts failed: no answer"):
+                Worker(config, log, tmp_path / "elsewhere")
+            assert_equal_to_a_rebuild(config, log, tmp_path)
+    finally:
+        Hanging.back.set()
 
 
 def test_a_record_larger_than_a_dead_letter_does_not_hold_the_stream_up(tmp_path: Path) -> None:

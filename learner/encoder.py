@@ -144,23 +144,38 @@ class Layer(nn.Module):
         B, T, d = x.shape
         H = self.config.heads
         if last:
-            (of_query, of_rest), biases = (torch.split(w, [d, 2 * d]) for w in (self.qkv.weight, self.qkv.bias))
-            query = F.linear(x[:, -1:], of_query, biases[0])  # (B, 1, d)
-            key, value = F.linear(x, of_rest, biases[1]).chunk(2, dim=-1)  # (B, T, d) each
-            mask = mask[..., -1:, :]
-        else:
-            query, key, value = self.qkv(x).chunk(3, dim=-1)
-        query = query.reshape(B, -1, H, d // H).transpose(1, 2)  # (B, H, Q, d/H)
+            return self._attend_last(x, mask[..., -1:, :], generator)
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        query = query.reshape(B, T, H, d // H).transpose(1, 2)  # (B, H, T, d/H)
         key = key.reshape(B, T, H, d // H).permute(0, 2, 3, 1)  # (B, H, d/H, T)
         value = value.reshape(B, T, H, d // H).transpose(1, 2)  # (B, H, T, d/H)
-        scores = query @ key / math.sqrt(d // H) + mask  # (B, H, Q, T)
+        scores = query @ key / math.sqrt(d // H) + mask  # (B, H, T, T)
         if self.bias is not None:
             steps = torch.arange(T, device=x.device)
-            distance = (steps[:, None] - steps[None, :]).clamp(min=0)  # (T, T)
-            bias = self.bias[:, distance]  # (H, T, T)
-            scores = scores + (bias[:, -1:] if last else bias)
+            scores = scores + self.bias[:, (steps[:, None] - steps[None, :]).clamp(min=0)]
         weights = dropout(scores.softmax(dim=-1), self.config.attention_dropout, generator)
-        return (weights @ value).transpose(1, 2).reshape(B, -1, d)  # (B, Q, d)
+        seen: Tensor = (weights @ value).transpose(1, 2).reshape(B, T, d)
+        return seen
+
+    def _attend_last(self, x: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What the newest position of x (B, T, d) sees, (B, 1, d), under a mask that (B, H, 1, T) can take.
+
+        For one query per history no position needs a key or a value: q . (K x + k) = (K' q) . x + q . k, where q . k
+        is the same for all positions and softmax does not see it, and the mean of V x + v is V of the mean of x, plus
+        v times the sum of the weights, which is not 1 under dropout.
+        """
+        B, T, d = x.shape
+        H = self.config.heads
+        of_query, of_key, of_value = self.qkv.weight.view(3, H, d // H, d)
+        b_query, _, b_value = self.qkv.bias.view(3, H, d // H)
+        query = torch.einsum("bd,hcd->bhc", x[:, -1], of_query) + b_query  # (B, H, d/H)
+        asked = torch.einsum("bhc,hcd->bhd", query, of_key)  # (B, H, d)
+        scores = asked @ x.transpose(1, 2) / math.sqrt(d // H) + mask.squeeze(-2)  # (B, H, T)
+        if self.bias is not None:
+            scores = scores + self.bias[:, :T].flip(-1)
+        weights = dropout(scores.softmax(dim=-1), self.config.attention_dropout, generator)
+        seen: Tensor = torch.einsum("bhd,hcd->bhc", weights @ x, of_value) + weights.sum(-1, keepdim=True) * b_value
+        return seen.reshape(B, 1, d)
 
 
 class Encoder(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.encoder import Encoder, EncoderConfig, dropout
+from learner.encoder import Encoder, EncoderConfig, Layer, dropout
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -91,3 +91,52 @@ def test_heads_must_divide_hidden() -> None:
 def test_config_round_trip() -> None:
     config = EncoderConfig(hidden=32, norm="pre", frequency=0.25)
     assert msgspec.json.decode(msgspec.json.encode(config), type=EncoderConfig) == config
+
+
+@pytest.mark.parametrize("variant", [{}, {"positions": "relative"}], ids=str)
+@pytest.mark.parametrize("attention_dropout", [0.0, 0.5])
+def test_attention_of_the_last_position_is_that_over_keys_and_values(
+    variant: dict[str, Any], attention_dropout: float
+) -> None:
+    """Values and gradients beside a loop over users and heads that makes every key and value."""
+    B, T, d, H = 3, 5, 8, 2
+    layer = make({**variant, "attention_dropout": attention_dropout}).layers[0]
+    assert isinstance(layer, Layer)
+    x = torch.randn(B, T, d, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    valid = torch.arange(T) >= torch.tensor([[0], [3], [T - 1]])
+    mask = torch.zeros(B, 1, T, T, dtype=torch.float64).masked_fill_(~valid[:, None, None, :], -1e4)
+    found = layer(x, mask, None, torch.Generator().manual_seed(5), True)[:, 0]
+
+    query, key, value = layer.qkv(x).split(d, dim=-1)  # (B, T, d) each
+    scores = torch.stack(
+        [
+            torch.stack(
+                [
+                    key[b, :, of] @ query[b, -1, of] / (d // H) ** 0.5
+                    + mask[b, 0, -1]
+                    + (0 if layer.bias is None else torch.stack([layer.bias[h, T - 1 - t] for t in range(T)]))
+                    for h, of in enumerate((slice(0, 4), slice(4, 8)))
+                ]
+            )
+            for b in range(B)
+        ]
+    )  # (B, H, T)
+    generator = torch.Generator().manual_seed(5)
+    weights = dropout(scores.softmax(-1), attention_dropout, generator)
+    seen = torch.stack(
+        [torch.cat([weights[b, 0] @ value[b, :, :4], weights[b, 1] @ value[b, :, 4:]]) for b in range(B)]
+    )
+    c = layer.config
+    asked = layer.attention_norm(x[:, -1] + dropout(layer.out(seen), c.dropout, generator))
+    inner = dropout(layer.down(torch.nn.functional.gelu(layer.up(asked))), c.dropout, generator)
+    expected = layer.norm(asked + inner)
+
+    torch.testing.assert_close(found, expected)
+    of = [x, *layer.parameters()]
+    weight = torch.randn(B, d, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    for mine, theirs in zip(
+        torch.autograd.grad((found * weight).sum(), of, allow_unused=True),
+        torch.autograd.grad((expected * weight).sum(), of, allow_unused=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)

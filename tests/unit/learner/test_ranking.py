@@ -95,6 +95,44 @@ def test_the_ranks_are_those_of_the_scores() -> None:
     assert loss == pytest.approx(-np.log(np.exp(own[0]) / p.sum()), rel=1e-4)
 
 
+def test_the_gradient_is_that_of_the_cross_entropy() -> None:
+    """What the first update leaves in the moments, beside autograd of the plain formula."""
+    mix, memories, users = ranker(), filled(), asked(HISTORIES)
+    found = candidates(mix, memories, users)
+    targets = np.array([10, 0, 18, 39])
+    learner = np.random.default_rng(5)
+    before = {
+        name: torch.from_numpy(learner.normal(size=array.shape).astype(np.float32) / 9)
+        for name, array in mix.to_arrays().items()
+        if name in ("linear", "deep.0", "deep.1", "deep.2", "mean")
+    }
+    before["variance"] = torch.from_numpy(learner.uniform(0.5, 2, len(before["mean"])).astype(np.float32))
+    mix.load_arrays({**mix.to_arrays(), **{name: tensor.numpy() for name, tensor in before.items()}})
+    mix._measured = 10**9  # the scale of the inputs stays
+    linear, first, bias, second = (
+        before[name].double().requires_grad_() for name in ("linear", "deep.0", "deep.1", "deep.2")
+    )
+    x = found.features.double()
+    standard = (x - before["mean"]) / (before["variance"].sqrt() + 0.1)
+    scores = x[:, : len(linear)] @ linear + torch.relu(standard @ first + bias) @ second
+    losses = []
+    for user, target in enumerate(targets.tolist()):
+        mine = np.flatnonzero(found.users == user)
+        answer = np.flatnonzero(found.rows[mine] == target)
+        if len(answer):
+            losses.append(-scores[torch.from_numpy(mine)].log_softmax(0)[int(answer[0])])
+    assert len(losses) == 2  # the other two are no candidates
+    loss = torch.stack(losses).mean()
+    expected = torch.autograd.grad(loss, [linear, first, bias, second])
+    _, found_loss = mix.learn(found, targets, np.ones(4, dtype=bool))
+    assert found_loss == pytest.approx(float(loss.detach()), abs=1e-5)
+    after = mix.to_arrays()
+    for name, gradient in zip(
+        ("linear.first.0", "deep.first.0", "deep.first.1", "deep.first.2"), expected, strict=True
+    ):
+        assert after[name] == pytest.approx(0.1 * gradient.numpy(), abs=1e-6), name
+
+
 def test_it_learns_that_followers_follow() -> None:
     mix, memories = ranker(), filled()
     random = np.random.default_rng(5)

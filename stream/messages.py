@@ -27,7 +27,7 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     ts: Annotated[int, Meta(description="event time, epoch milliseconds")]
 
 
-class Recommended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Recommended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):  # 20 in every list
     """One place of a list."""
 
     item: str

@@ -449,7 +449,11 @@ def status(
     max_lag: Annotated[int, typer.Option(min=0, help="Records waiting above which the worker is unhealthy.")] = 10_000,
     config: ConfigOption = None,
 ) -> None:
-    """Lag, last step, last cut, time a restart would take; exit status 0 healthy, 1 not."""
+    """Lag, last step, last cut, time a restart would take.
+
+    Exit status 0: healthy; 1: not, the lines with `problem` say why; 2: it could not find out, for a wrong option or
+    configuration, or a log that cannot be reached.
+    """
     chosen = settings(config, log)
     with open_log(chosen.log.url, mode="reader", config=chosen.log) as opened:
         found = standing(chosen, opened, state, now_ms=int(time.time() * 1000), max_lag=max_lag)

@@ -10,7 +10,7 @@ import msgspec
 from state import CutStore
 from stream import topics
 from stream.config import Config
-from stream.journal import last_step
+from stream.journal import last_entry
 from stream.log.base import EventLog, OffsetRange, TopicPartition
 from stream.messages import StreamMetrics
 
@@ -46,7 +46,8 @@ def standing(config: Config, log: EventLog, state: Path, *, now_ms: int, max_lag
     lag = {p: end - committed.get(TopicPartition(topics.EVENTS, p), 0) for p, end in enumerate(ends)}
     cut = CutStore(state / "cuts", keep=config.engine.keep_cuts).peek() if (state / "cuts").is_dir() else None
     hint = cut.manifest["engine"].get("journal_from", 0) if cut is not None else 0
-    newest = max(last_step(log, worker, hint), cut.step if cut is not None else 0)
+    entry = last_entry(log, worker, hint, decided=True)  # who hangs in a commit is reported, not waited for
+    newest = max(0 if entry is None else entry.step, cut.step if cut is not None else 0)
     behind = newest - (cut.step if cut is not None else 0)
     metrics = _newest_metrics(log, worker)
     seconds = None
@@ -68,7 +69,7 @@ def standing(config: Config, log: EventLog, state: Path, *, now_ms: int, max_lag
 
 
 def _newest_metrics(log: EventLog, worker: str) -> StreamMetrics | None:
-    begin, end = log.begin_offsets(topics.METRICS)[0], log.end_offsets(topics.METRICS)[0]
+    begin, end = log.begin_offsets(topics.METRICS)[0], log.stable_offsets(topics.METRICS)[0]
     batch = log.read(OffsetRange(topics.METRICS, 0, max(begin, end - 100), end))
     for key, value in zip(reversed(batch.keys), reversed(batch.values), strict=True):
         if key == worker.encode() and value is not None:

@@ -14,11 +14,13 @@ from kafka.admin import KafkaAdminClient
 
 from benchmarks.crash import AIMED, torture
 from stream import topics
+from stream.cli import app
 from stream.config import Config
 from stream.errors import JournalError
 from stream.log import EventLog, KafkaConfig, WriterFenced, open_log
 from stream.worker import Worker
 from tests.integration.conftest import Broker
+from tests.unit.stream.commands import invoke
 from tests.unit.stream.faulty import Flaky
 from tests.unit.stream.streams import as_messages, events, small_config
 from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, journal
@@ -206,6 +208,41 @@ def test_a_mark_that_retention_took_is_no_lost_input(tmp_path: Path, make_broker
         assert (again.engine.digest(), again.engine.counters["truncated"]) == (digest, 0)
         again.close()
     producer.close(timeout=1)
+
+
+def status(config: Config, state: Path, *words: str) -> tuple[int, str]:
+    done = invoke(app, "status", "--log", config.log.url, "--state", state, *words)
+    return done.exit_code, done.output
+
+
+def test_status_is_0_when_healthy_1_when_not_and_2_when_it_cannot_tell(
+    tmp_path: Path, make_broker: Callable[..., Broker]
+) -> None:
+    broker = make_broker()
+    config, log = filled(broker)
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        worker.cut()
+        worker._publish_metrics(force=True)
+        code, said = status(config, tmp_path / "state")
+        assert (code, "problem" in said) == (0, False), said
+        assert f"last step      {worker.engine.step_number}\n" in said and "worker-0, running" in said
+        log.append(as_messages(events(20, seed=2)))
+        # A worker that hangs in a commit: what it has not decided is not waited for.
+        hanging = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="intentstream-worker-0")
+        hanging.init_transactions()
+        hanging.begin_transaction()
+        hanging.send(topics.JOURNAL, b"{}", b"worker-0", partition=0)
+        hanging.send(topics.METRICS, b"{}", b"worker-0", partition=0)
+        hanging.flush()
+        code, said = status(config, tmp_path / "state", "--max-lag", "10")
+        assert (code, "problem        lag 20 records is above 10" in said) == (1, True), said
+        hanging.abort_transaction()
+        hanging.close(timeout=1)
+        worker.close()
+    assert status(config, tmp_path / "state", "--max-lag", "-1")[0] == 2
 
 
 def test_a_journal_that_was_deleted(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:

@@ -6,6 +6,7 @@ reason from a fixed list, the field, the value (shortened) and the rule; nothing
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -329,10 +330,43 @@ def _parsed(value: bytes | None) -> dict[str, Any]:
     try:
         raw = msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as exc:
+        _refuse_beyond(text)
         raise _Refused("not_json", "record", text, " ".join(str(exc).split())) from None
     if not isinstance(raw, dict):
         raise _Refused("not_an_object", "record", text, "a JSON object")
     return raw
+
+
+class _Beyond(float):
+    """A number that is JSON and no finite float; shown as it was written."""
+
+    def __new__(cls, text: str) -> _Beyond:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _refuse_beyond(text: str) -> None:
+    """Refuse JSON for a number such as 1e999, which msgspec does not read; nothing happens when it is not JSON."""
+
+    def number(digits: str) -> float:
+        return _Beyond(digits) if math.isinf(float(digits)) else float(digits)
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        raw = json.loads(text, parse_float=number, parse_constant=constant)
+    except (ValueError, RecursionError):
+        return
+    for name, value in raw.items() if isinstance(raw, dict) else ():
+        if isinstance(value, _Beyond):
+            raise _Refused("bad_value", _shortened(name) or "record", value, "a finite number")
 
 
 def _present(name: str, raw: dict[str, Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,32 +91,39 @@ def read_sequences(path: Path) -> Sequences:
     users: list[str] = []
     parts: list[Ints] = []
     left_out = 0
-    seen: set[str] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
+    seen: set[bytes] = set()
+    for number, line in enumerate(text.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         words = line.split()
         if not words:
             raise DataError(f"{path}, line {number}: empty; expected `user item item ...`")
-        user = words[0].decode("utf-8", errors="replace")
-        try:
-            items = np.array(words[1:], dtype=np.bytes_).astype(np.int64) if len(words) > 1 else np.zeros(0, np.int64)
-        except (ValueError, OverflowError):
-            raise DataError(f"{path}, line {number}: user {user!r} has an item that is not a whole number") from None
-        if len(items) and items.min() < 1:
-            raise DataError(f"{path}, line {number}: user {user!r} has item {items.min()}; items are numbered from 1")
-        if len(items) and items.max() > MAX_ITEM:
-            raise DataError(f"{path}, line {number}: user {user!r} has item {items.max()}, above {MAX_ITEM}")
-        if user in seen:
+        user = _shown(words[0])
+        odd = next((word for word in words[1:] if not _WHOLE.fullmatch(word)), None)
+        if odd is not None:
+            raise DataError(f"{path}, line {number}: user {user!r} has item {_shown(odd)!r}, which is no whole number")
+        items = [int(word) for word in words[1:]]
+        if items and min(items) < 1:
+            raise DataError(f"{path}, line {number}: user {user!r} has item {min(items)}; items are numbered from 1")
+        if items and max(items) > MAX_ITEM:
+            raise DataError(f"{path}, line {number}: user {user!r} has item {max(items)}, above {MAX_ITEM}")
+        if words[0] in seen:  # as bytes: two that are no UTF-8 are not taken for one
             raise DataError(f"{path}, line {number}: user {user!r} was on an earlier line; expected one line per user")
-        seen.add(user)
+        seen.add(words[0])
         if len(items) < 3:
             left_out += 1
             continue
-        users.append(user)
-        parts.append(items)
+        users.append(words[0].decode("utf-8", errors="backslashreplace"))
+        parts.append(np.array(items, dtype=np.int64))
     if not users:
         raise DataError(f"{path}: no user with 3 items or more ({left_out} with fewer); nothing to train or test on")
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
     return Sequences(np.concatenate(parts), offsets, tuple(users), left_out)
 
 
+def _shown(word: bytes) -> str:
+    """A word of the file for a message, at most 40 characters of it."""
+    text = word.decode("utf-8", errors="backslashreplace")
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+_WHOLE = re.compile(rb"-?[0-9]{1,30}")
 MAX_ITEM = 10_000_000  # a larger number is a raw identifier, not a numbering, and would make a table of that size

@@ -46,8 +46,14 @@ def test_short_users_are_counted_and_left_out(tmp_path: Path) -> None:
     [
         ("a 1 2 3\n\nb 1 2 3\n", "line 2: empty"),
         ("a 1 2 3\nb 1 0 3\n", "line 2: user 'b' has item 0; items are numbered from 1"),
-        ("a 1 x 3\n", "line 1: user 'a' has an item that is not a whole number"),
+        ("a 1 x 3\n", "line 1: user 'a' has item 'x', which is no whole number"),
+        ("a 1 2.5 3\n", "line 1: user 'a' has item '2.5', which is no whole number"),
+        ("a 1 1_0 3\n", "line 1: user 'a' has item '1_0', which is no whole number"),
+        ("a 1 2\0 3\n", "line 1: user 'a' has item '2\\x00', which is no whole number"),
+        ("a 1 -2 3\n", "line 1: user 'a' has item -2; items are numbered from 1"),
         ("a 1 2 99999999999\n", "line 1: user 'a' has item 99999999999, above 10000000"),
+        ("a 1 2 9" + "9" * 25 + "\n", "line 1: user 'a' has item 9999"),
+        (f"a 1 2 {'x' * 5000}\n", "item 'xxx"),
         ("a 1 2 3\na 4 5 6\n", "line 2: user 'a' was on an earlier line"),
         ("a 1\n", "no user with 3 items or more (1 with fewer)"),
         ("", "no user with 3 items or more"),
@@ -57,9 +63,22 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, text: str, said: str)
     with pytest.raises(DataError) as error:
         read_sequences(write(tmp_path, text))
     assert said in str(error.value)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="absent.txt: cannot be read"):
         read_sequences(tmp_path / "absent.txt")
+
+
+def test_a_byte_order_mark_and_windows_lines_are_no_part_of_the_words(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes(b"\xef\xbb\xbfa 1 2 3\r\nb 3 2 1\r\n")
+    data = read_sequences(path)
+    assert data.users == ("a", "b") and data.items.tolist() == [1, 2, 3, 3, 2, 1]
+
+
+def test_two_users_that_are_no_utf8_are_two(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes(b"z\xe8 1 2 3\nz\xe9 3 2 1\n")
+    assert read_sequences(path).users == ("z\\xe8", "z\\xe9")

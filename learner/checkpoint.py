@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for key, value in loaded.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ModelFileError(f"{path}: entry {key!r} is a {type(value).__name__}; expected names and tensors only")
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+            raise ModelFileError(
+                f"{path}: {key!r} is {value.layout}, {value.dtype}; expected a dense tensor of numbers"
+            )
     return dict(loaded)
 
 
@@ -94,6 +99,8 @@ def load_authors(path: Path, *, items: int | None = None, heads: int = 2) -> ELC
     for key in ("item_embeddings.weight", "position_embeddings.weight", "cluster_centers"):
         if weights[key].dim() != 2:
             raise ModelFileError(f"{path}: {key!r} has shape {_shape(weights[key])}, expected two dimensions")
+        if not weights[key].numel():
+            raise ModelFileError(f"{path}: {key!r} is empty, its shape is {_shape(weights[key])}")
     table = weights["item_embeddings.weight"]
     rows, d = table.shape
     if items is not None and rows != items + 2:
@@ -110,7 +117,7 @@ def load_authors(path: Path, *, items: int | None = None, heads: int = 2) -> ELC
         compat="authors",
     )
     model = ELCRec(config, rows - 2)
-    _fill(path, model, _translate(path, weights, layers))
+    _fill(path, model, _translate(path, weights, layers), _theirs)
     return model.eval()
 
 
@@ -141,18 +148,30 @@ def _translate(path: Path, weights: Mapping[str, Tensor], layers: int) -> dict[s
     return ours
 
 
-def _fill(path: Path, model: ELCRec, state: Mapping[str, Tensor]) -> None:
+def _theirs(key: str) -> str:
+    """The authors' name of one of our tensors, for messages; of query, key and value the first."""
+    for theirs, ours in _TOP.items():
+        if key == ours:
+            return theirs
+    _, _, layer, module, kind = key.split(".")  # encoder.layers.N.out.weight
+    inner = next((theirs for theirs, ours in _IN_LAYER.items() if ours == module), "attention.query")
+    return f"item_encoder.layer.{layer}.{inner}.{kind}"
+
+
+def _fill(path: Path, model: ELCRec, state: Mapping[str, Tensor], named: Callable[[str], str] = str) -> None:
     """Copy `state` into the model, every key of it and none besides; buffers of no size may be absent."""
     own = model.state_dict()
     for key, value in own.items():
         if key not in state:
             if key.startswith("intents.queue"):
                 continue
-            raise ModelFileError(f"{path}: {key!r} is missing")
+            raise ModelFileError(f"{path}: {named(key)!r} is missing")
         if state[key].shape != value.shape:
-            raise ModelFileError(f"{path}: {key!r} has shape {_shape(state[key])}, expected {_shape(value)}")
+            raise ModelFileError(f"{path}: {named(key)!r} has shape {_shape(state[key])}, expected {_shape(value)}")
+        if state[key].is_floating_point() != value.is_floating_point():
+            raise ModelFileError(f"{path}: {named(key)!r} holds {state[key].dtype}, expected {value.dtype}")
         if not torch.isfinite(state[key]).all():
-            raise ModelFileError(f"{path}: {key!r} has a number that is not finite")
+            raise ModelFileError(f"{path}: {named(key)!r} has a number that is not finite")
     unknown = sorted(set(state) - set(own))
     if unknown:
         raise ModelFileError(f"{path}: {unknown[0]!r} is not part of the model")
@@ -187,7 +206,7 @@ class _ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def save_fitted(folder: Path, fitted: Fitted) -> None:
     """Write weights and items first and `model.json`, which names their checksums, last: half a folder is no model."""
     replace(folder / ITEMS_FILE, lambda path: path.write_text(json.dumps(fitted.items), encoding="utf-8"))
-    replace(folder / WEIGHTS_FILE, lambda path: torch.save(fitted.model.state_dict(), path))
+    replace(folder / WEIGHTS_FILE, lambda path: save_tensors(fitted.model.state_dict(), path))
     note = _ModelFile(
         format=FORMAT,
         model=fitted.model.config,
@@ -230,13 +249,19 @@ def load_fitted(folder: Path) -> Fitted:
     return Fitted(model.eval(), names, note.mix, note.settings)
 
 
-def replace(path: Path, write: Any) -> None:
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """`torch.save` through a file of Python's, which says what went wrong: torch's own writer knows of no full disk."""
+    with path.open("wb") as file:
+        torch.save(content, file)
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a file beside `path`, then put it there in one step: a crash leaves the old one whole.
 
     Raises
     ------
     ModelFileError
-        the file cannot be written
+        the file cannot be written; what was written of it is gone
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -244,9 +269,9 @@ def replace(path: Path, write: Any) -> None:
         write(part)
         part.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ModelFileError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except RuntimeError as error:  # torch.save's for a failure of the file system
-        raise ModelFileError(f"{path}: cannot be written: {error}") from error
 
 
 def _digest(path: Path) -> str:
@@ -269,4 +294,4 @@ def _some(weights: Mapping[str, Tensor]) -> str:
     return ", ".join(repr(key) for key in list(weights)[:3]) + (", ..." if len(weights) > 3 else "")
 
 
-__all__ = ["FORMAT", "Fitted", "load_authors", "load_fitted", "read_weights", "replace", "save_fitted"]
+__all__ = ["FORMAT", "Fitted", "load_authors", "load_fitted", "read_weights", "replace", "save_fitted", "save_tensors"]

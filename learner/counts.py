@@ -89,11 +89,23 @@ class ItemCounts:
         counts = cls(config, np.zeros(0, np.int64), np.zeros(1, np.int64), item_count)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                counts._columns, counts._values, counts._ends = (arrays[name] for name in ("columns", "values", "ends"))
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+                columns, values, ends = (arrays[name] for name in ("columns", "values", "ends"))
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise ModelFileError(f"{path}: not the counts of a fitted model: {error}") from None
-        if len(counts._ends) != item_count + 1 or counts._ends[-1] != len(counts._values):
-            raise ModelFileError(f"{path}: counts of {len(counts._ends) - 1} items, expected {item_count}")
+        if ends.size != item_count + 1:
+            raise ModelFileError(f"{path}: counts of {ends.size - 1} items, expected {item_count}")
+        whole = (
+            array.ndim == 1 and array.dtype == own.dtype
+            for array, own in zip((columns, values, ends), (counts._columns, counts._values, counts._ends), strict=True)
+        )
+        if not all(whole) or not (
+            len(columns) == len(values) == ends[-1]
+            and (np.diff(ends, prepend=0) >= 0).all()
+            and ((columns >= 1) & (columns <= item_count)).all()
+            and np.isfinite(values).all()
+        ):
+            raise ModelFileError(f"{path}: not the counts of a fitted model: a matrix of another form")
+        counts._columns, counts._values, counts._ends = columns, values, ends
         return counts
 
     def scores(self, histories: Ints) -> npt.NDArray[np.float32]:

@@ -19,7 +19,8 @@ from learner.model import ELCRec
 from learner.sequences import Sequences, Split
 
 Ints = npt.NDArray[np.int64]
-CHUNK = 512  # users scored at once: 512 x 12,101 scores are 25 MB
+CHUNK = 512  # most users scored at once: 512 x 12,101 scores are 25 MB
+MOST_SCORES = 1 << 25  # 128 MB, several times over: a catalogue of millions takes few users at once
 
 GRID = tuple((weight, floor) for weight in (0.2, 0.3, 0.5, 0.7, 1.0, 1.4) for floor in (1e-3, 3e-3, 1e-2, 2e-2, 4e-2))
 
@@ -66,9 +67,10 @@ class _Part(NamedTuple):
 
 
 def _parts(sequences: Sequences, split: Split, max_len: int) -> Iterator[_Part]:
+    chunk = max(1, min(CHUNK, MOST_SCORES // sequences.item_count))
     for length, group in sequences.by_length(split, max_len):
-        for start in range(0, len(group), CHUNK):
-            users = group[start : start + CHUNK]
+        for start in range(0, len(group), chunk):
+            users = group[start : start + chunk]
             answer = torch.from_numpy(sequences.answers(split, users))[:, None] - 1
             row, item = sequences.seen(split, users)
             history = sequences.histories(split, users, length)
@@ -84,7 +86,7 @@ def ranks_of(scores: Tensor, answer: Tensor, seen: tuple[Tensor, Tensor]) -> Int
     own = scores.gather(1, answer)  # (n, 1)
     if torch.isnan(own).any():
         raise LearnerError("the model gives scores that are not numbers; its weights are damaged or training diverged")
-    ranks = (scores >= own).sum(1) - 1
+    ranks = scores.shape[1] - 1 - (scores < own).sum(1)  # what is no number counts against it, as a tie does
     ranks[own[:, 0] == -torch.inf] = UNRANKED
     result: Ints = ranks.numpy()
     return result

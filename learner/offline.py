@@ -22,7 +22,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from learner.checkpoint import Fitted, load_fitted, replace, save_fitted
+from learner.checkpoint import MODEL_FILE, Fitted, load_fitted, replace, save_fitted, save_tensors
 from learner.counts import CountsConfig, ItemCounts
 from learner.errors import DataError, LearnerError, ModelFileError
 from learner.evaluation import Mixture, choose_mixture, evaluate
@@ -352,7 +352,7 @@ def fit(
     DataError
         no user has an item to train on
     ModelFileError
-        `folder` holds an unfinished training with other settings or data, or cannot be written
+        `folder` holds a training with other settings or data, or cannot be written
     """
     started = time.perf_counter()
     members = []
@@ -386,10 +386,10 @@ def _train(
     trainer = Trainer(config, sequences)
     if not _resume(trainer, folder / STATE_FILE):
         trainer.place_centers()
-        replace(folder / STATE_FILE, lambda path: torch.save(trainer.state(), path))  # fails now, not after an epoch
+        replace(folder / STATE_FILE, lambda path: save_tensors(trainer.state(), path))  # fails now, not after an epoch
     while not trainer.finished:
         trainer.validate(trainer.epoch(progress))
-        replace(folder / STATE_FILE, lambda path: torch.save(trainer.state(), path))
+        replace(folder / STATE_FILE, lambda path: save_tensors(trainer.state(), path))
     return _Member(trainer.best_model(), trainer.log, 0 if trainer.best is None else int(trainer.best["epoch"]))
 
 
@@ -407,9 +407,13 @@ def _resume(trainer: Trainer, path: Path) -> bool:
         )
     if state["fingerprint"] != fingerprint(trainer.config, trainer.sequences):
         raise ModelFileError(
-            f"{path}: an unfinished training with other settings or data; delete it or choose another folder"
+            f"{path}: a training with other settings or data; delete it to start again, or choose another folder"
         )
-    trainer.restore(state)
+    try:
+        trainer.restore(state)
+        trainer.best_model()
+    except Exception as error:
+        raise ModelFileError(f"{path}: not a training that can be continued; delete it to start again") from error
     logger.info("fit: going on after epoch %d of %s", len(trainer.log), path)
     return True
 
@@ -465,7 +469,10 @@ def evaluate_folder(
         raise ModelFileError(f"{folder}: fitted on {len(fitted.items)} items, the data have {sequences.item_count}")
     mixture = None
     if fitted.mix is not None:
-        config = msgspec.convert(fitted.settings["fit"]["counts"], CountsConfig)
+        try:
+            config = msgspec.convert(fitted.settings["fit"]["counts"], CountsConfig)
+        except (KeyError, TypeError, msgspec.ValidationError) as error:
+            raise ModelFileError(f"{folder / MODEL_FILE}: the settings of the counts are not there: {error}") from None
         mixture = Mixture(ItemCounts.load(folder / COUNTS_FILE, config, sequences.item_count), *fitted.mix)
     members = int(fitted.settings.get("fit", {}).get("members", 1))
     others = [load_fitted(_member_folder(folder, place)).model for place in range(1, members)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -117,10 +118,17 @@ DENSE = "item_encoder.layer.0.attention.dense.weight"
             without("item_encoder.layer.0.attention.key.bias"),
             "key 'item_encoder.layer.0.attention.key.bias' is missing",
         ),
-        (without(DENSE), "'encoder.layers.0.out.weight' is missing"),
+        (without(DENSE), f"{DENSE!r} is missing"),
         (changed("projection.weight", torch.zeros(2)), "key 'projection.weight' is not one of the authors'"),
-        (changed(DENSE, torch.zeros(3, 3)), "has shape 3x3, expected 8x8"),
-        (changed(DENSE, torch.full((8, 8), float("nan"))), "a number that is not finite"),
+        (changed(DENSE, torch.zeros(3, 3)), f"{DENSE!r} has shape 3x3, expected 8x8"),
+        (changed(DENSE, torch.full((8, 8), float("nan"))), f"{DENSE!r} has a number that is not finite"),
+        (changed(DENSE, torch.zeros(8, 8, dtype=torch.int64)), f"{DENSE!r} holds torch.int64, expected torch.float32"),
+        (changed(DENSE, torch.zeros(8, 8).to_sparse()), f"{DENSE!r} is torch.sparse_coo"),
+        (changed(DENSE, torch.zeros(8, 8, dtype=torch.complex64)), "expected a dense tensor of numbers"),
+        (changed("cluster_centers", torch.zeros(4, 3)), "'cluster_centers' has shape 4x3, expected 4x8"),
+        (changed("cluster_centers", torch.zeros(0, 8)), "'cluster_centers' is empty, its shape is 0x8"),
+        (changed("position_embeddings.weight", torch.zeros(0, 8)), "'position_embeddings.weight' is empty"),
+        (changed("LayerNorm.bias", torch.zeros(3)), "'LayerNorm.bias' has shape 3, expected 8"),
         (changed("item_embeddings.weight", torch.zeros(50, 8)), "has 50 rows, expected 11"),
         (changed("item_embeddings.weight", torch.zeros(5)), "has shape 5, expected two dimensions"),
         (changed("epoch", 7), "entry 'epoch' is a int"),
@@ -196,6 +204,20 @@ def test_a_damaged_or_missing_model_is_refused(tmp_path: Path) -> None:
     weights.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"weights.pt: damaged"):
         load_fitted(tmp_path)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_fitted(tmp_path, small())
+
+    def full(content: Any, file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ModelFileError, match=r"weights.pt: cannot be written: No space left on device"):
+        save_fitted(tmp_path, small())
+    assert not list(tmp_path.glob("*.part"))
+    load_fitted(tmp_path)  # what was there is whole
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,33 @@ def test_what_is_saved_scores_the_same(tmp_path: Path) -> None:
         ItemCounts.load(tmp_path / "counts.npz", CountsConfig(), 7)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"columns": np.array([7, 1], np.int32)},
+        {"columns": np.array([[1, 2]], np.int32)},
+        {"columns": np.array([1.0, 2.0])},
+        {"values": np.array([1.0, math.nan], np.float32)},
+        {"values": np.array(["a", "b"])},
+        {"ends": np.array([0, 5, 2, 2, 2, 2, 2])},
+        {"ends": np.array(3)},
+        {},
+    ],
+)
+def test_a_matrix_of_another_form_is_refused(tmp_path: Path, other: dict[str, np.ndarray]) -> None:
+    good = {"columns": np.array([1, 2], np.int32), "values": np.ones(2, np.float32), "ends": np.full(7, 2)}
+    path = tmp_path / "counts.npz"
+    np.savez(path, **(good | other))  # type: ignore[arg-type]  # its stub takes `allow_pickle` for one of them
+    if other:
+        with pytest.raises(ModelFileError, match="counts"):
+            ItemCounts.load(path, CountsConfig(), 6)
+    else:
+        ItemCounts.load(path, CountsConfig(), 6)
+    path.write_bytes(b"")
+    with pytest.raises(ModelFileError, match="not the counts"):
+        ItemCounts.load(path, CountsConfig(), 6)
+
+
 def test_the_mix_is_the_formula() -> None:
     network, shares = torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.0, 0.5]])
     found = mix(network, shares, weight=0.3, floor=0.01)

@@ -104,7 +104,7 @@ def test_intents_recover_a_known_mixture(tmp_path: Path) -> None:
 
 def test_other_settings_do_not_go_on_with_a_training(cycle: Sequences, tmp_path: Path) -> None:
     fit(config(epochs=1), cycle, tmp_path / "model")
-    with pytest.raises(ModelFileError, match="an unfinished training with other settings or data"):
+    with pytest.raises(ModelFileError, match="a training with other settings or data; delete it"):
         fit(config(epochs=2), cycle, tmp_path / "model")
 
 
@@ -112,6 +112,26 @@ def test_a_broken_training_file_is_refused(cycle: Sequences, tmp_path: Path) -> 
     (tmp_path / "training.pt").write_bytes(b"nonsense")
     with pytest.raises(ModelFileError, match="not a training that can be continued"):
         fit(config(), cycle, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"model": {}},
+        {"generator": torch.zeros(3)},
+        {"log": [{"x": 1}]},
+        {"best": {"epoch": 1, "score": 1.0, "state": {}}},
+    ],
+    ids=lambda damage: next(iter(damage)),
+)
+def test_a_training_file_with_a_part_of_another_form_is_refused(
+    cycle: Sequences, tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    fit(config(epochs=1), cycle, tmp_path)
+    path = tmp_path / "training.pt"
+    torch.save({**torch.load(path, weights_only=True), **damage}, path)
+    with pytest.raises(ModelFileError, match="not a training that can be continued; delete it to start again"):
+        fit(config(epochs=1), cycle, tmp_path)
 
 
 def test_it_learns_and_what_is_saved_is_what_was_measured(cycle: Sequences, tmp_path: Path) -> None:
@@ -186,6 +206,12 @@ def test_ranks_are_the_loop() -> None:
     seen = (torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
     ranks = ranks_of(scores, torch.tensor([[2], [2], [2]]), seen)
     assert ranks.tolist() == [1, 1, UNRANKED]  # a tie counts against; an excluded answer has no rank
+
+
+def test_what_is_no_number_counts_against_the_answer() -> None:
+    scores = torch.tensor([[3.0, float("nan"), 4.0, 1.0]])
+    nobody = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    assert ranks_of(scores, torch.tensor([[0]]), nobody).tolist() == [2]
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:

@@ -68,23 +68,26 @@ class Neighbours(NamedTuple):
 
 
 class _Neighbours:
-    """Decayed counts of the neighbours of each row, in a fixed number of slots; who counts least makes room."""
+    """Decayed counts of the neighbours of each owner, in a fixed number of slots; who counts least makes room.
+
+    Owner 2 row + direction: what came after the item of that row, then what came before it, so that one call does both.
+    """
 
     def __init__(self, config: MemoryConfig, rows: int) -> None:
         self._fade = 0.5 ** (1 / np.array(config.neighbours))  # (2,) of a count, per neighbour that comes
         self._share = np.float32(config.share)
-        self.entries = np.zeros((rows, config.slots), dtype=np.uint32)
-        self.counts = np.zeros((2, rows, config.slots), dtype=np.float32)
+        self.entries = np.zeros((DIRECTIONS * rows, config.slots), dtype=np.uint32)
+        self.counts = np.zeros((2, DIRECTIONS * rows, config.slots), dtype=np.float32)
 
     def grow(self, rows: int) -> None:
         used = self._used()
-        entries = np.zeros((rows, self.entries.shape[1]), dtype=np.uint32)
-        counts = np.zeros((2, rows, self.entries.shape[1]), dtype=np.float32)
+        entries = np.zeros((DIRECTIONS * rows, self.entries.shape[1]), dtype=np.uint32)
+        counts = np.zeros((2, *entries.shape), dtype=np.float32)
         entries[used], counts[:, used] = self.entries[used], self.counts[:, used]
         self.entries, self.counts = entries, counts
 
     def _used(self) -> NDArray[np.int64]:
-        """Rows with neighbours: zeros that nobody touches take no memory."""
+        """Owners with neighbours: zeros that nobody touches take no memory."""
         return np.flatnonzero(self.entries[:, 0])
 
     def fade(self, factor: float) -> None:
@@ -92,19 +95,20 @@ class _Neighbours:
         self.counts[:, self._used()] *= np.float32(factor)
 
     def clear(self, rows: NDArray[np.int64]) -> None:
-        used = rows[self.entries[rows, 0] > 0]
+        owners = _owners(rows).ravel()
+        used = owners[self.entries[owners, 0] > 0]
         self.entries[used] = 0
         self.counts[:, used] = 0
 
-    def add(self, rows: NDArray[np.int64], entries: NDArray[np.uint32], generations: NDArray[np.int64]) -> None:
-        """Count entries (z,) as neighbours of `rows` (z,), in order."""
-        if not len(rows):
+    def add(self, of: NDArray[np.int64], entries: NDArray[np.uint32], generations: NDArray[np.int64]) -> None:
+        """Count entries (z,) as neighbours of owners `of` (z,), in order."""
+        if not len(of):
             return
-        order = np.argsort(rows, kind="stable")
-        first, lengths = runs(rows[order])
-        owners = rows[order][first]
-        later = np.repeat(lengths + first, lengths) - 1 - np.arange(len(rows))  # neighbours of the same row after each
-        # one line per row and distinct neighbour
+        order = np.argsort(of, kind="stable")
+        first, lengths = runs(of[order])
+        owners = of[order][first]
+        later = np.repeat(lengths + first, lengths) - 1 - np.arange(len(of))  # neighbours of the same owner after each
+        # one line per owner and distinct neighbour
         mine = np.repeat(np.arange(len(owners)), lengths)
         key: NDArray[np.int64] = np.bitwise_or(mine << 32, entries[order])
         by_key = np.argsort(key, kind="stable")
@@ -132,14 +136,14 @@ class _Neighbours:
         self.entries[owners], self.counts[:, owners] = held, counts
 
     def read(
-        self, rows: NDArray[np.int64], generations: NDArray[np.int64]
+        self, owners: NDArray[np.int64], generations: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Neighbours of each of `rows` (U,), but for those that hardly count: how many (U,), their rows (z,), their
+        """Neighbours of each of `owners` (U,), but for those that hardly count: how many (U,), their rows (z,), their
         counts (2, z).
         """
-        entries = self.entries[rows]
+        entries = self.entries[owners]
         live = _live(entries, generations)
-        counts = self.counts.take(rows, axis=1)  # (2, U, S)
+        counts = self.counts.take(owners, axis=1)  # (2, U, S)
         live &= (counts >= self._share * (counts * live).sum(axis=2, keepdims=True)).any(axis=0)  # at either half-life
         place = np.flatnonzero(live)  # `take` of places is several times as fast as numpy's other ways to choose
         counts = counts.reshape(2, -1).take(place, axis=1)
@@ -167,7 +171,7 @@ class Memories:
         self._seen = np.zeros(rows, dtype=np.int64)  # events per row, dislikes included
         self._first = np.zeros(rows, dtype=np.int64)  # event at which the row's item came
         self._last = np.zeros(rows, dtype=np.int64)  # event at which it was taken last
-        self._sides = tuple(_Neighbours(config, rows) for _ in range(DIRECTIONS))
+        self._near = _Neighbours(config, rows)
 
     @property
     def rows(self) -> int:
@@ -187,8 +191,7 @@ class Memories:
         self._seen, self._first, self._last = (
             np.concatenate([old, blank]) for old in (self._seen, self._first, self._last)
         )
-        for side in self._sides:
-            side.grow(rows)
+        self._near.grow(rows)
 
     def clear(self, rows: NDArray[np.int64]) -> None:
         """Forget what is known of rows that now belong to another item; others' lists tell it by the generation."""
@@ -196,8 +199,7 @@ class Memories:
         self._seen[rows] = 0
         self._first[rows] = self._events
         self._last[rows] = self._events
-        for side in self._sides:
-            side.clear(rows)
+        self._near.clear(rows)
 
     def update(
         self,
@@ -233,9 +235,12 @@ class Memories:
         self._count(rows)
         near = anchors[:, : written or self.config.written][:, ::-1]  # oldest first, so that the newest is written last
         event, place = np.nonzero((near > 0) & (near != rows[:, None]))
-        before, after = near[event, place], rows[event]
-        self._sides[0].add(before, _entries(after, generations), generations)
-        self._sides[1].add(after, _entries(before, generations), generations)
+        pair = np.stack([near[event, place], rows[event]], axis=1)  # (p, 2) before, after
+        self._near.add(
+            (DIRECTIONS * pair + np.arange(DIRECTIONS)).ravel(),
+            _entries(pair[:, ::-1].ravel(), generations),
+            generations,
+        )
 
     def _count(self, rows: NDArray[np.int64]) -> None:
         age = (self._events + 1 - self._origin) + np.arange(len(rows))
@@ -259,8 +264,7 @@ class Memories:
 
     def fade_neighbours(self, factor: float) -> None:
         """Let the neighbours counted so far weigh `factor` of what they did, against those to come."""
-        for side in self._sides:
-            side.fade(factor)
+        self._near.fade(factor)
 
     def popular(self, size: int, count: int) -> NDArray[np.int64]:
         """Rows below `size` that are popular at some half-life: `count` or more, in rising order, only seen ones."""
@@ -292,17 +296,15 @@ class Memories:
         anchors = anchors[:, : self.config.read]
         B, A = anchors.shape
         distinct, place = np.unique(anchors, return_inverse=True)
-        place = np.where(anchors > 0, place.reshape(B, A), -1).ravel()
-        parts = []
-        for direction, side in enumerate(self._sides):
-            held, rows, counts = side.read(distinct, generations)
-            starts = np.cumsum(held) - held
-            lengths = np.where(place >= 0, held[place], 0)  # (B * A,) lines of each anchor
-            total = int(lengths.sum())
-            source = np.arange(total) + np.repeat(starts[place] - (np.cumsum(lengths) - lengths), lengths)
-            user, anchor = (np.repeat(number, lengths) for number in np.divmod(np.arange(B * A), A))
-            parts.append((user, anchor, np.full(total, direction), rows.take(source), counts.take(source, axis=1)))
-        return Neighbours(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
+        held, rows, counts = self._near.read(_owners(distinct).ravel(), generations)
+        starts = np.cumsum(held) - held
+        owner = _owners(place.ravel()).ravel()  # (B * A * 2,) of each user, anchor and direction, among the distinct
+        lengths = np.where(np.repeat(anchors.ravel() > 0, DIRECTIONS), held[owner], 0)
+        end = np.cumsum(lengths)
+        source = np.arange(end[-1] if len(end) else 0) + np.repeat(starts[owner] - (end - lengths), lengths)
+        asked = np.repeat(np.arange(len(owner)), lengths)
+        user, anchor = np.divmod(asked // DIRECTIONS, A)
+        return Neighbours(user, anchor, asked % DIRECTIONS, rows.take(source), counts.take(source, axis=1))
 
     def to_arrays(self, size: int) -> dict[str, NDArray[Any]]:
         """Everything known of rows 0 to size - 1, as arrays."""
@@ -314,9 +316,8 @@ class Memories:
             "first": self._first[:size],
             "last": self._last[:size],
         }
-        for direction, side in enumerate(self._sides):
-            arrays[f"neighbours.{direction}"] = side.entries[:size]
-            arrays[f"counts.{direction}"] = side.counts[:, :size]
+        arrays["neighbours"] = self._near.entries[: DIRECTIONS * size]
+        arrays["counts"] = self._near.counts[:, : DIRECTIONS * size]
         return arrays
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
@@ -326,9 +327,8 @@ class Memories:
         self._popularity[:, :size] = arrays["popularity"]
         self._totals = arrays["totals"].copy()
         self._seen[:size], self._first[:size], self._last[:size] = arrays["seen"], arrays["first"], arrays["last"]
-        for direction, side in enumerate(self._sides):
-            side.entries[:size] = arrays[f"neighbours.{direction}"]
-            side.counts[:, :size] = arrays[f"counts.{direction}"]
+        self._near.entries[: DIRECTIONS * size] = arrays["neighbours"]
+        self._near.counts[:, : DIRECTIONS * size] = arrays["counts"]
 
 
 def runs(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -339,6 +339,11 @@ def runs(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64
     """
     first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
     return first, np.diff(np.append(first, len(values)))
+
+
+def _owners(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Both directions of rows (z,), (z, 2)."""
+    return DIRECTIONS * rows[:, None] + np.arange(DIRECTIONS)
 
 
 def _live(entries: NDArray[np.uint32], generations: NDArray[np.int64]) -> NDArray[np.bool_]:

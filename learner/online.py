@@ -33,7 +33,7 @@ from learner.standin import PREFIX, StandIn
 from learner.tracker import IntentTracker, IntentView
 from learner.vocabulary import Vocabulary
 
-FORMAT: Final = 3  # 2: a stand-in, and who serves; 3: mergers of intents
+FORMAT: Final = 4  # 2: a stand-in, and who serves; 3: mergers of intents; 4: neighbours in one table
 SOURCE_MODEL: Final = 0
 SOURCE_INTENT: Final = 1
 SOURCE_POPULAR: Final = 2

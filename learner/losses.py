@@ -41,14 +41,14 @@ def next_item_bce(h: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return -(F.logsigmoid(taken) + F.logsigmoid(-other)).mean()
 
 
-def info_nce(one: Tensor, two: Tensor, temperature: float = 1.0) -> Tensor:
-    """InfoNCE between paired rows of one and two (B, D), dot product, ().
+def info_nce(one: Tensor, two: Tensor) -> Tensor:
+    """InfoNCE between paired rows of one and two (B, D), dot product, temperature 1, ().
 
     Each of the 2B rows must find its partner among all 2B - 1 others. A single pair has nothing to be told from: 0.
     """
     B = len(one)
     both = torch.cat([one, two])  # (2B, D)
-    logits = both @ both.T / temperature  # (2B, 2B)
+    logits = both @ both.T  # (2B, 2B)
     logits = logits.masked_fill(torch.eye(2 * B, dtype=torch.bool, device=one.device), float("-inf"))
     partner = torch.arange(2 * B, device=one.device).roll(B)  # (2B,)
     return F.cross_entropy(logits, partner)
@@ -229,7 +229,8 @@ def sampled_softmax(
 
     Notes
     -----
-    A negative that is one of the targets is taken out of that row. The targets' own scores are not corrected.
+    A negative that is one of the targets is taken out of that row. The targets' own scores are not corrected. An item
+    that a user takes twice within the horizon is one rival, not two.
     """
     weight = weight.to(h.dtype)
     own = (table[target] @ h[:, :, None])[..., 0]  # (P, J)
@@ -237,5 +238,7 @@ def sampled_softmax(
     counted = weight > 0
     for j in range(target.shape[1]):
         scores = scores.masked_fill(counted[:, j : j + 1] & (negatives == target[:, j : j + 1]), float("-inf"))
-    every = torch.cat([own.masked_fill(~counted, float("-inf")), scores], dim=1)  # (P, J + S)
+    same = (target[:, :, None] == target[:, None, :]) & counted[:, None, :]  # (P, J, J)
+    first = counted & ~same.tril(-1).any(-1)  # (P, J)
+    every = torch.cat([own.masked_fill(~first, float("-inf")), scores], dim=1)  # (P, J + S)
     return (torch.logsumexp(every, dim=1) - (own * weight).sum(1)).mean()

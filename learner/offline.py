@@ -281,10 +281,10 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """All epochs done, or none better for too long."""
-        done = len(self.log)
-        stale = self.best is not None and done - int(self.best["epoch"]) >= self.config.patience
-        return done >= self.config.epochs or stale
+        """All epochs done, or none better for too long; an epoch that was not validated is not held against it."""
+        judged = max((entry.epoch for entry in self.log if entry.validation is not None), default=0)
+        stale = self.best is not None and judged - int(self.best["epoch"]) >= self.config.patience
+        return len(self.log) >= self.config.epochs or stale
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, tensors and plain values only."""

@@ -192,6 +192,17 @@ def test_a_loss_that_is_no_number_stops_with_a_reason(cycle: Sequences) -> None:
         trainer.epoch()
 
 
+def test_epochs_that_were_not_validated_do_not_end_a_training(cycle: Sequences) -> None:
+    trainer = Trainer(config(epochs=20, patience=3, evaluate_every=2), cycle)
+    trainer.place_centers()
+    while not trainer.finished:
+        trainer.validate(trainer.epoch())
+        if trainer.best is not None:
+            trainer.best["score"] = 2.0  # none is better from here on
+    assert len(trainer.log) == 6  # the 4th is 2 epochs later, the 6th 4
+    assert trainer.log[-1].validation is not None
+
+
 def test_users_with_nothing_to_predict_are_not_trained_on(tmp_path: Path) -> None:
     path = tmp_path / "data.txt"
     path.write_text("a 1 2 3\nb 1 2 3 4\nc 4 3 2 1 2\n")

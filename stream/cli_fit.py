@@ -76,23 +76,27 @@ def fit(
     torch.set_num_threads(threads)
     console = Console()
     settings = load_fit_config(config, MODERN if preset == "modern" else PRESETS[preset])
-    overrides = {"epochs": epochs, "seed": seed}
-    settings = msgspec.structs.replace(
-        settings, **{key: value for key, value in overrides.items() if value is not None}
-    )
+    overrides = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    try:
+        settings = msgspec.convert(msgspec.to_builtins(settings) | overrides, offline.FitConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"--epochs, --seed: {error}") from None
     sequences = _read(data, console)
     with _bar(console) as bar:
         task = bar.add_task("epoch", total=None, note="")
 
         def show(now: offline.Progress) -> None:
             found = "" if now.validation is None else f"  validation NDCG@20 {now.validation:.4f}, best {now.best:.4f}"
+            place = f"network {now.member} of {settings.members}, epoch {now.epoch} of at most {now.epochs}"
             bar.update(
                 task,
-                description=f"network {now.member} of {settings.members}, epoch {now.epoch} of at most {now.epochs}",
+                description=place,
                 total=settings.members * now.epochs * now.steps,
                 completed=((now.member - 1) * now.epochs + now.epoch - 1) * now.steps + now.step,
                 note=f"loss {now.loss:.4f}{found}",
             )
+            if now.step == now.steps and not console.is_terminal:  # a file shows no bar: a line an epoch
+                console.print(f"{place}: loss {now.loss:.4f}{found}", soft_wrap=True, highlight=False)
 
         try:
             result = offline.fit(settings, sequences, out, show)

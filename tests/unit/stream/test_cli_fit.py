@@ -83,6 +83,8 @@ def test_fit_then_evaluate(tmp_path: Path, data: Path, settings: Path) -> None:
     report = json.loads(fitted.read_text())
     assert report["epochs"] == 3 and {"epoch_seconds", "peak_rss_mb"} < set(report)
     assert set(report["validation"]) == set(report["test"]) == FIGURES
+    lines = [line for line in shown.splitlines() if line.startswith("network 1 of 1, epoch ")]
+    assert len(lines) == 3 and "epoch 3 of at most 3: loss " in lines[2] and "validation NDCG@20" in lines[2]
     assert "3 epochs" in shown and f"{report['test']['ndcg@5']:.4f}" in shown
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     run("evaluate", out, data, "--report", tested)
@@ -138,6 +140,12 @@ def test_wrong_settings_name_the_key(tmp_path: Path, content: str, said: str) ->
     with pytest.raises(ConfigError) as error:
         load_fit_config(path, MODERN)
     assert said in str(error.value) and "fit.toml" in str(error.value)
+
+
+@pytest.mark.parametrize("option", [("--seed", 2**63), ("--epochs", 200_000)])
+def test_options_keep_the_limits_of_the_settings(tmp_path: Path, data: Path, option: tuple[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"--epochs, --seed: Expected `int` <= \d+ - at"):
+        run("fit", data, "--out", tmp_path / "model", *map(str, option))
 
 
 def test_settings_lie_over_the_presets(settings: Path) -> None:

@@ -505,16 +505,22 @@ def test_tls_and_sasl(tmp_path: Path, make_broker: Callable[..., Broker], monkey
         f"ssl.keystore.location={store}",
         "ssl.keystore.password=changeit",
         "ssl.keystore.type=PKCS12",
-        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512",
+        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
         "listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule "
         'required user_alice="wonderland";',
-        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
-        "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        *(
+            f"listener.name.sasl_ssl.scram-sha-{bits}.sasl.jaas.config="
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            for bits in (256, 512)
+        ),
         port=plain,
     )
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     admin.alter_user_scram_credentials(
-        [kafka.admin.UserScramCredentialUpsertion("bob", kafka.admin.ScramMechanism.SCRAM_SHA_512, "builder")]
+        [
+            kafka.admin.UserScramCredentialUpsertion("bob", kafka.admin.ScramMechanism.SCRAM_SHA_512, "builder"),
+            kafka.admin.UserScramCredentialUpsertion("carol", kafka.admin.ScramMechanism.SCRAM_SHA_256, "builder"),
+        ]
     )
     admin.close()
     monkeypatch.setenv("ALICE", "wonderland")
@@ -533,9 +539,10 @@ def test_tls_and_sasl(tmp_path: Path, make_broker: Callable[..., Broker], monkey
         sasl_password_env="",
         sasl_password_file=str(tmp_path / "bob"),
     )
+    shorter = msgspec.structs.replace(by_file, sasl_mechanism="SCRAM-SHA-256", sasl_username="carol")
     spec = TopicSpec("events", 1)
     url = f"kafka://127.0.0.1:{secure}"
-    for i, config in enumerate((by_env, by_file)):
+    for i, config in enumerate((by_env, by_file, shorter)):
         assert "wonderland" not in repr(config) and "builder" not in repr(config)
         with KafkaLog(url, config=config) as log:
             log.create_topics([spec])

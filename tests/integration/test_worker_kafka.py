@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import kafka
 import msgspec
 import pytest
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from benchmarks.crash import AIMED, torture
 from stream import topics
 from stream.cli import app
 from stream.config import Config
 from stream.errors import JournalError
-from stream.log import EventLog, KafkaConfig, WriterFenced, open_log
+from stream.letters import read_letters
+from stream.log import (
+    EventLog,
+    KafkaConfig,
+    LogUnavailable,
+    Message,
+    OffsetRange,
+    TopicPartition,
+    WriterFenced,
+    open_log,
+)
+from stream.log.murmur2 import partition_of
 from stream.worker import Worker
 from tests.integration.conftest import Broker
 from tests.unit.stream.commands import invoke
 from tests.unit.stream.faulty import Flaky
-from tests.unit.stream.streams import as_messages, events, small_config
+from tests.unit.stream.streams import START_MS, as_messages, events, small_config
 from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, journal
 
 pytestmark = [
@@ -55,6 +69,11 @@ def work(worker: Worker, steps: int) -> None:
     target = worker.engine.step_number + steps
     while worker.engine.step_number < target:
         worker.turn()
+
+
+def all_values(log: EventLog, topic: str) -> list[bytes]:
+    ends = enumerate(log.end_offsets(topic))
+    return [value for p, end in ends for value in log.read(OffsetRange(topic, p, 0, end)).values if value is not None]
 
 
 def delete_before(broker: Broker, topic: str, partition: int, offset: int) -> None:
@@ -132,6 +151,88 @@ def test_a_broker_killed_under_a_worker(tmp_path: Path, make_broker: Callable[..
         worker.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
         assert [entry.step for entry in journal(log)] == list(range(1, worker.engine.step_number + 1))
+
+
+class Pausing:
+    """A log whose broker hangs from before a commit until the worker was told twice that it gets no answer."""
+
+    def __init__(self, log: EventLog, broker: Broker, commit: int) -> None:
+        self._log, self._broker, self._commit = log, broker, commit
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
+        self._commit -= 1
+        if self._commit == 0:
+            self._broker.pause()
+        self._log.commit(messages, positions)
+
+    def begin_offsets(self, topic: str) -> list[int]:
+        try:
+            return self._log.begin_offsets(topic)
+        except LogUnavailable:
+            self.refused += 1
+            if self.refused == 2:
+                self._broker.resume()
+            raise
+
+
+def test_a_broker_that_hangs_under_a_worker_for_longer_than_a_commit_may_take(
+    tmp_path: Path, make_broker: Callable[..., Broker]
+) -> None:
+    broker = make_broker()
+    config, log = filled(broker)
+    kafka_config = KafkaConfig(request_timeout_ms=1_000, commit_timeout_ms=2_000)
+    config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, kafka=kafka_config))
+    with log, open_log(config.log.url, config=config.log) as quick:
+        pausing = Pausing(quick, broker, commit=3)
+        worker = Worker(config, cast(EventLog, pausing), tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        assert pausing.refused >= 2
+        worker.cut()
+        worker.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+        assert [entry.step for entry in journal(log)] == list(range(1, worker.engine.step_number + 1))
+
+
+def test_wide_ids_large_records_and_events_beside_their_users_partition(
+    tmp_path: Path, make_broker: Callable[..., Broker]
+) -> None:
+    """The largest that every topic may be sent: ids whose every character takes six bytes in JSON."""
+    broker = make_broker()
+    config, log = filled(broker, 0)
+    config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, list_len=100))
+
+    def wide(name: str) -> str:
+        return name.ljust(256, "\x01")
+
+    records = [{"user": wide(f"u{n % 20}"), "item": wide(f"i{n % 120}"), "ts": START_MS + n} for n in range(240)]
+    large = 2 * 1024 * 1024
+    with log, closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
+        wider = ConfigResource(ConfigResourceType.TOPIC, topics.EVENTS, configs={"max.message.bytes": str(2 * large)})
+        admin.alter_configs([wider])  # an operator raised it
+        with closing(kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, max_request_size=2 * large)) as producer:
+            producer.send(topics.EVENTS, b"x" * large, b"u1", partition=0)
+            producer.send(topics.EVENTS, b"{}", b"k" * large, partition=1)
+            producer.flush()
+        log.append(as_messages([json.dumps(record).encode() for record in records]))
+        for user in (b"a", b"b", b"c", b"d", b"e"):
+            event = b'{"user":"%b","item":"i","ts":%d}' % (user, START_MS)
+            log.append([Message(topics.EVENTS, user, event, 0, partition=1 - partition_of(user, 2))])
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        drain(worker, log)
+        worker.cut()
+        worker._publish_metrics(force=True)
+        said = msgspec.json.decode(all_values(log, topics.METRICS)[-1])["counters"]
+        assert said["misplaced"] == worker.engine.counters["misplaced"] == 5
+        worker.close()
+        assert max(map(len, all_values(log, topics.RECOMMENDATIONS))) > 100 * 256 * 5
+        assert sum(letter.cut for letter in read_letters(log)) == 2
+        assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
 def test_input_deleted_before_it_was_read(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:

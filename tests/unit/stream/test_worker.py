@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from stream.messages import JournalEntry, StreamMetrics
 from stream.verify import verify
 from stream.worker import Worker
 from tests.unit.stream.faulty import Flaky
-from tests.unit.stream.streams import as_messages, events, small_config
+from tests.unit.stream.streams import START_MS, as_messages, events, small_config
 
 
 def open_filled(tmp_path: Path, records: int = 300, **engine: Any) -> tuple[Config, EventLog]:
@@ -299,3 +300,40 @@ def test_run_stops_in_order_with_a_cut_and_says_so_in_the_metrics(tmp_path: Path
         assert [report.step for report in reports if report.state == "stopped"] == [step]
         assert reports[0].state == reports[-1].state == "recovering"  # each start says so
         assert reports[-2].counters == worker.engine.counters
+
+
+def test_under_a_backlog_less_is_learned_by_rule_and_freshness_recovers(tmp_path: Path) -> None:
+    now_s = START_MS / 1000  # a second passes with every step
+    engine = {"max_step_events": 16, "step_events": 16, "learn_steps": 8, "learn_floor": 2, "backlog_events": 50}
+    config, log = open_filled(tmp_path, metrics_every_s=0.001, cut_every_steps=10**6, **engine)
+    with log:
+        worker = Worker(config, log, tmp_path / "state", clock=lambda: now_s)
+        worker.recover()
+        end = log.end_offsets(topics.EVENTS)
+        while [worker.engine.positions[p] for p in range(2)] != end:
+            now_s += 1
+            worker.turn()
+        steps = worker.engine.step_number
+        assert worker.metrics().gauges["freshness_p50_ms"] == 1000 * (1 + steps // 2)
+        for seed in range(steps + 1):
+            now_s += 1
+            (message,) = as_messages(events(1, seed))
+            log.append([replace(message, timestamp_ms=int(now_s * 1000))])
+            worker.turn()
+        assert worker.metrics().gauges["freshness_p50_ms"] == 0
+        worker.close()
+        reports: dict[int, StreamMetrics] = {}
+        for value in log.read(OffsetRange(topics.METRICS, 0, 0, log.end_offsets(topics.METRICS)[0])).values:
+            report = msgspec.json.decode(value or b"", type=StreamMetrics)
+            reports.setdefault(report.step, report)
+        waiting, learned = 300, 0
+        for entry in journal(log)[:steps]:
+            taken = sum(stop - start for _, start, stop in entry.ranges)
+            waiting -= taken
+            planned = -(-taken * 8 // 16)
+            assert entry.learn_steps == (planned if waiting <= 50 else max(2, planned * 50 // waiting))
+            assert reports[entry.step].gauges["lag"] == waiting
+            assert reports[entry.step].counters["learn_steps"] == learned
+            learned += entry.learn_steps
+        assert waiting == 0
+        assert {entry.learn_steps for entry in journal(log)[:3]} == {2}  # the floor

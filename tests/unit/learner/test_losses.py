@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner import losses
+from learner.intents import IntentCenters, IntentConfig
+from tests.unit.learner.test_intents import slow_sinkhorn
 
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31))
 few = settings(max_examples=25, deadline=None)
@@ -273,3 +275,31 @@ def test_future_targets_are_the_loop(shape: tuple[int, ...], fade: float, horizo
             assert weight[row][len(wanted) :].sum() == 0
             row += 1
     assert row == len(ahead)
+
+
+@few
+@given(shapes, st.booleans())
+def test_balanced_loss_is_the_loop(shape: tuple[int, ...], held: bool) -> None:
+    """Targets of the sequence, over batch and queue, held still; cross-entropy of it and of each view."""
+    B, Q, d, K, seed = shape
+    made = IntentCenters(IntentConfig(count=K, queue=Q, stop_gradient=held), d).double()
+    made.remember(make(Q, d, seed=seed + 4).detach())
+
+    def unit(rows: Tensor) -> list[Tensor]:
+        return [row / row.square().sum().sqrt() for row in rows]
+
+    def slow(h: Tensor, view: Tensor, c: Tensor) -> Tensor:
+        centers = unit(c)
+        everyone = [*unit(h.detach()), *made.queue]
+        cosines = torch.stack([torch.stack([u @ k for k in centers]) for u in everyone]).detach()
+        plan = slow_sinkhorn(cosines, made.config.epsilon, made.config.rounds)
+        total = h.new_zeros(())
+        for seen in (h, view):
+            for b, u in enumerate(unit(seen.detach() if held else seen)):
+                e = [torch.exp(u @ k / made.config.temperature) for k in centers]
+                total = total - sum(plan[b, k] * torch.log(e[k] / sum(e)) for k in range(K))
+        return total / (2 * B)
+
+    made.weight.data.copy_(make(K, d, seed=seed))
+    inputs = make(B, d, seed=seed + 1), make(B, d, seed=seed + 2), made.weight
+    agree(lambda h, view, _: made.balanced_loss(h, view), slow, *inputs)

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 from msgspec import convert
+from torch import Tensor
 from torch.nn import functional as F
 
+from learner.augment import random_view
+from learner.losses import Fusion
 from learner.model import Batch, ELCRec, ModelConfig
+from tests.unit.learner.test_losses import slow_fused, slow_info_nce
 
 
 def model(**given: Any) -> ELCRec:
@@ -40,6 +44,51 @@ def test_the_total_is_the_weighted_sum_of_its_terms(clustering: str, contrast: f
     torch.testing.assert_close(found.total, expected)
     found.total.backward()  # type: ignore[no-untyped-call]
     assert made.items.grad is not None and not made.items.grad[0].any()  # padding never learns
+
+
+@pytest.mark.parametrize("fusion", ["shift", "concat"])
+def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion) -> None:
+    """Views, pools, nearest centres and negatives as the paper has them, user by user, without any padding."""
+    made = model(
+        encoder={"hidden": 8, "dropout": 0.0, "attention_dropout": 0.0},
+        intents={"count": 3, "queue": 0, "clustering": "paper", "weight": 0.7},
+        next_item="bce",
+        sequence_contrast=0.2,
+        intent_contrast=0.3,
+        fusion=fusion,
+        pool="mean",
+    ).double()
+    given = batch()._replace(negatives=torch.tensor([[9, 9, 8, 7], [8, 9, 1, 2], [9, 2, 3, 4]]))
+    found = made.losses(given, torch.Generator().manual_seed(7))
+    again = torch.Generator().manual_seed(7)
+    views = [random_view(given.inputs, again, made.mask_row) for _ in range(2)]
+
+    def alone(rows: Tensor) -> list[Tensor]:
+        """Each user's outputs, (T_u, d)."""
+        return [made.encode(row[row > 0][None])[0] for row in rows]
+
+    centers = torch.stack([c / c.square().sum().sqrt() for c in made.intents.weight])
+    h, (one, two) = alone(given.inputs), map(alone, views)
+    terms = [
+        -torch.log(torch.sigmoid(h_t @ made.items[y])) - torch.log(1 - torch.sigmoid(h_t @ made.items[n]))
+        for outputs, targets, negatives in zip(h, given.targets, given.negatives, strict=True)  # type: ignore[arg-type]
+        for h_t, y, n in zip(outputs, targets[targets > 0], negatives[targets > 0], strict=True)
+    ]
+    torch.testing.assert_close(found.next_item, sum(terms) / torch.tensor(float(len(terms)), dtype=torch.float64))
+    users = [outputs.mean(0) / outputs.mean(0).square().sum().sqrt() for outputs in h]
+    own = [min(range(3), key=lambda k, u=u: float((u - centers[k]).square().sum().detach())) for u in users]  # type: ignore[misc]
+
+    def flat(view: list[Tensor]) -> Tensor:
+        padded = torch.stack([F.pad(outputs, (0, 0, 4 - len(outputs), 0)) for outputs in view])
+        valid = torch.stack([torch.arange(4) >= 4 - len(outputs) for outputs in view])
+        return slow_fused(padded, valid, centers, fusion)
+
+    torch.testing.assert_close(found.sequence, slow_info_nce(flat(one), flat(two)))
+    pooled = [torch.stack([outputs.mean(0) for outputs in view]) for view in (one, two)]
+    torch.testing.assert_close(found.intent, sum(slow_info_nce(view, centers[own]) for view in pooled) / 2)
+    pull = torch.stack([(u - c).square().sum() for u in users for c in centers]).mean()
+    push = torch.stack([(a - b).square().sum() for a in centers for b in centers if a is not b]).sum() / 6
+    torch.testing.assert_close(found.cluster, pull - push)
 
 
 def test_padding_on_the_left_changes_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 from stream import outputs
 from stream.events import Decoder
 from stream.log.base import Message, RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class FileBatch(RecordBatch):
+    """Records of a file: `values` is what they say in our form, `found` their own bytes, which a dead letter holds."""
+
+    found: list[bytes | None]
 
 
 @dataclass(slots=True)
@@ -36,7 +43,9 @@ def gather(decoder: Decoder, batches: Sequence[RecordBatch]) -> Arrivals:
     for batch in batches:
         decoded = decoder.decode(batch.values, batch.keys)
         arrivals.unknown_fields += decoded.unknown_fields
-        arrivals.letters += [outputs.dead_letter(batch, bad) for bad in decoded.bad]
+        if decoded.bad:
+            own = replace(batch, values=batch.found) if isinstance(batch, FileBatch) else batch
+            arrivals.letters += [outputs.dead_letter(own, bad) for bad in decoded.bad]
         offsets = np.asarray(batch.offsets, dtype=np.int64)
         first = len(arrivals.users)
         for erasure in decoded.erasures:

@@ -17,7 +17,7 @@ import numpy as np
 from learner import ItemToItemBaseline, PopularBaseline, RankMetrics
 from state import Clocks, CutStore, MemoryUserStore, append
 from stream import topics
-from stream.arrivals import gather
+from stream.arrivals import FileBatch, gather
 from stream.config import Config
 from stream.engine import Engine
 from stream.errors import SourceError
@@ -212,23 +212,26 @@ class _Steps:
     def __iter__(self) -> Iterator[RecordBatch]:
         keys: list[bytes | None] = []
         values: list[bytes | None] = []
+        found: list[bytes | None] = []
         size = self._step_events
         try:
             for chunk in self._file:
                 keys += chunk.keys
                 values += chunk.values
+                found += chunk.found
                 while len(values) >= size:
-                    yield self._batch(keys[:size], values[:size])
-                    del keys[:size], values[:size]
+                    yield self._batch(keys[:size], values[:size], found[:size])
+                    del keys[:size], values[:size], found[:size]
         except SourceError as exc:
             self.error = exc
         if values:
-            yield self._batch(keys, values)
+            yield self._batch(keys, values, found)
 
-    def _batch(self, keys: list[bytes | None], values: list[bytes | None]) -> RecordBatch:
+    def _batch(self, keys: list[bytes | None], values: list[bytes | None], found: list[bytes | None]) -> FileBatch:
         n, start = len(values), self.read
         self.read += n
-        return RecordBatch(topics.EVENTS, 0, list(range(start, start + n)), keys, values, [0] * n, [()] * n, start + n)
+        offsets = list(range(start, start + n))
+        return FileBatch(topics.EVENTS, 0, offsets, keys, values, [0] * n, [()] * n, start + n, found)
 
 
 def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: float, records: int) -> dict[str, Any]:
@@ -241,6 +244,7 @@ def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: fl
         # a fitted model brings items that were never admitted: then it is not known
         "items_recycled": None if engine.began_with else counters["items_admitted"] - int(gauges["items"]),
         "dead_letters": counters["dead_letters"],
+        "unknown_fields": counters["unknown_fields"],
         "duplicates": counters["duplicates"],
         "late": counters["late"],
         "seconds": round(seconds, 3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from stream.errors import SourceError
 from stream.log.base import Message
 from stream.messages import DriftAlert
 
+_SHOWN: Final = 200  # bytes of the first dead letter that the report holds
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(DriftAlert).decode
 
@@ -57,6 +58,7 @@ class Refused:
                 if self._first is None:
                     self._first = {name: said[name] for name in ("reason", "field", "value", "rule")}
                     self._first["record"] = int(said["offset"])
+                    self._first["line"] = (message.value or b"")[:_SHOWN].decode(errors="replace")
 
     def report(self) -> dict[str, Any]:
         """How many by reason; the first with its place in the input, counted from 0, or null."""

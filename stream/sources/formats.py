@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SourceError
-from stream.events import MAX_TS, MIN_TS, BehaviorEvent
+from stream.events import MAX_RECORD_BYTES, MAX_TS, MIN_TS, BehaviorEvent
 
 Format = Literal["csv", "jsonl", "parquet", "movielens", "elcrec"]
 Role = Literal["user", "item", "ts", "action", "value"]
@@ -28,17 +30,21 @@ _NAMES: Final[dict[Role, tuple[str, ...]]] = {
     "action": ("action",),
     "value": ("value", "rating"),
 }
+_OPTIONAL: Final[tuple[Role, ...]] = ("action", "value")
 _MOVIELENS: Final[dict[Role, str]] = {"user": "0", "item": "1", "value": "2", "ts": "3"}
 UNITS: Final = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # times this are ms
 _ELCREC_TS: Final = 946_684_800_000  # 2000-01-01: the format has no times
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True)
 class EventChunk:
-    """Records `start` to `start + len(chunk)` of a file: columns of the rows, and the lines that are no rows.
+    """Records `start` to `start + len(chunk)` of a file: columns of the rows, and what else there is.
 
-    index (n,): place of each row in the chunk. broken: place in the chunk and bytes of each other line.
+    index (n,): place of each row in the chunk. broken: place and value of each record that is no row, so that the
+    engine says what is wrong with it. unknown: rows that have fields beside ours, and these, as the engine counts them.
+    lines: the file's own bytes of every record; none where it has no lines.
     """
 
     start: int
@@ -49,6 +55,8 @@ class EventChunk:
     actions: list[str | None] | None = None
     numbers: list[float | None] | None = None  # the column `value`
     broken: list[tuple[int, bytes]] = field(default_factory=list)
+    unknown: list[tuple[int, bytes]] = field(default_factory=list)
+    lines: list[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.users) + len(self.broken)
@@ -56,11 +64,11 @@ class EventChunk:
     @cached_property
     def keys(self) -> list[bytes | None]:
         """The user of each record; None for a line that is no row."""
-        return self._with_broken([user.encode() for user in self.users], keep=False)
+        return self._in_place([user.encode() for user in self.users], [])
 
     @cached_property
     def values(self) -> list[bytes]:
-        """Each record as it goes onto the log."""
+        """Each record as it goes onto the log, and as the engine judges it."""
         rows = zip(self.users, self.items, self.ts.tolist(), strict=True)
         if self.actions is None and self.numbers is None:
             made = [_encode(BehaviorEvent(user=user, item=item, ts=ts)) for user, item, ts in rows]
@@ -71,16 +79,23 @@ class EventChunk:
                 _encode(BehaviorEvent(user=user, item=item, ts=ts, action=action, value=value))
                 for (user, item, ts), action, value in more
             ]
-        return self._with_broken(made, keep=True)
+        for row, members in self.unknown:
+            made[row] = made[row][:-1] + members
+        return self._in_place(made, self.broken)
 
-    def _with_broken(self, rows: list[Any], *, keep: bool) -> list[Any]:
+    @property
+    def found(self) -> list[bytes]:
+        """Each record's own bytes, as far as it has any."""
+        return self.values if self.lines is None else self.lines
+
+    def _in_place(self, rows: list[Any], others: Sequence[tuple[int, bytes]]) -> list[Any]:
         if not self.broken:
             return rows
         whole: list[Any] = [None] * len(self)
         for place, row in zip(self.index.tolist(), rows, strict=True):
             whole[place] = row
-        for place, line in self.broken if keep else ():
-            whole[place] = line
+        for place, value in others:
+            whole[place] = value
         return whole
 
 
@@ -133,7 +148,7 @@ class _Separated(Parser):
         rows = [line.split(separator) for line in lines]
         if set(map(len, rows)) != {width} or (separator != b"::" and any([b'"' in line for line in lines])):
             return None
-        return self._columns(start, list(zip(*rows, strict=True)), np.arange(len(lines)), [])
+        return self._columns(start, list(zip(*rows, strict=True)), np.arange(len(lines)), [], lines)
 
     def _line_by_line(self, start: int, lines: list[bytes]) -> EventChunk:
         rows: list[list[bytes]] = []
@@ -143,14 +158,14 @@ class _Separated(Parser):
             row = split_quoted(line, self._separator)
             if (
                 len(row) == self._width
-                and self._columns(start, [(cell,) for cell in row], np.arange(1), []) is not None
+                and self._columns(start, [(cell,) for cell in row], np.arange(1), [], []) is not None
             ):
                 rows.append(row)
                 index.append(place)
             else:
-                broken.append((place, line))
+                broken.append((place, self._as_found(row) or line))
         columns = list(zip(*rows, strict=True)) if rows else [()] * self._width
-        made = self._columns(start, columns, np.array(index, dtype=np.int64), broken)
+        made = self._columns(start, columns, np.array(index, dtype=np.int64), broken, lines)
         assert made is not None
         return made
 
@@ -160,6 +175,7 @@ class _Separated(Parser):
         columns: Sequence[tuple[bytes, ...]],
         index: NDArray[np.int64],
         broken: list[tuple[int, bytes]],
+        lines: list[bytes],
     ) -> EventChunk | None:
         """The chunk of these rows; None when a cell of any is not what it should be."""
         places = self._places
@@ -173,7 +189,22 @@ class _Separated(Parser):
             return None
         if numbers is not None and not all([number is None or abs(number) < np.inf for number in numbers]):
             return None
-        return EventChunk(start, users, items, ts, index, actions, numbers, broken)
+        return EventChunk(start, users, items, ts, index, actions, numbers, broken, lines=lines)
+
+    def _as_found(self, row: list[bytes]) -> bytes | None:
+        """The row under our names, a cell that is not what it should be as text; None when it cannot be put so."""
+        if len(row) != self._width:
+            return None
+        try:
+            made: dict[str, Any] = {role: row[place].decode() for role, place in self._places.items()}
+        except UnicodeDecodeError:
+            return None
+        with suppress(ValueError, OverflowError):
+            made["ts"] = int(to_milliseconds([row[self._places["ts"]]], self._factor)[0])
+        if number := made.get("value"):
+            with suppress(ValueError):
+                made["value"] = float(number) if abs(float(number)) < np.inf else number
+        return _encode({role: cell for role, cell in made.items() if cell != "" or role not in _OPTIONAL})
 
 
 class _JsonLines(Parser):
@@ -181,6 +212,8 @@ class _JsonLines(Parser):
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        # an action or a value may come later in the file than what was looked at
+        self._names: dict[Role, str] = {role: role for role in _OPTIONAL} | facts.columns
         kinds: dict[Role, Any] = {
             "user": str | int,
             "item": str | int,
@@ -189,13 +222,14 @@ class _JsonLines(Parser):
             "value": float | None,
         }
         fields = [
-            (role, kinds[role], msgspec.field(name=name))
-            if role in ("user", "item", "ts")
-            else (role, kinds[role], msgspec.field(name=name, default=None))
-            for role, name in facts.columns.items()
+            (role, kinds[role], msgspec.field(name=name, default=None))
+            if role in _OPTIONAL
+            else (role, kinds[role], msgspec.field(name=name))
+            for role, name in self._names.items()
         ]
-        decoder = msgspec.json.Decoder(msgspec.defstruct("Row", fields, kw_only=True))
-        self._decode: Callable[[bytes], Any] = decoder.decode
+        self._decode: Callable[[bytes], Any] = _row_decoder(fields, forbid_unknown_fields=True)
+        self._decode_known: Callable[[bytes], Any] = _row_decoder(fields, forbid_unknown_fields=False)
+        self._known = frozenset(self._names.values())
         self._factor = UNITS[facts.unit]
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
@@ -208,29 +242,78 @@ class _JsonLines(Parser):
         rows: list[Any] = []
         index: list[int] = []
         broken: list[tuple[int, bytes]] = []
+        unknown: list[tuple[int, bytes]] = []
         for place, line in enumerate(lines):
-            try:
-                row = self._decode(line)
-                if type(row.ts) is not int or abs(row.ts) >= 1 << 62:
-                    row.ts = float(row.ts)
-                    if not abs(row.ts * self._factor) < 1 << 62:
-                        raise ValueError(row.ts)
-            except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-                broken.append((place, line))
+            row = self._row(self._decode, line)
+            if row is None and (row := self._row(self._decode_known, line)) is not None:
+                others = self._others(line)
+                if others is None:  # what is beside our fields is not readable
+                    row = None
+                elif others:
+                    unknown.append((len(rows), b"," + _encode(others)[1:]))
+            if row is None:
+                broken.append((place, self._as_found(line)))
                 continue
             rows.append(row)
             index.append(place)
         ts = [row.ts for row in rows]
+        actions, numbers = [row.action for row in rows], [row.value for row in rows]
         return EventChunk(
             start,
             [row.user if type(row.user) is str else _decimal(row.user) for row in rows],
             [row.item if type(row.item) is str else _decimal(row.item) for row in rows],
             scaled(np.array(ts, dtype=np.int64 if all([type(t) is int for t in ts]) else np.float64), self._factor),
             np.array(index, dtype=np.int64),
-            [row.action for row in rows] if "action" in self.facts.columns else None,
-            [row.value for row in rows] if "value" in self.facts.columns else None,
+            actions if any(action is not None for action in actions) else None,
+            numbers if any(number is not None for number in numbers) else None,
             broken,
+            unknown,
+            lines,
         )
+
+    def _row(self, decode: Callable[[bytes], Any], line: bytes) -> Any:
+        """The line as a row with a number for its time; None when it is none."""
+        if len(line) > MAX_RECORD_BYTES:
+            return None
+        try:
+            row = decode(line)
+            row.ts = self._number(row.ts)
+        except _UNREADABLE:
+            return None
+        return row
+
+    def _as_found(self, line: bytes) -> bytes:
+        """The object of the line under our names, with its other fields as unknown ones; the line when it is none."""
+        others = self._others(line) if len(line) <= MAX_RECORD_BYTES else None
+        if others is None:
+            return line
+        raw = msgspec.json.decode(line)
+        made = {role: raw[name] for role, name in self._names.items() if name in raw}
+        with suppress(*_UNREADABLE, TypeError, KeyError):
+            made["ts"] = int(scaled(np.array([self._number(made["ts"])]), self._factor)[0])
+        try:
+            return _encode(made | others)
+        except _UNREADABLE:
+            return line
+
+    def _others(self, line: bytes) -> dict[str, None] | None:
+        """The fields beside ours, under names that are none of ours; None when the line is no JSON object."""
+        try:
+            raw = msgspec.json.decode(line)
+        except _UNREADABLE:
+            return None
+        if not isinstance(raw, dict):
+            return None
+        return {f"_{name}" if name in _NAMES else name: None for name in raw if name not in self._known}
+
+    def _number(self, ts: Any) -> int | float:
+        """The time as a number that can be scaled; ValueError when it is none."""
+        if type(ts) is int and abs(ts) < 1 << 62:
+            return ts
+        number = math.nan if isinstance(ts, bool) else float(ts)
+        if not abs(number * self._factor) < 1 << 62:
+            raise ValueError(f"{ts!r} is no time")
+        return number
 
 
 class _ElcRec(Parser):
@@ -263,6 +346,11 @@ class _ElcRec(Parser):
                 start += n
         if users or broken:
             yield _elcrec_chunk(start, users, items, broken)
+
+
+def _row_decoder(fields: Sequence[tuple[str, Any, Any]], *, forbid_unknown_fields: bool) -> Callable[[bytes], Any]:
+    row = msgspec.defstruct("Row", fields, kw_only=True, forbid_unknown_fields=forbid_unknown_fields)
+    return msgspec.json.Decoder(row).decode
 
 
 def text_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
@@ -455,7 +543,9 @@ def first(chunk: EventChunk, n: int) -> EventChunk:
         chunk.index[:rows],
         chunk.actions[:rows] if chunk.actions is not None else None,
         chunk.numbers[:rows] if chunk.numbers is not None else None,
-        [(place, line) for place, line in chunk.broken if place < n],
+        [(place, value) for place, value in chunk.broken if place < n],
+        [(row, members) for row, members in chunk.unknown if row < rows],
+        chunk.lines[:n] if chunk.lines is not None else None,
     )
 
 

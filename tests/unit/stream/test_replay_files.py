@@ -103,8 +103,16 @@ def test_broken_lines_go_their_way_and_nothing_is_lost(write: Write) -> None:
     lines[14] = b'u1,"lamp,1506826800000'
     lines[20] = b"u1,lamp,99999999999999999999999"
     file = read_events(write("a.csv", b"\n".join(lines)), chunk_records=8)
-    broken = {chunk.start + place: line for chunk in file for place, line in chunk.broken}
-    assert broken == {place - 1: lines[place] for place in (5, 9, 12, 14, 20)}
+    broken = {chunk.start + place: value for chunk in file for place, value in chunk.broken}
+    assert [found for chunk in file for found in chunk.found] == lines[1:]
+    bad = decode_events(list(broken.values())).bad
+    assert [(one.reason, one.field, one.value) for one in bad] == [
+        ("not_json", "record", "only,two"),
+        ("wrong_type", "ts", "yesterday"),
+        ("not_utf8", "record", "byte 1"),
+        ("not_json", "record", 'u1,"lamp,1506826800000'),
+        ("wrong_type", "ts", "99999999999999999999999"),
+    ]
     kept = [row for place, row in enumerate(ROWS) if place not in broken]
     assert events(file) == decoded(file) == kept
     values = [value for chunk in file for value in chunk.values]
@@ -139,6 +147,73 @@ def test_json_lines(write: Write, name: str) -> None:
     expected = ROWS[:3] + [("7", "8", TS * 1000)] + ROWS[7:]
     assert events(file) == decoded(file) == expected
     assert [chunk.start + place for chunk in file for place, _ in chunk.broken] == [3, 4, 6]
+
+
+@pytest.mark.parametrize("names", [("user", "item", "ts", "value"), ("user_id", "asin", "time", "rating")])
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_a_json_line_is_judged_as_on_the_log_whatever_its_names(
+    write: Write, names: tuple[str, str, str, str], unit: int
+) -> None:
+    user, item, ts, value = names
+    event = {user: "u1", item: "a", ts: TS * unit}
+    deep = json.dumps(event)[:-1] + ', "colour": ' + "[" * 5000 + "]" * 5000 + "}"
+    # what the line holds, and what is said of it: reason, field and value, or its number of unknown fields
+    cases: list[tuple[str, tuple[str, str, str] | int]] = [
+        (json.dumps(event), 0),
+        (json.dumps(event | {"colour": "red", "page": {"user": [1]}}), 2),
+        (json.dumps(event | {value: 4.5, "action": "cart", "colour": 1}), 1),
+        (json.dumps(event)[:-1] + f', "{value}" : 1e999}}', ("bad_value", value, "1e999")),
+        (json.dumps(event)[:-1] + ', "colour": 1e999}', ("bad_value", "colour", "1e999")),
+        (deep, ("not_json", "record", deep[:79] + "…")),
+        (json.dumps(event)[:-1] + ', "colo\\u0075r": 1, "' + user[:-1] + f'\\u{ord(user[-1]):04x}": 1}}', 1),
+        (json.dumps(event | {value: "good"}), ("wrong_type", "value", "good")),
+        (json.dumps(event | {"action": "fly", "colour": 1}), ("unknown_action", "action", "fly")),
+        (json.dumps(event | {user: ""}), ("bad_id", "user", "")),
+        (json.dumps(event | {user: None}), ("wrong_type", "user", "None")),
+        (json.dumps(event | {ts: "monday"}), ("wrong_type", "ts", "monday")),
+        (json.dumps(event | {ts: True}), ("wrong_type", "ts", "True")),
+        (json.dumps(event | {ts: 5 * unit}), ("bad_ts", "ts", "5000")),
+        (json.dumps({user: "u1", ts: TS * unit}), ("missing_field", "item", "")),
+        (
+            json.dumps(event | {"colour": "x" * 65536}),
+            ("too_large", "record", f"{len(json.dumps(event)) + 65550} bytes"),
+        ),
+        (json.dumps(event)[:-1], ("not_json", "record", json.dumps(event)[:-1])),
+    ]
+    lines = [line.encode() for line, _ in cases]
+    file = read_events(write("a.jsonl", b"\n".join([lines[0]] * 30 + lines)), chunk_records=9)
+    chunks = list(file)
+    assert [found for chunk in chunks for found in chunk.found] == [lines[0]] * 30 + lines
+    values, keys = ([one for chunk in chunks for one in getattr(chunk, of)][30:] for of in ("values", "keys"))
+    for place, (_, said) in enumerate(cases):
+        judged = decode_events([values[place]], [keys[place]])
+        if isinstance(said, int):
+            assert (judged.unknown_fields, judged.ts.tolist()) == (said, [TS * 1000])
+        else:
+            (bad,) = judged.bad
+            assert (bad.reason, bad.field, bad.value) == said
+    assert json.loads(values[2])["value"] == 4.5 and json.loads(values[2])["action"] == "cart"
+    short = read_events(write("b.jsonl", b"\n".join(lines[:3])), limit=2)
+    assert [len(chunk.found) for chunk in short] == [2] and len(decoded(short)) == 2
+
+
+def test_a_field_that_is_none_of_ours_does_not_stand_for_one_of_ours(write: Write) -> None:
+    line = {"user_id": "u1", "item_id": "a", "timestamp": TS}
+    file = read_events(
+        write(
+            "a.jsonl",
+            b"\n".join(
+                [json.dumps(line).encode()] * 1001
+                + [
+                    json.dumps(line | {"user": "u2", "_user": 1}).encode(),
+                    json.dumps({"user": "u2"} | line | {"user_id": None}).encode(),
+                ]
+            ),
+        )
+    )
+    (chunk,) = file
+    judged = decode_events(chunk.values[-2:], chunk.keys[-2:])
+    assert judged.users == [b"u1"] and [bad.field for bad in judged.bad] == ["user"]
 
 
 @pytest.mark.parametrize("kind", ["number", "datetime", "float"])

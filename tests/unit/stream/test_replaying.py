@@ -17,11 +17,13 @@ from state import StateError
 from stream import cli, configfile, topics
 from stream.errors import EngineError, SourceError, StateInUse
 from stream.log import open_log
+from stream.log.base import Message
 from stream.replaying import FileCutShort, replay
 from stream.sources.replay import EventFile
+from stream.tracing import Refused
 from stream.worker import Worker
 from tests.unit.stream.commands import run_command
-from tests.unit.stream.streams import as_messages, events, small_config
+from tests.unit.stream.streams import START_MS, as_messages, events, small_config
 
 STEP = 64
 
@@ -165,10 +167,42 @@ def test_dead_letters_are_told_by_reason_with_the_first(tmp_path: Path) -> None:
         assert report["dead_letters_by_reason"]["bad_id"] == 1
         assert report["first_dead_letter"]["record"] == 10
         assert report["first_dead_letter"]["field"] == "ts"
+        assert report["first_dead_letter"]["line"] == records[10].decode()
         row = " ".join(table_row(report, "the first is record 10"))
         assert "bad_id 1" in row and "[red]monday" in row and report["first_dead_letter"]["rule"] in row
     good = run(written(tmp_path / "b.jsonl", records[:10]), tmp_path / "good")
     assert good["dead_letters_by_reason"] == {} and good["first_dead_letter"] is None
+
+
+def test_a_dead_letter_of_a_file_holds_the_bytes_of_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters: list[Message] = []
+    monkeypatch.setattr(Refused, "take", lambda self, messages: letters.extend(messages))
+    lines = [b'{"user_id":"u%d","item_id":"i1","time":%d}' % (n, 1_700_000_000 + n) for n in range(20)]
+    lines[3] = b'{"user_id":"", "item_id":"i1",  "time":1700000000, "colour":1}'
+    lines[9] = b'{"user_id":"u1", "item_id":"i1", "time":1700000000, "colour":1}'
+    lines[12] = b'{"user_id":"u1", "item_id":"i1", "time":"monday"}'
+    rows = [b"user,item,ts"] + [b"u%d,i1,%d" % (n, 1_700_000_000 + n) for n in range(20)]
+    rows[5], rows[7], rows[9] = b",i1,1700000000", b"u1,i1,monday", b'"u1,i1'
+    for name, records, expected in (("a.jsonl", lines, [3, 12]), ("a.csv", rows, [5, 7, 9])):
+        letters.clear()
+        report = run(written(tmp_path / name, records), tmp_path / name[2:])
+        values = [letter.value for letter in letters if letter.topic == topics.DEAD_LETTERS]
+        assert values == [records[place] for place in expected]
+        assert report["unknown_fields"] == (1 if name == "a.jsonl" else 0)
+        assert ("unknown fields 1" in " ".join(table_row(report, "dead letters"))) == (name == "a.jsonl")
+
+
+def test_the_baselines_forget_whom_the_model_forgets(tmp_path: Path) -> None:
+    """The first twenty events come again when their users are forgotten: no duplicates then."""
+    day = 24 * 3600 * 1000
+    config = small_config(1)
+    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=day))
+    records = [b'{"user":"u%d","item":"i1","ts":%d}' % (n, START_MS + n) for n in range(20)]
+    records += [b'{"user":"v%d","item":"i%d","ts":%d}' % (n % 50, n % 60, START_MS + 4 * day + n) for n in range(600)]
+    file = written(tmp_path / "a.jsonl", records + records[:20])
+    report = run(file, tmp_path / "state", config=config, step_events=512, baselines=True)
+    assert report["duplicates"] == 0
+    assert report["baselines"]["popular"]["n"] == report["prequential"]["n"]
 
 
 def test_a_full_vocabulary_is_told(tmp_path: Path, file: Path) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,7 +39,7 @@ from stream.log.base import (
     WriterFenced,
 )
 from stream.log.embedded import Mode, by_partition, check_sizes, compare_topics, missing
-from stream.log.kafkaclient import bounded, connect, explained, fenced, translated
+from stream.log.kafkaclient import PAUSE_S, bounded, connect, explained, fenced, offsets_of, translated
 from stream.log.kafkaconfig import KafkaConfig
 from stream.log.kafkafetch import Buffer, Fetcher
 
@@ -56,7 +56,8 @@ _COORDINATOR_BUSY: Final = (
     errors.NotCoordinatorError,
 )
 _TIMED_OUT: Final = ("PrepareEpochFence", "PrepareAbort", "CompleteAbort")  # a coordinator raises the epoch for these
-_PAUSE_S: Final = 0.05
+_ABORTED: Final = ("Ongoing", *_TIMED_OUT)  # what is going on, a claim aborts
+_COMMITTED: Final = ("PrepareCommit", "CompleteCommit")
 
 
 class KafkaLog:
@@ -96,6 +97,7 @@ class KafkaLog:
         self._positions: dict[TopicPartition, int] = {}
         self._fenced: str | None = None
         self._held: tuple[int, int] | None = None  # producer id and epoch of the producer dropped last
+        self._outcome: bool | None = None  # whether the last transaction before a claim was committed, as far as known
         self._specs: dict[str, TopicSpec] = {}
         self._partitions: dict[str, int] = {}
         self._known_ends: dict[TopicPartition, int] = {}
@@ -199,15 +201,13 @@ class KafkaLog:
         """First offset that is still there, per partition."""
         partitions = self._all(topic)
         with explained(self.url, f"ask for the begin of {topic}"):
-            found = self._uncommitted().beginning_offsets(partitions)
-        return [found[tp] for tp in partitions]
+            return self._offsets(self._uncommitted().beginning_offsets, partitions)
 
     def end_offsets(self, topic: str) -> list[int]:
         """Offset of the next record to come, per partition, records of open transactions included."""
         partitions = self._all(topic)
         with explained(self.url, f"ask for the end of {topic}"):
-            found = self._uncommitted().end_offsets(partitions)
-        ends = [found[tp] for tp in partitions]
+            ends = self._offsets(self._uncommitted().end_offsets, partitions)
         self._known_ends |= {TopicPartition(topic, p): end for p, end in enumerate(ends)}
         return ends
 
@@ -215,8 +215,10 @@ class KafkaLog:
         """Offset before which every transaction is decided, per partition."""
         partitions = self._all(topic)
         with explained(self.url, f"ask for the stable end of {topic}"):
-            found = self._reader().end_offsets(partitions)
-        return [found[tp] for tp in partitions]
+            return self._offsets(self._reader().end_offsets, partitions)
+
+    def _offsets(self, ask: Callable[[Sequence[Any]], dict[Any, int]], partitions: Sequence[Any]) -> list[int]:
+        return offsets_of(ask, partitions, self._config.request_timeout_ms)
 
     # Writing
 
@@ -312,7 +314,11 @@ class KafkaLog:
         if self._mode != "owner":
             raise LogError(f"{self.url}: opened as {self._mode}, only an owner may claim worker {worker_id}")
         self._drop_producer()
-        self._refuse_if_taken(worker_id)
+        before = self._last_transaction(worker_id)
+        self._refuse_if_taken(worker_id, before)
+        if self._outcome is None and before is not None and before.state in (*_COMMITTED, *_ABORTED):
+            # Not when a claim that failed had found it out: a mark of its own may be what is going on now.
+            self._outcome = before.state in _COMMITTED
         doing = f"claim worker {worker_id}"
         made: list[Any] = []
         given_up = threading.Event()
@@ -337,57 +343,77 @@ class KafkaLog:
                 self._discard(producer)
             raise self._unclaimed(failure, doing) from failure
         self._producer, self._worker, self._fenced = made[0], worker_id, None
-        self._close_left_open()
+        self._close_left_open(committed=self._outcome is not False)
+        self._outcome = None
         self._positions = self._group_offsets(worker_id)
 
-    def _refuse_if_taken(self, worker_id: str) -> None:
+    def _last_transaction(self, worker_id: str) -> Any:
+        """What the coordinator knows of the worker's last transaction; None: nothing, or it is too old to say."""
+        name = _GROUP_PREFIX + worker_id
+        with self._admin(f"look who is worker {worker_id}") as admin:
+            try:
+                return self._patiently(lambda: admin.describe_transactions([name]))[name]
+            except (errors.TransactionalIdNotFoundError, errors.UnsupportedVersionError):
+                return None
+
+    def _refuse_if_taken(self, worker_id: str, last: Any) -> None:
         """Raise `WriterFenced` when another process claimed the worker after this log did.
 
         Who was stopped for a while and wakes up would otherwise fence the one that took its place, and stop as well.
         """
-        if self._held is None or worker_id != self._worker:
+        held, self._held = self._held, None  # from here on it may be a claim of ours, given up, that changed it
+        if held is None or last is None or worker_id != self._worker:
             return
-        with self._admin(f"look who is worker {worker_id}") as admin:
-            try:
-                now = admin.describe_transactions([_GROUP_PREFIX + worker_id])[_GROUP_PREFIX + worker_id]
-            except (errors.TransactionalIdNotFoundError, errors.UnsupportedVersionError):
-                now = None
-        if now is not None and (now.producer_id, now.producer_epoch) != self._held and now.state not in _TIMED_OUT:
+        if (last.producer_id, last.producer_epoch) != held and last.state not in _TIMED_OUT:
             self._fenced = (
                 f"{self.url}: worker {worker_id} was claimed anew: another process runs as this worker, this one must "
                 "stop"
             )
             raise WriterFenced(self._fenced)
-        self._held = None  # from here on it may be a claim of ours, given up, that changed it
 
-    def _close_left_open(self) -> None:
-        """Commit what the brokers forgot to mark: readers, ours of the journal too, would wait before it for good.
+    def _close_left_open(self, *, committed: bool) -> None:
+        """Write the mark that the brokers forgot: readers, ours of the journal too, would wait before it for good.
 
         A coordinator that comes back while a partition has no leader takes the topic for deleted and passes its mark
-        over (KAFKA-20734; brokers 4.x, replication factor 1): a commit that was answered stays open there. All that
-        this worker left undecided was aborted by the claim, so what it has open now was committed, and the mark of an
-        empty transaction of the same producer decides it. To what others have open this mark does nothing.
+        over (KAFKA-20734; brokers 4.x, replication factor 1): what was committed, or aborted, stays open there. The
+        mark of an empty transaction of the same producer decides it. To what others have open it does nothing.
+
+        `committed`: what the coordinator had decided before the claim.
         """
         partitions = [tp for topic in self._specs for tp in self._all(topic)]
         with explained(self.url, "look for transactions left open"):
-            ends = self._uncommitted().end_offsets(partitions)
-            stable = self._reader().end_offsets(partitions)
-        left = [tp for tp in partitions if stable[tp] < ends[tp]]
+            ends = self._offsets(self._uncommitted().end_offsets, partitions)
+            stable = self._offsets(self._reader().end_offsets, partitions)
+        left = [tp for tp, decided, end in zip(partitions, stable, ends, strict=True) if decided < end]
         if not left:
             return
+        producer = self._producer
+        deadline = time.monotonic() + self._config.commit_timeout_ms / 1000
 
         def mark() -> None:
-            self._producer.begin_transaction()
+            # What `send` does before a record; the client has no public name for a transaction without records.
+            manager = producer._transaction_manager  # noqa: SLF001
+            producer.begin_transaction()
             for tp in left:
-                # What `send` does before a record; the client has no public name for a transaction without records.
-                self._producer._transaction_manager.maybe_add_partition_to_transaction(tp)  # noqa: SLF001
-            self._producer.commit_transaction()
+                manager.maybe_add_partition_to_transaction(tp)
+            if committed:
+                producer.commit_transaction()
+                return
+            while not all(map(manager.is_partition_added, left)) and time.monotonic() < deadline:
+                producer.flush()  # an abort would not wait until the coordinator knows the partitions
+                time.sleep(PAUSE_S)
+            producer.abort_transaction()
 
         failure = bounded(mark, self._config.commit_timeout_ms, "kafka-commit")
         if failure is not None:
             self._drop_producer()
             raise self._unclaimed(failure, "mark what was left open") from failure
-        logger.info("%s: wrote a mark into the partitions with an open transaction: %s", self.url, sorted(left))
+        logger.info(
+            "%s: marked as %s what was left open in %s",
+            self.url,
+            "committed" if committed else "aborted",
+            sorted(left),
+        )
 
     def _unclaimed(self, failure: BaseException, doing: str) -> BaseException:
         if isinstance(failure, TimeoutError):
@@ -496,7 +522,10 @@ class KafkaLog:
     def _group_offsets(self, worker_id: str) -> dict[TopicPartition, int]:
         group = _GROUP_PREFIX + worker_id
         with self._admin(f"read the positions of worker {worker_id}") as admin:
-            found = self._listed_offsets(admin, group)
+            try:
+                found = self._patiently(lambda: admin.list_group_offsets({group: None})).get(group, {})
+            except errors.GroupIdNotFoundError:
+                found = {}
         if not found:
             return {}
         # The admin client may see offsets whose transaction is about to end; a read_committed consumer waits for it.
@@ -516,19 +545,16 @@ class KafkaLog:
                 consumer.close(autocommit=False, timeout_ms=1000)
         return {TopicPartition(tp.topic, tp.partition): at for tp, at in offsets.items() if at is not None and at >= 0}
 
-    def _listed_offsets(self, admin: Any, group: str) -> Mapping[Any, Any]:
-        """The group's offsets; a new broker first creates the topic for them, which takes a second."""
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask a coordinator; a new broker first creates the topic it works on, which takes a second."""
         deadline = time.monotonic() + self._config.request_timeout_ms / 1000
         while True:
             try:
-                found: Mapping[Any, Any] = admin.list_group_offsets({group: None}).get(group, {})
-                return found
-            except errors.GroupIdNotFoundError:
-                return {}
+                return ask()
             except _COORDINATOR_BUSY:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(_PAUSE_S)
+                time.sleep(PAUSE_S)
 
     # Reading
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import kafka.errors as errors
@@ -13,6 +14,7 @@ from kafka.net.compat import KafkaNetClient
 from stream.log.base import LogError, LogUnavailable, MessageTooLarge, WriterFenced
 
 FENCED: Final = (errors.ProducerFencedError, errors.InvalidProducerEpochError, errors.FencedInstanceIdError)
+PAUSE_S: Final = 0.05
 MOST_ASLEEP: Final = 256  # threads of calls that hang: hours of a broker that answers nothing
 _UNREACHABLE: Final = (errors.RetriableError, errors.KafkaConnectionError, errors.KafkaTimeoutError)
 
@@ -35,6 +37,23 @@ def connect(kind: Callable[..., Any], **settings: Any) -> Any:
         for one in opened:
             one.close()
         raise
+
+
+def offsets_of(ask: Callable[[Sequence[Any]], dict[Any, int]], partitions: Sequence[Any], timeout_ms: int) -> list[int]:
+    """What `ask`, a consumer's `beginning_offsets` or `end_offsets`, says of each partition.
+
+    kafka-python 3.0.12 leaves out a partition whose leader it does not know (yet, or while one is elected) when it
+    knows that of another one, and then fails over what is missing.
+    """
+    deadline = time.monotonic() + timeout_ms / 1000
+    while True:
+        try:
+            found = ask(partitions)
+            return [found[tp] for tp in partitions]
+        except KeyError as exc:
+            if time.monotonic() > deadline:
+                raise errors.KafkaTimeoutError(f"{exc.args[0]} has no leader that is known") from exc
+            time.sleep(PAUSE_S)
 
 
 def fenced(exc: BaseException) -> bool:

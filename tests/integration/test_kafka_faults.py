@@ -256,23 +256,33 @@ def test_records_that_the_client_gave_up_are_not_left_out_of_a_commit(case: LogC
         assert (steps_in(log, spec), log.committed(worker)) == ([], {})
 
 
-def test_a_commit_that_the_brokers_left_open_is_closed(make_broker: Callable[..., Broker]) -> None:
+def test_what_the_brokers_left_open_gets_the_mark_that_was_decided(make_broker: Callable[..., Broker]) -> None:
+    """A commit is committed, and an abort aborted: also one that the claim makes, of a worker that died in a step."""
     broker = make_broker("transaction.partition.verification.enable=false")
-    spec = TopicSpec("journal", 1)
-    with KafkaLog(broker.url, config=QUICK) as log:
-        log.create_topics([spec])
-        producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="intentstream-w")
-        producer.init_transactions()
-        producer.begin_transaction()
-        # Unknown to the coordinator, as a partition whose mark it passed over.
-        producer._transaction_manager._partitions_in_transaction.add(kafka.TopicPartition("journal", 0))
-        producer.send("journal", b"step-1", b"w", partition=0)
-        producer.flush()
-        producer.close(timeout=1)
-        log.claim("w")
-        assert steps_in(log, spec) == [b"step-1"]
-        assert commit_surely(log, "w", spec, 2) == 0
-        assert steps_in(log, spec) == [b"step-1", b"step-2"]
+    spec, other = TopicSpec("journal", 1), TopicSpec("lists", 1)
+    seen: list[bytes | None] = []
+    for end in ("never told", "commit_transaction", "abort_transaction", "dies"):
+        with KafkaLog(broker.url, config=QUICK) as log:
+            log.create_topics([spec, other])
+            value = end.encode()
+            producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="intentstream-w")
+            producer.init_transactions()
+            producer.begin_transaction()
+            # Unknown to the coordinator, as a partition whose mark it passed over.
+            producer._transaction_manager._partitions_in_transaction.add(kafka.TopicPartition("journal", 0))
+            producer.send("journal", value, b"w", partition=0)
+            if end != "never told":
+                producer.send("lists", value, b"w", partition=0)
+            producer.flush()
+            getattr(producer, end, lambda: None)()
+            producer.close(timeout=1)
+            assert log.stable_offsets("journal") < log.end_offsets("journal")
+            log.claim("w")
+            seen += [value] if end in ("never told", "commit_transaction") else []
+            assert steps_in(log, spec) == seen
+            assert commit_surely(log, "w", spec, len(seen)) == 0
+            seen.append(b"step-%d" % len(seen))
+            assert steps_in(log, spec) == seen
 
 
 def make_broker_behind(make_broker: Callable[..., Broker], port: int) -> Broker:
@@ -290,6 +300,15 @@ def _transaction(url: str, worker: str, topic: str, value: bytes) -> kafka.Kafka
     producer.send(topic, value, b"k", partition=0)
     producer.flush()
     return producer
+
+
+def test_the_ends_of_topics_that_the_client_learns_of_one_by_one(case: LogCase, kafka_url: str) -> None:
+    one, other = case.spec("one"), case.spec("other")
+    with KafkaLog(kafka_url) as log:
+        log.create_topics([one, other])
+        assert log.end_offsets(one.name) == log.stable_offsets(one.name) == [0]
+        log.claim(case.name("w"))  # asks for all topics at once
+        assert log.end_offsets(other.name) == [0]
 
 
 def test_what_a_dead_worker_left_open_is_never_seen(case: LogCase, kafka_url: str) -> None:

@@ -29,6 +29,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "intents: encoder not moved by them": {"model": {"intents": {"stop_gradient": True}}},
     "intents: the paper's clustering": {"model": {"intents": {"clustering": "paper"}}},
     "intents: the paper's contrasts too": {"model": {"sequence_contrast": 0.1, "intent_contrast": 0.1}},
+    "ranked from the newest output alone": {"model": {"lookback": 0.0}},
     "no average of weights": {"average": 0.0},
     "learned positions": {"model": {"encoder": {"positions": "learned"}}},
     "causal frequency branch, half": {"model": {"encoder": {"frequency": 0.5}}},
@@ -55,11 +56,12 @@ def measure(config: FitConfig, data: Sequences) -> dict[str, float]:
     best = max((entry.validation for entry in log if entry.validation), key=lambda figures: figures["ndcg@20"])
     counts = count_items(config, data)
     assert counts is not None
-    mixed = max(choose_mixture(trainer.best_model(), data, counts)[1].values())
+    mixed = choose_mixture(trainer.best_model(), data, counts)[1]
     return {
         "ndcg@20": best["ndcg@20"],
         "ndcg@5": best["ndcg@5"],
-        "with counts, ndcg@20": mixed,
+        "with counts, ndcg@20": max(figure for (*_, popularity), figure in mixed.items() if popularity == 0),
+        "and popularity, ndcg@20": max(mixed.values()),
         "effective intents": best["intents.effective"],
         "epoch seconds": statistics.median(entry.seconds for entry in log),
     }
@@ -85,7 +87,14 @@ def main() -> None:
         {"epochs": given.epochs, "evaluate_every": 2, "model": {"encoder": {"hidden": given.hidden}}},
     )
     found: dict[str, Any] = {}
-    columns = ("ndcg@20", "ndcg@5", "with counts, ndcg@20", "effective intents", "epoch seconds")
+    columns = (
+        "ndcg@20",
+        "ndcg@5",
+        "with counts, ndcg@20",
+        "and popularity, ndcg@20",
+        "effective intents",
+        "epoch seconds",
+    )
     if given.markdown:
         print("| | " + " | ".join(columns) + " |")
         print("|---|" + "---|" * len(columns))

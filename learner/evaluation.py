@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from learner.counts import ItemCounts, mix
+from learner.counts import ItemCounts, log_shares, mix
 from learner.errors import LearnerError
 from learner.intents import effective_number
 from learner.metrics import UNRANKED, RankMetrics
@@ -22,15 +22,22 @@ Ints = npt.NDArray[np.int64]
 CHUNK = 512  # most users scored at once: 512 x 12,101 scores are 25 MB
 MOST_SCORES = 1 << 25  # 128 MB, several times over: a catalogue of millions takes few users at once
 
-GRID = tuple((weight, floor) for weight in (0.2, 0.3, 0.5, 0.7, 1.0, 1.4) for floor in (1e-3, 3e-3, 1e-2, 2e-2, 4e-2))
+Point = tuple[float, float, float]  # weight of the network, floor of the counts, exponent of the popularity
+GRID: tuple[Point, ...] = tuple(
+    (weight, floor, popularity)
+    for floor in (3e-3, 1e-2, 2e-2, 4e-2, 8e-2)
+    for weight in (0.2, 0.3, 0.5, 0.7, 1.0)
+    for popularity in (0.0, 0.1, 0.2, 0.3)
+)
 
 
 class Mixture(NamedTuple):
-    """Counts beside the network: `weight * log p_network + log(p_counts + floor)`."""
+    """Counts beside the network; `learner.counts.mix` has the formula."""
 
     counts: ItemCounts
     weight: float
     floor: float
+    popularity: float = 0.0
 
 
 class Outcome(NamedTuple):
@@ -128,7 +135,8 @@ def evaluate(
         if mixture is not None or others:
             scores = _log_probabilities(scores, others, part.history)
         if mixture is not None:
-            scores = mix(scores, _shares(mixture.counts, part), mixture.weight, mixture.floor)
+            shares = log_shares(_shares(mixture.counts, part), mixture.floor)
+            scores = mix(scores, shares, mixture.weight, mixture.counts.log_popularity, mixture.popularity)
         ranks[part.users] = ranks_of(scores, part.answer, part.seen)
         intents[part.users] = model.intents.nearest(meeting).intent.numpy()
         if tick is not None:
@@ -142,12 +150,12 @@ def choose_mixture(
     model: ELCRec,
     sequences: Sequences,
     counts: ItemCounts,
-    grid: tuple[tuple[float, float], ...] = GRID,
+    grid: tuple[Point, ...] = GRID,
     others: Sequence[ELCRec] = (),
-) -> tuple[Mixture, dict[tuple[float, float], float]]:
-    """The weight and floor with the best validation NDCG@20, and every point's.
+) -> tuple[Mixture, dict[Point, float]]:
+    """The point with the best validation NDCG@20, and every point's.
 
-    They belong to the validation items: on training pairs, which the network knows by heart, the choice over-trusts it.
+    The choice belongs to the validation items: on training pairs, which the network knows by heart, it over-trusts it.
     """
     metrics = {point: RankMetrics((20,)) for point in grid}
     training = model.training
@@ -155,8 +163,11 @@ def choose_mixture(
     for part in _parts(sequences, "validation", model.config.max_len):
         network = _log_probabilities(model.scores(_encode(model, part.history)[0]), others, part.history)  # (n, N)
         shares = _shares(counts, part)  # (n, N)
-        for (weight, floor), metric in metrics.items():
-            metric.add(ranks_of(mix(network, shares, weight, floor), part.answer, part.seen))
+        for floor in {floor: None for _, floor, _ in grid}:  # a logarithm costs more than all else of a point
+            logged = log_shares(shares, floor)
+            for weight, popularity in ((w, p) for w, f, p in grid if f == floor):
+                scores = mix(network, logged, weight, counts.log_popularity, popularity)
+                metrics[weight, floor, popularity].add(ranks_of(scores, part.answer, part.seen))
     model.train(training)
     found = {point: metric.result()["ndcg@20"] for point, metric in metrics.items()}
     best = max(found, key=lambda point: found[point])
@@ -166,13 +177,13 @@ def choose_mixture(
 def _encode(model: ELCRec, history: Ints) -> tuple[Tensor, Tensor]:
     """Outputs from which items are ranked, and from which the intent is read, (n, d) each."""
     rows = torch.from_numpy(history)
-    if model.config.pool == "last":
+    if model.config.pool == "last" and model.config.lookback == 0:
         user = model.user(rows)
         return user, user
     if model.config.compat == "authors":  # their mean runs over the padding too, so it has to be there
         rows = F.pad(rows, (model.config.max_len - rows.shape[1], 0))
     h = model.encode(rows)  # (n, T, d)
-    return h[:, -1], model.pool(h, rows)
+    return model.outlook(h, rows), model.pool(h, rows)
 
 
 def _log_probabilities(scores: Tensor, others: Sequence[ELCRec], history: Ints) -> Tensor:
@@ -187,4 +198,4 @@ def _shares(counts: ItemCounts, part: _Part) -> Tensor:
     return torch.from_numpy(counts.scores(part.history)[:, 1:])  # (n, N)
 
 
-__all__ = ["GRID", "Mixture", "Outcome", "choose_mixture", "evaluate", "ranks_of"]
+__all__ = ["GRID", "Mixture", "Outcome", "Point", "choose_mixture", "evaluate", "ranks_of"]

@@ -53,6 +53,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pool: Annotated[
         Literal["last", "mean"], Meta(description="the user that meets the centres: newest output, or the paper's mean")
     ] = "last"
+    lookback: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="ranking: share of the output one item before the newest; 0 = the newest alone"),
+    ] = 0.0
     compat: Annotated[
         Literal["none", "authors"],
         Meta(description="authors: reproduce the flaws of the published code; see docs/elcrec.md"),
@@ -133,8 +137,21 @@ class ELCRec(nn.Module):
         return self.encoder(self.embed(rows), self._valid(rows), generator)  # type: ignore[no-any-return]
 
     def user(self, rows: Tensor) -> Tensor:
-        """Output at the newest position of rows (B, T), (B, d), from which items are ranked."""
-        return self.encoder.last(self.embed(rows), self._valid(rows))
+        """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
+        if self.config.lookback == 0:
+            return self.encoder.last(self.embed(rows), self._valid(rows))
+        return self.outlook(self.encode(rows), rows)
+
+    def outlook(self, h: Tensor, rows: Tensor) -> Tensor:
+        """The same of outputs h (B, T, d) at hand: the newest one and, by `lookback`, the one before it, (B, d).
+
+        That one has not seen the newest item: the mean of the two is less led by it alone. Nothing is trained for it.
+        """
+        share, newest = self.config.lookback, h[:, -1]
+        if share == 0 or rows.shape[1] == 1:
+            return newest
+        before = torch.where(rows[:, -2, None] > 0, h[:, -2], newest)
+        return newest.lerp(before, share)
 
     def pool(self, h: Tensor, rows: Tensor) -> Tensor:
         """The user as the intent losses see it: mean of h (B, T, d) over the history, or its newest position, (B, d).

@@ -432,7 +432,7 @@ def _conclude(
             "test": evaluate(model, sequences, "test").figures(),
         }
     if mixture is not None:
-        report["mix"] = {"weight": mixture.weight, "floor": mixture.floor}
+        report["mix"] = {"weight": mixture.weight, "floor": mixture.floor, "popularity": mixture.popularity}
     report["validation"] = evaluate(model, sequences, "validation", mixture, others=others).figures()
     report["test"] = evaluate(model, sequences, "test", mixture, others=others).figures()
     report |= {
@@ -447,7 +447,7 @@ def _conclude(
     }
     settings = {"fit": msgspec.to_builtins(config), "best_epoch": report["best_epoch"]}
     names = tuple(str(item) for item in range(1, sequences.item_count + 1))
-    fitted = Fitted(model, names, None if mixture is None else (mixture.weight, mixture.floor), settings)
+    fitted = Fitted(model, names, None if mixture is None else mixture[1:], settings)
     if counts is not None:
         replace(folder / COUNTS_FILE, counts.save)
     for place, other in enumerate(others, start=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -42,18 +43,48 @@ def slow_ranks(model: ELCRec, split: Split, counts: ItemCounts | None) -> list[i
             scores = model.scores(model.user(torch.tensor([seen[-4:]])))[0]
         if counts is not None:
             shares = counts.scores(np.array([seen[-4:]]))[0, 1:]
+            taken = torch.tensor([sum(line.split()[1:].count(str(item)) for line in LINES) for item in range(1, 9)])
             scores = 0.5 * F.log_softmax(scores, dim=0) + torch.log(torch.from_numpy(shares) + 0.01)
+            scores += 0.3 * torch.log(1.0 + taken)
         others = [item for item in range(1, 9) if item not in seen and item != answer]
         better = sum(bool(scores[item - 1] >= scores[answer - 1]) for item in others)
         ranks.append(UNRANKED if answer in seen else better)
     return ranks
 
 
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_a_look_back_ranks_from_two_outputs(data: Sequences, pool: str) -> None:
+    """The user is four fifths of the newest output and a fifth of what the history gives without its newest item."""
+    given = {**msgspec.to_builtins(MODEL), "lookback": 0.2, "pool": pool, "encoder": {"hidden": 8, "positions": "none"}}
+    model = ELCRec(convert(given, ModelConfig), 8, torch.Generator().manual_seed(5)).eval()
+    expected = []
+    for line in LINES:
+        items = [int(word) for word in line.split()[1:]]
+        with torch.no_grad():
+            outputs = [
+                model.encoder.last(model.embed(torch.tensor([seen])))[0] for seen in (items[-5:-1], items[-5:-2])
+            ]
+            scores = (0.8 * outputs[0] + 0.2 * outputs[1]) @ model.items[1:9].T
+        others = [item for item in range(1, 9) if item not in items]
+        better = sum(bool(scores[item - 1] >= scores[items[-1] - 1]) for item in others)
+        expected.append(UNRANKED if items[-1] in items[:-1] else better)
+    assert evaluate(model, data, "test").ranks.tolist() == expected
+
+
+def test_a_look_back_needs_an_item_to_look_back_to() -> None:
+    model = ELCRec(msgspec.structs.replace(MODEL, lookback=0.2), 8, torch.Generator().manual_seed(5)).eval()
+    alone, padded, two = (model.user(torch.tensor([row])) for row in ([3], [0, 3], [3, 4]))
+    newest = model.encoder.last(model.embed(torch.tensor([[3]])))
+    torch.testing.assert_close(alone, newest)
+    torch.testing.assert_close(padded, newest)
+    assert not torch.allclose(two, model.encoder.last(model.embed(torch.tensor([[3, 4]]))))
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_ranks_and_figures_are_the_loop(model: ELCRec, data: Sequences, split: Split, mixed: bool) -> None:
     counts = ItemCounts(CountsConfig(), data.items, data.offsets, 8) if mixed else None
-    mixture = None if counts is None else Mixture(counts, 0.5, 0.01)
+    mixture = None if counts is None else Mixture(counts, 0.5, 0.01, 0.3)
     done: list[int] = []
     outcome = evaluate(model, data, split, mixture, tick=done.append)
     expected = slow_ranks(model, split, counts)

@@ -259,7 +259,8 @@ class Engine:
         numbers = np.arange(self.event_number, self.event_number + len(known), dtype=np.int64)
         self.event_number += len(known)
         handles = self._learner.admit(arrivals.items, numbers)
-        self.counters["items_admitted"] += int((known == 0).sum() and len(set(handles[known == 0].tolist())))
+        # a full vocabulary may give away an item's row and take the item in again within a step
+        self.counters["items_admitted"] += len(set(handles[handles != known].tolist()))
 
         ttl_ms = self.config.state.history_ttl_ms
         appended = append(records, user_index, handles, ts, actions, ttl_ms=ttl_ms, clock=clock)

@@ -179,6 +179,18 @@ def test_learning_falls_by_rule_under_backlog_but_not_below_the_floor(tmp_path: 
     assert engine.plan_learning(0, 0) == 0
 
 
+def test_another_step_size_recycles_no_other_item(tmp_path: Path) -> None:
+    config = small_config(1)
+    config = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, capacity=30))
+    found = []
+    for step in (300, 40):
+        engine, _ = run(config, tmp_path / str(step), events(300), step)
+        histories = [engine.recommend(b"u%d" % user, 3).history for user in range(40)]
+        found.append((histories, engine.counters["items_admitted"], engine.counters["duplicates"]))
+        engine.close()
+    assert found[0] == found[1] and found[0][1] > 60
+
+
 def test_full_vocabulary_recycles_and_goes_on(tmp_path: Path) -> None:
     config = small_config()
     config = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, capacity=20))

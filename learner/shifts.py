@@ -81,6 +81,10 @@ class Standing(NamedTuple):
     level: NDArray[np.int64]
     """how sure the last shift was, from 1, while it is not known whether it holds; 0 = nothing to find out"""
 
+    def of(self, rows: NDArray[np.int64]) -> Standing:
+        """What is remembered about some of them."""
+        return Standing(self.intent[rows], self.events[rows], self.candidate[rows], self.waited[rows], self.level[rows])
+
 
 class Moves(NamedTuple):
     """What one look at B users gave."""
@@ -194,8 +198,8 @@ class ShiftRule:
 
     def _levels(self, lead: NDArray[np.floating[Any]], at_once: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Cell of the tables from 1, (B,)."""
-        above = np.nan_to_num(np.asarray(lead, dtype=np.float64) - self.config.margin, nan=0.0, posinf=1e6, neginf=0.0)
-        level = np.clip(above / _LEVEL_WIDTH, 0, _LEVELS - 1).astype(np.int64)
+        above = (np.asarray(lead, dtype=np.float64) - self.config.margin) / _LEVEL_WIDTH
+        level = np.fmin(np.fmax(above, 0), _LEVELS - 1).astype(np.int64)  # 0 where the lead is no number
         return np.asarray(1 + level + np.where(at_once, _LEVELS, 0))
 
     def _learn_outcomes(self, level: NDArray[np.int64], shifted: NDArray[np.bool_], held: NDArray[np.int64]) -> None:

@@ -89,7 +89,7 @@ class IntentTracker:
         known = (contexts[:, -1] > 0) & (items > 0)
         centers = self._network.centers
         before, after = contexts[known, -1], items[known]
-        distinct, place = np.unique(np.concatenate([before, after]), return_inverse=True)
+        distinct, place = self._distinct(np.concatenate([before, after]))
         code = self._cosines(distinct).argmax(1).numpy()[place]
         self.merging.observe(code[: len(before)], code[len(before) :])
         u = interests(self._network.table, torch.from_numpy(contexts), self._config.intents.half_life)  # (n, d)
@@ -100,6 +100,15 @@ class IntentTracker:
         places = nearest.intent.numpy()
         self.identity.observe(places, nearest.distance.numpy(), u.numpy())
         return Seen(self.merging.heads[places], float(nearest.distance.mean()))
+
+    def _distinct(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The different table rows among `rows`, rising, and the place of each there; `np.unique` would sort."""
+        there = np.zeros(self._network.rows, dtype=bool)
+        there[rows] = True
+        distinct = np.flatnonzero(there)
+        place = np.empty(self._network.rows, dtype=np.int64)
+        place[distinct] = np.arange(len(distinct))
+        return distinct, place[rows]
 
     def _cosines(self, rows: NDArray[np.int64]) -> Tensor:
         """Of the items in table rows (m,) with the centres, (m, K)."""
@@ -129,12 +138,12 @@ class IntentTracker:
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
         merging = self.merging
-        distinct, place = np.unique(rows, return_inverse=True)
+        distinct, place = self._distinct(rows)
         share = torch.softmax(self._cosines(distinct) / self._network.centers.config.temperature, dim=-1)  # (m, K)
         if merging.merged:  # of tens of thousands of centres none are, and this would be a matrix of gigabytes
             share = share @ F.one_hot(torch.from_numpy(merging.rows)).to(share.dtype)  # (m, G)
         table = np.where((distinct > 0)[:, None], share.numpy(), np.float32(0))
-        return np.asarray(table[place.reshape(rows.shape)])
+        return np.asarray(table[place])
 
     def view(
         self,

@@ -5,9 +5,9 @@ Called by the engine between the learner and the messages; deterministic, everyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from learner import (
     DriftMonitor,
     Effects,
     IntentInfo,
+    IntentView,
     Learner,
     Observed,
     ShiftRule,
@@ -53,6 +54,64 @@ class Tally:
     hits: int = 0
     taken: Taken | None = None
     items: NDArray[np.int64] | None = None
+
+
+class _Found(NamedTuple):
+    """Shifts of one round of looks, every field (m,)."""
+
+    rows: NDArray[np.int64]
+    """of the looks"""
+    by_model: NDArray[np.bool_]
+    origin: NDArray[np.int32]
+    to: NDArray[np.int32]
+    confidence: NDArray[np.float64]
+    held_for: NDArray[np.int64]
+
+
+class _Looks:
+    """The looks of a step: n of them, one after each of the newest `depth` events of every user.
+
+    Parameters
+    ----------
+    depth
+        Most looks at a user.
+    events
+        (U,) events of each user in the step, at least 1.
+    all_events
+        (U,) events of each user ever, these included.
+    settle_events
+        A user's first events, in which the intent is still looked for.
+    """
+
+    def __init__(
+        self, depth: int, events: NDArray[np.int64], all_events: NDArray[np.int64], settle_events: int
+    ) -> None:
+        each = np.minimum(events, depth)
+        later = [np.full(int((events > back).sum()), back) for back in range(depth - 1, -1, -1)]
+        self.later = np.concatenate([*later, np.zeros(0, dtype=np.int64)]).astype(np.int64)
+        """(n,) events of the user in this step that are still to come; the furthest back first"""
+        users = [np.flatnonzero(events > back) for back in range(depth - 1, -1, -1)]
+        self.users = np.concatenate([*users, np.zeros(0, dtype=np.int64)]).astype(np.int64)
+        """(n,) of whom"""
+        self.so_far = events[self.users] - self.later
+        """(n,) events of the user in this step up to the look"""
+        first = self.later == each[self.users] - 1
+        self.new = np.where(first, self.so_far, 1)
+        """(n,) events since the look before"""
+        self.settling = all_events[self.users] - self.later <= settle_events
+        """(n,) whether the user's intent is still looked for"""
+
+    def after(self, row: int, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The looks behind look `row` at these users, but those in which the intent is still looked for."""
+        if not len(users):
+            return users
+        later = np.arange(row + 1, len(self.users))
+        return later[np.isin(self.users[later], users) & ~self.settling[later]]
+
+    def rounds(self) -> Iterator[NDArray[np.int64]]:
+        """The looks that can be made at once, at one per user: numbers, rising."""
+        starts = np.flatnonzero(np.diff(self.later, prepend=-1))
+        yield from (rows for rows in np.split(np.arange(len(self.later)), starts) if len(rows))
 
 
 class Meaning:
@@ -114,31 +173,6 @@ class Meaning:
             Engine step.
         """
         self.shifts = []
-        messages: list[Message] = []
-        for later in range(len(back) - 1, -1, -1):
-            rows = np.flatnonzero(events > later)
-            new = np.where(later == len(back) - 1, events[rows] - later, 1)
-            old, codes = history_before(histories[rows], actions[rows], np.full(len(rows), later))
-            mine = records[rows]
-            messages += self._look(back[later], rows, old, codes, new, later, mine, counters, step)
-            records[rows] = mine
-        return messages
-
-    def _look(
-        self,
-        where: Coordinates,
-        users: NDArray[np.int64],
-        histories: NDArray[np.int64],
-        actions: NDArray[np.uint8],
-        new: NDArray[np.int64],
-        later: int,
-        records: NDArray[Any],
-        counters: dict[str, int],
-        step: int,
-    ) -> list[Message]:
-        """Look once at m of the users: `users` (m,) are their rows in `where`, `new` (m,) the events since the last
-        look, `later` how many of the step are still to come.
-        """
         held = self._learner.current_intents(records["intent"])
         standing = Standing(
             held,
@@ -147,38 +181,72 @@ class Meaning:
             records["candidate_count"].astype(np.int64),
             records["spare"].astype(np.int64),
         )
-        view = self._learner.intents(histories, actions, held, standing.events + new)
-        settling = records["events"].astype(np.int64) - later <= self._config.shifts.settle_events
-        nearest = np.where(settling, view.best, view.nearest)
-        forced = view.retired | view.stale
-        moves = self._rule.look(standing, nearest, view.lead, new, forced, view.began, settling)
-        after = moves.standing
-        records["intent"], records["intent_events"] = after.intent, after.events
-        records["candidate"], records["candidate_count"] = after.candidate, after.waited
-        records["spare"] = after.level
-        rows = np.flatnonzero(moves.shifted)
-        if not len(rows):
-            return []
-        by_model = view.before[rows] | forced[rows]
+        looks = _Looks(len(back), events, records["events"].astype(np.int64), self._config.shifts.settle_events)
+        # one question for all looks, as if nobody moved; whoever does is asked about again
+        past = history_before(histories[looks.users], actions[looks.users], looks.later)
+        view = self._learner.intents(*past, held[looks.users], standing.events[looks.users] + looks.so_far)
+        columns: list[NDArray[Any]] = [*view]
+        found: list[_Found] = []
+        for rows in looks.rounds():
+            users = looks.users[rows]
+            now = IntentView(*(column[rows] for column in columns))
+            mine = standing.of(users)
+            settling = looks.settling[rows]
+            nearest = np.where(settling, now.best, now.nearest)
+            forced = now.retired | now.stale
+            moves = self._rule.look(mine, nearest, now.lead, looks.new[rows], forced, now.began, settling)
+            fields: Iterator[tuple[Any, NDArray[Any]]] = zip(standing, moves.standing, strict=True)
+            for field, value in fields:
+                field[users] = value
+            again = looks.after(rows[-1], users[moves.standing.intent != mine.intent])
+            if len(again):
+                these = looks.users[again]
+                span = standing.events[these] + looks.later[rows[0]] - looks.later[again]
+                anew = self._learner.intents(past[0][again], past[1][again], standing.intent[these], span)
+                answers: list[NDArray[Any]] = [*anew]
+                for column, answer in zip(columns, answers, strict=True):
+                    column[again] = answer
+            shifted = np.flatnonzero(moves.shifted)
+            if len(shifted):
+                by_model = (now.before | forced)[shifted]
+                confidence, held_for = moves.confidence[shifted], moves.held_for[shifted]
+                origin, to = mine.intent[shifted], nearest[shifted]
+                found.append(_Found(rows[shifted], by_model, origin, to, confidence, held_for))
+        records["intent"], records["intent_events"] = standing.intent, standing.events
+        records["candidate"], records["candidate_count"] = standing.candidate, standing.waited
+        records["spare"] = standing.level
+        return self._tell(found, looks, back, past, counters, step) if found else []
+
+    def _tell(
+        self,
+        found: list[_Found],
+        looks: _Looks,
+        back: Sequence[Coordinates],
+        past: tuple[NDArray[np.int64], NDArray[np.uint8]],
+        counters: dict[str, int],
+        step: int,
+    ) -> list[Message]:
+        """Count the shifts, give them to `shifts`, and return the messages of those to publish."""
+        rows, by_model, origin, to, confidence, held_for = (np.concatenate(c) for c in zip(*found, strict=True))
         counters["shifts"] += int((~by_model).sum())
         counters["model_shifts"] += int(by_model.sum())
-        evidence = self._evidence(histories[rows], actions[rows], held[rows], nearest[rows])
+        evidence = self._evidence(past[0][rows], past[1][rows], origin, to)
         messages = []
-        for row, items, model in zip(rows.tolist(), evidence, by_model.tolist(), strict=True):
-            user = int(users[row])
+        for number, (row, items) in enumerate(zip(rows.tolist(), evidence, strict=True)):
+            user, where = int(looks.users[row]), back[int(looks.later[row])]
             shift = IntentShift(
                 user=where.users[user].decode(),
-                from_intent=int(held[row]),
-                to_intent=int(nearest[row]),
-                cause="model" if model else "user",
-                confidence=round(float(moves.confidence[row]), 4),
+                from_intent=int(origin[number]),
+                to_intent=int(to[number]),
+                cause="model" if by_model[number] else "user",
+                confidence=round(float(confidence[number]), 4),
                 evidence=items,
-                held_for=int(moves.held_for[row]),
+                held_for=int(held_for[number]),
                 step=step,
                 as_of=where.as_of(user),
             )
             self.shifts.append(shift)
-            if not model or self._config.shifts.publish_model_shifts:
+            if not by_model[number] or self._config.shifts.publish_model_shifts:
                 messages.append(shift_message(where, user, shift))
         return messages
 

@@ -245,6 +245,33 @@ def test_who_moved_is_told_by_the_older_items_under_the_new_model(
     assert engine.meaning.shifts == []
 
 
+def test_who_moves_in_the_middle_of_a_step_is_then_compared_with_the_new_intent(tmp_path: Path) -> None:
+    engine = Engine.open(small_config(1), tmp_path)
+    asked = engine._learner.intents
+
+    def next_one(histories: Any, actions: Any, held: Any = None, span: Any = None) -> IntentView:
+        view = asked(histories, actions, held, span)
+        n = len(histories)
+        nearest = np.minimum(held + 1, 2).astype(np.int32)
+        return view._replace(
+            nearest=nearest,
+            best=np.zeros(n, dtype=np.int32),
+            lead=np.where(nearest != held, 50.0, 0.0).astype(np.float32),
+            began=np.ones(n, dtype=np.int64),
+            before=np.zeros(n, dtype=bool),
+            stale=np.zeros(n, dtype=bool),
+            retired=np.zeros(n, dtype=bool),
+        )
+
+    engine._learner.intents = next_one  # type: ignore[method-assign]
+    one_user(engine, 5)
+    records = [json.dumps({"user": "anna", "item": f"i{n}", "ts": START_MS + n * 1000}).encode() for n in range(9)]
+    ((batch,),) = as_batches(records[5:], 1, 4)
+    engine.step([type(batch)(batch.topic, 0, [5, 6, 7, 8], batch.keys, batch.values, [0] * 4, [()] * 4, 9)])
+    told = [(one.from_intent, one.to_intent, one.held_for, one.as_of.offset) for one in engine.meaning.shifts]
+    assert told == [(0, 1, 5, 5), (1, 2, 1, 6)]
+
+
 # -- catalogue --------------------------------------------------------------------------------------------------------
 
 

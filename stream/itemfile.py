@@ -42,8 +42,10 @@ def read_items(path: Path) -> Titles:
             rows = _json_rows(opened, path) if first.lstrip().startswith("{") else _csv_rows(opened, path)
             for line, row in rows:
                 item, title, category = (_text(row, name, path, line) for name in ("item", "title", "category"))
-                if not item or len(item.encode()) > MAX_ID_BYTES:
-                    raise SourceError(f"{path}, line {line}: item = {item[:40]!r}: must be 1 to {MAX_ID_BYTES} bytes")
+                if not 1 <= _bytes(item) <= MAX_ID_BYTES:
+                    raise SourceError(
+                        f"{path}, line {line}: item = {item[:40]!r}: must be 1 to {MAX_ID_BYTES} bytes of UTF-8"
+                    )
                 if item in titles:
                     raise SourceError(f"{path}, line {line}: item {item!r} was in line {lines[item]} already: keep one")
                 if not title and not category:
@@ -78,8 +80,27 @@ def _csv_rows(opened: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise SourceError(
             f"{path}: columns {', '.join(names) or 'none'}: expected item and title or category, or JSON lines"
         )
-    for row in reader:
-        yield reader.line_num, row
+    for name in ("item", "title", "category"):
+        if names.count(name) > 1:
+            raise SourceError(f"{path}: {names.count(name)} columns {name}: keep one")
+    try:
+        for row in reader:
+            if None in row:
+                raise SourceError(
+                    f"{path}, line {reader.line_num}: {len(names) + len(row[None])} fields, the header has "
+                    f"{len(names)}: put quotes around a field that has a comma in it"
+                )
+            yield reader.line_num, row
+    except csv.Error as exc:
+        raise SourceError(f"{path}, after line {reader.line_num}: no CSV ({exc})") from exc
+
+
+def _bytes(item: str) -> int:
+    """Length as UTF-8; 0 for what is none, such as half of a surrogate pair from a JSON escape."""
+    try:
+        return len(item.encode())
+    except UnicodeEncodeError:
+        return 0
 
 
 def _text(row: dict[str, Any], name: str, path: Path, line: int) -> str:

@@ -39,6 +39,10 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
         ("item,price\na,3\n", r"columns item, price: expected item and title or category"),
         ("item,title\n", "holds no items"),
         ("", "columns none"),
+        ("item,title\na,Lamp, small\n", r"line 2: 3 fields, the header has 2: put quotes around"),
+        ("item,title,title\na,Lamp,Amp\n", r"2 columns title: keep one"),
+        ('item,title\n"a,' + "b" * 200_000 + "\n", r"after line 1: no CSV \(field larger than field limit"),
+        ('{"item":"\\ud800","title":"x"}\n', r"line 1: item = '\\ud800': must be 1 to 256 bytes of UTF-8"),
     ],
 )
 def test_bad_files_are_refused_with_line_and_rule(tmp_path: Path, text: str, message: str) -> None:

@@ -49,7 +49,7 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
     Raises
     ------
     JournalError
-        An entry is missing: retention removed it, or the state folder belongs to another log.
+        An entry is missing (retention removed it, or the state folder belongs to another log) or of another version.
     """
     begin, end = log.begin_offsets(topics.JOURNAL)[0], journal_end(log)
     position, expected = max(start, begin), after_step + 1
@@ -59,7 +59,7 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
         for key, value, offset in zip(batch.keys, batch.values, batch.offsets, strict=True):
             if key != own or value is None:
                 continue
-            entry = _decode(value)
+            entry = _entry(value, offset)
             if entry.step < expected:
                 continue
             if entry.step != expected:
@@ -83,10 +83,24 @@ def last_entry(log: EventLog, worker: str, start: int = 0, *, decided: bool = Fa
     position, newest, own = max(start, begin), None, worker.encode()
     while position < end:
         batch = log.read(OffsetRange(topics.JOURNAL, 0, position, min(position + _PAGE, end)))
-        values = [v for k, v in zip(batch.keys, batch.values, strict=True) if k == own and v is not None]
-        newest = _decode(values[-1]) if values else newest
+        for key, value, offset in zip(
+            reversed(batch.keys), reversed(batch.values), reversed(batch.offsets), strict=True
+        ):
+            if key == own and value is not None:
+                newest = _entry(value, offset)
+                break
         position = max(batch.next_offset, position + 1)
     return newest
+
+
+def _entry(value: bytes, offset: int) -> JournalEntry:
+    try:
+        return _decode(value)
+    except msgspec.MsgspecError as exc:
+        raise JournalError(
+            f"{topics.JOURNAL}[0] offset {offset}: not a journal entry of this version ({exc}): go on with the version "
+            "that wrote it"
+        ) from exc
 
 
 def last_step(log: EventLog, worker: str, start: int = 0) -> int:

@@ -49,22 +49,27 @@ def standing(config: Config, log: EventLog, state: Path, *, now_ms: int, max_lag
     entry = last_entry(log, worker, hint, decided=True)  # who hangs in a commit is reported, not waited for
     newest = max(0 if entry is None else entry.step, cut.step if cut is not None else 0)
     behind = newest - (cut.step if cut is not None else 0)
-    metrics = _newest_metrics(log, worker)
+    problems = []
+    metrics = None
+    try:
+        metrics = _newest_metrics(log, worker)
+    except msgspec.MsgspecError as exc:
+        problems.append(f"the newest figures in {topics.METRICS} are of another version ({exc}): ask with that one")
+    else:
+        if metrics is None:
+            problems.append(f"no figures of worker {worker!r} in {topics.METRICS}: it never ran on this log")
     seconds = None
     if metrics is not None and metrics.gauges.get("step_ms"):
         seconds = behind * metrics.gauges["step_ms"] / 1000
-    problems = []
     waiting = sum(lag.values())
     if waiting > max_lag:
         problems.append(f"lag {waiting} records is above {max_lag}: the worker is down or too slow for the stream")
     if cut is None:
         problems.append(f"no cut in {state}: a restart would replay the whole journal")
-    if metrics is None:
-        problems.append(f"no figures of worker {worker!r} in {topics.METRICS}: it never ran on this log")
-    elif metrics.state != "stopped" and now_ms - metrics.ts > 10_000 * config.engine.metrics_every_s:
-        problems.append(f"the newest figures are {(now_ms - metrics.ts) / 1000:.0f} s old: the worker is gone or hangs")
-    elif metrics.state == "stopped":
+    if metrics is not None and metrics.state == "stopped":
         problems.append("the worker was stopped in order; start it to go on")
+    elif metrics is not None and now_ms - metrics.ts > 10_000 * config.engine.metrics_every_s:
+        problems.append(f"the newest figures are {(now_ms - metrics.ts) / 1000:.0f} s old: the worker is gone or hangs")
     return Standing(lag, newest, cut.step if cut is not None else None, behind, seconds, metrics, problems)
 
 

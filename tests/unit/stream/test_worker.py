@@ -24,6 +24,7 @@ from stream.log.base import (
     TopicPartition,
 )
 from stream.messages import JournalEntry, StreamMetrics
+from stream.status import standing
 from stream.verify import verify
 from stream.worker import Worker
 from tests.unit.stream.faulty import Flaky
@@ -249,6 +250,28 @@ def test_a_journal_with_a_hole_is_refused(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match="step 3 .* expected step"):
             worker.recover()
         worker.close()
+
+
+def test_entries_and_figures_of_another_version_are_refused_in_one_line(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path)
+    with log:
+        log.claim("worker-0")
+        entry = JournalEntry(worker="worker-0", step=1, ranges=[], learn_steps=0)
+        later = msgspec.json.encode(entry).replace(b'"schema":1', b'"schema":99')
+        log.commit([Message(topics.JOURNAL, b"worker-0", later, 0)], {})
+        worker = Worker(config, log, tmp_path / "state")
+        with pytest.raises(
+            JournalError, match=r"^intentstream-journal\[0\] offset 0: not a journal entry of this version .*99"
+        ):
+            worker.recover()
+        worker.close()
+    config, log = open_filled(tmp_path / "figures")
+    with log:
+        log.claim("worker-0")
+        log.commit([Message(topics.METRICS, b"worker-0", b'{"schema":99}', 0)], {})
+        found = standing(config, log, tmp_path / "none", now_ms=0, max_lag=10**9)
+        assert found.metrics is None
+        assert any("stream-metrics are of another version" in problem for problem in found.problems)
 
 
 def test_two_workers_on_one_state_folder_are_refused(tmp_path: Path) -> None:

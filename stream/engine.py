@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import Learner, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
+from learner import Learner, LearnerStateError, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
 from learner.start import fingerprint, start_from
 from state import Clocks, Cut, CutStore, PendingCut, UserStore, append, remembered
 from stream import outputs
@@ -505,7 +505,12 @@ class Engine:
         self.event_number = state["event_number"]
         self.record_number = state["record_number"]
         self._learner.load(cut.path / "learner")
-        self.meaning.load_state(state["meaning"])
+        try:
+            self.meaning.load_state(state["meaning"])
+        except LearnerStateError as exc:
+            raise StateMismatch(
+                f"cut {cut.path}: {exc}: run the version that wrote it, or start from an empty state folder"
+            ) from exc
         self.event_ts = state["event_ts"]
         self.clocks.load_state(state["clocks"])
         self.positions = {int(partition): offset for partition, offset in state["positions"].items()}

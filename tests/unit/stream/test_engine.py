@@ -172,6 +172,19 @@ def test_a_cut_can_be_read_beside_the_engine(tmp_path: Path) -> None:
         assert read.digest() == engine.digest()
 
 
+@pytest.mark.parametrize("part", ["learner.episodes", "learner.gate", "learner.shifts"])
+def test_a_cut_with_another_format_inside_is_refused_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    config = small_config()
+    engine, _ = run(config, tmp_path, events(60), 30)
+    engine.cut()
+    engine.close()
+    monkeypatch.setattr(f"{part}.FORMAT", 99)
+    with pytest.raises(StateMismatch, match=f"{tmp_path}/cuts/0.*: state of format .*: run the version that wrote it"):
+        Engine.open(config, tmp_path)
+
+
 def test_learning_falls_by_rule_under_backlog_but_not_below_the_floor(tmp_path: Path) -> None:
     config = small_config(backlog_events=1000, learn_steps=8, learn_floor=2)
     engine = Engine(config, tmp_path, CutStore(tmp_path / "cuts"))

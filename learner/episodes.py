@@ -18,7 +18,7 @@ from learner.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, Pag
 from learner.drift import GATE, ONCE, SIGNALS, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
-FORMAT: Final = 3  # 3: alarms that wait
+FORMAT: Final = 4  # 4: without who serves, which the gate keeps
 _NAN: Final = float("nan")
 _RECENT: Final = 8  # newest values of a signal that are kept
 
@@ -205,9 +205,6 @@ class DriftMonitor:
         self._closed_at = -(10**18)
         self._waiting: list[_Alarm] = []  # found in the cooldown
         self._once: list[str] = []  # actions that happen once and have not happened yet
-        # set by the caller
-        self.hold = False  # the open episode does not close
-        self.can_go_back = False  # there is something to go back to
         self._event = 0
 
     @property
@@ -220,8 +217,11 @@ class DriftMonitor:
         """Whether an episode is open."""
         return self._episode is not None
 
-    def step(self, seen: Observed, event_number: int) -> list[Change]:
-        """Add a step that ends before event `event_number`; return the episodes that opened or closed."""
+    def step(self, seen: Observed, event_number: int, *, hold: bool = False, can_go_back: bool = False) -> list[Change]:
+        """Add a step that ends before event `event_number`; return the episodes that opened or closed.
+
+        With `hold` the open episode does not close; `can_go_back` says that there is something to roll back to.
+        """
         self._event = event_number
         for watch in self._watches.values():
             watch.signal.add(seen)
@@ -235,24 +235,27 @@ class DriftMonitor:
             if watch.look(seen.ts):
                 alarms += [self._alarm(name)] if watch.matters else []
                 watch.settle()
-        return self._go_on(alarms, event_number, seen.ts)
+        return self._go_on(alarms, event_number, seen.ts, hold, can_go_back)
 
-    def tell(self, signal: str, before: float, after: float, event_number: int, ts: int) -> list[Change]:
+    def tell(
+        self, signal: str, before: float, after: float, event_number: int, ts: int, *, can_go_back: bool = False
+    ) -> list[Change]:
         """Take an alarm from elsewhere, which is always an episode of its own: one that is open closes first."""
         changes = [] if self._episode is None else [self._close(self._episode, event_number, ts)]
         self._waiting = []
-        return [*changes, self._open([_Alarm(signal, signal, 0.0, before, after, event_number, ts)], event_number, ts)]
+        alarm = _Alarm(signal, signal, 0.0, before, after, event_number, ts)
+        return [*changes, self._open([alarm], event_number, ts, can_go_back)]
 
     def _alarm(self, name: str) -> _Alarm:
         watch = self._watches[name]
         since_event, since_ts = self._ends[-1 - min(watch.detector.since, len(self._ends) - 1)]
         return _Alarm(name, watch.detector.name, watch.score, watch.before, watch.changed_to, since_event, since_ts)
 
-    def _go_on(self, alarms: list[_Alarm], event_number: int, ts: int) -> list[Change]:
+    def _go_on(self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_go_back: bool) -> list[Change]:
         changes = []
         if self._episode is not None:
             quiet = event_number - self._episode.last_alarm >= self.config.quiet_events
-            if self._ends_now(self._episode, quiet, bool(alarms), event_number):
+            if not hold and self._ends_now(self._episode, quiet, bool(alarms), event_number):
                 changes.append(self._close(self._episode, event_number, ts))
             elif alarms:
                 self._join(self._episode, alarms, event_number)
@@ -260,29 +263,29 @@ class DriftMonitor:
         # an alarm in the cooldown is not lost: what it found opens an episode when the cooldown is over
         self._waiting += alarms
         if self._episode is None and self._waiting and event_number - self._closed_at >= self.config.cooldown_events:
-            changes.append(self._open(self._waiting, event_number, ts))
+            changes.append(self._open(self._waiting, event_number, ts, can_go_back))
             self._waiting = []
         return changes
 
     def _ends_now(self, episode: _Episode, quiet: bool, alarmed: bool, event_number: int) -> bool:
         acting = bool(episode.actions) and event_number - episode.opened_at < self.config.action_events
         if event_number - episode.opened_at >= self.config.longest_events:
-            return not self.hold
+            return True
         # an alarm after so long a quiet is another drift, though the actions against the last one still go on
-        return quiet and not self.hold and (alarmed or not acting)
+        return quiet and (alarmed or not acting)
 
     def _join(self, episode: _Episode, alarms: list[_Alarm], event_number: int) -> None:
         episode.last_alarm = event_number
         episode.signals += [one.signal for one in alarms if one.signal not in episode.signals]
         episode.kind = self._kind(episode.signals)
 
-    def _open(self, alarms: list[_Alarm], event_number: int, ts: int) -> Change:
+    def _open(self, alarms: list[_Alarm], event_number: int, ts: int, can_go_back: bool) -> Change:
         first = max(alarms, key=lambda alarm: abs(alarm.score))
         names = list(dict.fromkeys([first.signal, *(alarm.signal for alarm in alarms)]))
         self._episodes += 1
         kind = self._kind(names)
         actions: list[str] = [*self.config.actions.get(first.signal, self.config.actions.get(kind, []))]
-        if not self.can_go_back:
+        if not can_go_back:
             actions = [action for action in actions if action != "rollback"]
         if first.signal == GATE:
             actions = ["snapshot", *actions]  # done by whoever told of it
@@ -375,8 +378,6 @@ class DriftMonitor:
             "closed_at": self._closed_at,
             "waiting": msgspec.to_builtins(self._waiting),
             "once": self._once,
-            "hold": self.hold,
-            "can_go_back": self.can_go_back,
             "event": self._event,
         }
 
@@ -400,7 +401,6 @@ class DriftMonitor:
         self._episodes, self._closed_at = state["episodes"], state["closed_at"]
         self._waiting = msgspec.convert(state["waiting"], list[_Alarm])
         self._once, self._event = list(state["once"]), state["event"]
-        self.hold, self.can_go_back = state["hold"], state["can_go_back"]
 
     def update_digest(self, digest: Hash) -> None:
         """Add the state to a hash."""

@@ -291,8 +291,7 @@ class Meaning:
             learner.keep_stand_in()
         if verdict.changed:
             learner.serving = verdict.serving
-            self._monitor.hold = verdict.serving == "snapshot"
-            self._lead = verdict.against_snapshot if self._monitor.hold else None
+            self._lead = verdict.against_snapshot if verdict.serving == "snapshot" else None
 
     def watch(self, tally: Tally, number: int, ts: int, step: int) -> list[Message]:
         """Give the step to the detectors; returns the alerts.
@@ -328,11 +327,12 @@ class Meaning:
         )
         self._movement, self._refused = 0.0, 0
         changes = []
-        self._monitor.can_go_back = self._learner.has_stand_in
+        can_go_back = self._learner.has_stand_in
         if self._lead is not None:
-            changes += self._monitor.tell(GATE, 0.0, self._lead, number, ts)
+            changes += self._monitor.tell(GATE, 0.0, self._lead, number, ts, can_go_back=can_go_back)
             self._lead = None
-        changes += self._monitor.step(seen, number)
+        hold = self._gate.serving == "snapshot"  # its episode lasts as long
+        changes += self._monitor.step(seen, number, hold=hold, can_go_back=can_go_back)
         return [self._alert(change, step) for change in changes]
 
     def _alert(self, change: Change, step: int) -> Message:
@@ -443,7 +443,6 @@ class Meaning:
         self._monitor.load_state(state["monitor"])
         self._gate.load_state(state["gate"])
         self._learner.serving = self._gate.serving
-        self._monitor.hold = self._gate.serving == "snapshot"
         self._movement, self._refused = state["movement"], state["refused"]
         self._dead, self._catalogued_at = list(state["dead"]), state["catalogued_at"]
         self._aged_at = state["aged_at"]

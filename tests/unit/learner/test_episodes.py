@@ -40,12 +40,15 @@ def seen(number: int, loss: float = 5.0, distance: float = 0.5) -> Observed:
     )
 
 
-def drive(monitor: DriftMonitor, values: dict[int, dict[str, float]], start: int, stop: int) -> list[Change]:
+def drive(
+    monitor: DriftMonitor, values: dict[int, dict[str, float]], start: int, stop: int, **serving: bool
+) -> list[Change]:
     """`values` holds from each of its bins on."""
     found = []
     for number in range(start, stop):
         since = max((begin for begin in values if begin <= number), default=None)
-        found += monitor.step(seen(number, **({} if since is None else values[since])), (number + 1) * EVENTS)
+        what = seen(number, **({} if since is None else values[since]))
+        found += monitor.step(what, (number + 1) * EVENTS, **serving)
     return found
 
 
@@ -127,10 +130,9 @@ def test_an_improvement_is_no_alarm_and_hides_no_later_one() -> None:
 
 def test_what_the_gate_tells_is_an_episode_of_its_own_and_stays_open_while_it_is_held() -> None:
     monitor = DriftMonitor(config(actions={"learner": ["rollback"]}))
-    monitor.can_go_back = True
     drive(monitor, {50: {"loss": 6.0}}, 0, 56)
     assert monitor.is_open
-    told = monitor.tell("gate", 0.0, -5.0, 5600, 56)
+    told = monitor.tell("gate", 0.0, -5.0, 5600, 56, can_go_back=True)
     assert [(change.episode, change.state, change.kind) for change in told] == [
         (1, "closed", "meaning"),
         (2, "opened", "learner"),
@@ -140,9 +142,7 @@ def test_what_the_gate_tells_is_an_episode_of_its_own_and_stays_open_while_it_is
     assert monitor.effects() == Effects(rollback=True)
     monitor.acted()
     assert monitor.effects() == Effects()
-    monitor.hold = True
-    assert drive(monitor, {0: {"loss": 6.0}}, 56, 150) == []
-    monitor.hold = False
+    assert drive(monitor, {0: {"loss": 6.0}}, 56, 150, hold=True) == []
     (closed,) = drive(monitor, {0: {"loss": 6.0}}, 150, 152)
     assert (closed.episode, closed.state, closed.actions) == (2, "closed", ("snapshot", "rollback"))
 
@@ -150,8 +150,7 @@ def test_what_the_gate_tells_is_an_episode_of_its_own_and_stays_open_while_it_is
 @pytest.mark.parametrize(("can", "actions"), [(True, ("rollback",)), (False, ("none",))])
 def test_a_rollback_is_named_only_where_there_is_something_to_go_back_to(can: bool, actions: tuple[str, ...]) -> None:
     monitor = DriftMonitor(config(actions={"loss": ["rollback"]}))
-    monitor.can_go_back = can
-    assert drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0].actions == actions
+    assert drive(monitor, {50: {"loss": 6.0}}, 0, 56, can_go_back=can)[0].actions == actions
     assert monitor.effects() == Effects(rollback=can)
 
 

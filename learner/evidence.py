@@ -1,7 +1,8 @@
 """Where users stand among the intents, and how strongly their newest items say that they have changed.
 
 An item belongs to the intents in shares (its code). A user who stays in an intent draws items from a mixture of his
-own: mostly that intent, now and then others, as his older items show. A user who has changed draws mostly from the new
+own: mostly that intent, now and then others, as his older items show, those from before he held it a little as well:
+what he left is what he most often comes back to. A user who has changed draws mostly from the new
 one, since some event not long ago. The lead of an intent is the log of the odds between the two, over the best such
 event: a test for a change point (after Page's CUSUM [1]) whose alternative is every other intent. It depends on nothing
 but items, intents, and since when the present one is held.
@@ -32,14 +33,26 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     memory: Annotated[int, Meta(ge=1, le=1000, description="newest items of a history that are looked at; items")] = 30
     window: Annotated[int, Meta(ge=1, le=1000, description="a change began at most so long ago; the user's events")] = 5
-    loyalty: Annotated[float, Meta(gt=0, lt=1, description="items that users take from their intent; fraction")] = 0.85
+    loyalty: Annotated[float, Meta(gt=0, lt=1, description="items that users take from their intent; fraction")] = 0.8
     prior_events: Annotated[
         float, Meta(gt=0, le=1e6, description="events as which `loyalty` counts in a user's own mixture; events")
-    ] = 6.0
+    ] = 4.0
+    earlier_events: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e6,
+            description="items from before the held intent count as at most so many events in that mixture; events",
+        ),
+    ] = 1.0
+    sharpness: Annotated[
+        float,
+        Meta(ge=1, le=10, description="an item's shares of the intents are raised to this power; exponent"),
+    ] = 1.5
     change_share: Annotated[
         float, Meta(gt=0, lt=1, description="chance of a change at an event, before any evidence; probability")
     ] = 0.01
-    most: Annotated[float, Meta(gt=0, le=100, description="most that one event can say; log-odds")] = 5.0
+    most: Annotated[float, Meta(gt=0, le=100, description="most that one event can say; log-odds")] = 6.0
     half_life: Annotated[
         float, Meta(gt=0, le=1000, description="memory of where users stand without a held intent; items")
     ] = 3.0
@@ -100,7 +113,8 @@ def change(
     held
         (B,) intent that each user holds, 0 to G - 1; -1 for none, about whom nothing is said
     span
-        (B,) events for which it is held, the newest included; older items belong to an earlier intent
+        (B,) events for which it is held, the newest included; older items belong to earlier intents, and say only what
+        else the user takes
     config
         The test's parameters.
     """
@@ -109,11 +123,15 @@ def change(
     holds = held >= 0
     mine = present & (age < span[:, None])  # (B, W) of the held intent's time
     R = min(config.window, W)
-    base = np.einsum("bw,bwg->bg", (mine & (age >= R)).astype(np.float32), codes)  # (B, G) items before the window
-    count = base.sum(axis=1)  # (B,)
+    kinds = np.stack([mine, present & (age >= span[:, None])], axis=1) & (age >= R)  # (B, 2, W) before the window
+    base, earlier = np.moveaxis(kinds.astype(np.float32) @ codes, 1, 0)  # (B, G) each
+    count, known = base.sum(axis=1), earlier.sum(axis=1)  # (B,)
+    # what he held before goes on as something that he takes now and then
+    earlier *= (np.minimum(known, config.earlier_events) / np.maximum(known, 1e-9))[:, None]
     prior = np.full((B, G), (1 - a) / max(G - 1, 1))
     prior[users[holds], held[holds]] = a
-    mixture = (base + config.prior_events * prior) / (count + config.prior_events)[:, None]  # (B, G)
+    mixture = base + earlier + config.prior_events * prior  # (B, G)
+    mixture /= mixture.sum(axis=1, keepdims=True)
     newest = codes[:, : -R - 1 : -1]  # (B, R, G), newest first
     stays = np.einsum("brg,bg->br", newest, mixture)  # (B, R)
     says = np.minimum(np.log(a * newest / np.maximum(stays, 1e-9)[..., None] + (1 - a)), config.most)
@@ -127,8 +145,8 @@ def change(
     to = best.argmax(axis=1)
     lead = np.where(holds, best[users, to] + np.log(config.change_share / max(G - 1, 1)), -np.inf)
     began = 1 + total[users, :, to].argmax(axis=1)
-    earlier = present & (age >= began[:, None]) & (age < began[:, None] + _OLDER)
-    was = np.einsum("bw,bwg->bg", earlier.astype(np.float32), codes)  # (B, G)
+    older_items = present & (age >= began[:, None]) & (age < began[:, None] + _OLDER)
+    was = (older_items.astype(np.float32)[:, None] @ codes)[:, 0]  # (B, G)
     older = base.argmax(axis=1)
     left = np.where(holds, base[users, np.maximum(held, 0)], 0)
     stale = holds & (count >= _STALE_ITEMS) & (older != held)

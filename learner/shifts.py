@@ -33,7 +33,7 @@ class ShiftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             le=100,
             description="lead of a new intent over the held one below which it is not looked at; log-odds",
         ),
-    ] = 2.0
+    ] = 4.0
     sure_margin: Annotated[float, Meta(ge=0, le=100, description="lead from which on one look is enough; log-odds")] = (
         8.0
     )

@@ -139,9 +139,13 @@ class IntentTracker:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
         merging = self.merging
         distinct, place = self._distinct(rows)
-        share = torch.softmax(self._cosines(distinct) / self._network.centers.config.temperature, dim=-1)  # (m, K)
+        cosines = self._cosines(distinct) / self._network.centers.config.temperature  # (m, K)
+        sharpness = self._config.evidence.sharpness
         if merging.merged:  # of tens of thousands of centres none are, and this would be a matrix of gigabytes
-            share = share @ F.one_hot(torch.from_numpy(merging.rows)).to(share.dtype)  # (m, G)
+            share = torch.softmax(cosines, dim=-1) @ F.one_hot(torch.from_numpy(merging.rows)).to(cosines.dtype)
+            share = F.normalize(share**sharpness, p=1.0, dim=-1)  # (m, G)
+        else:
+            share = torch.softmax(sharpness * cosines, dim=-1)  # the same power
         table = np.where((distinct > 0)[:, None], share.numpy(), np.float32(0))
         return np.asarray(table[place])
 

@@ -41,6 +41,12 @@ def naive_change(
         if row is not None:
             mixture = [m + share for m, share in zip(mixture, row, strict=True)]
             count += sum(row)
+    before = [row for row in items[max(config.window, span) :] if row is not None]
+    known = sum(sum(row) for row in before)
+    for row in before:
+        scale = min(known, config.earlier_events) / known
+        mixture = [m + scale * share for m, share in zip(mixture, row, strict=True)]
+    count += min(known, config.earlier_events)
     mixture = [m / count for m in mixture]
     best = (-1, -math.inf, 0)
     for g in range(G):
@@ -85,6 +91,11 @@ def test_where_a_user_goes_now_and_then_says_less_than_where_he_never_was() -> N
 
 def test_items_from_before_the_held_intent_say_nothing_about_it() -> None:
     assert lead_of([3, 3, 3, 3, 0], held=0, span=1)[1] < 0
+
+
+def test_coming_back_to_what_was_left_says_less_than_going_where_he_never_was() -> None:
+    back, never = (lead_of([left, left, left, 0, 0, 0, 0, 0, 3, 3], held=0, span=7)[1] for left in (3, 2))
+    assert back < never - 2
 
 
 def test_a_change_that_the_older_items_show_as_well_is_the_models() -> None:

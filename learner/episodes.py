@@ -10,16 +10,17 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 
 from learner.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, PageHinkley, restored
-from learner.drift import GATE, ONCE, SIGNALS, DriftConfig, Observed, Signal
+from learner.drift import GATE, ONCE, SIGNALS, Action, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
 FORMAT: Final = 4  # 4: without who serves, which the gate keeps
 _NAN: Final = float("nan")
+_LASTING: Final = frozenset(get_args(Action)) - set(ONCE)
 _RECENT: Final = 8  # newest values of a signal that are kept
 
 
@@ -66,6 +67,8 @@ class Change(NamedTuple):
     """where this was found"""
     actions: tuple[str, ...]
     """what is done, or was"""
+    until: int | None
+    """event at which the actions that last end, or ended; None where none lasts"""
 
 
 class Hash(Protocol):
@@ -316,7 +319,14 @@ class DriftMonitor:
             event_number,
             ts,
             tuple(episode.actions) or ("none",),
+            self._until(episode, event_number if state == "closed" else None),
         )
+
+    def _until(self, episode: _Episode, closed_at: int | None) -> int | None:
+        if not any(action in _LASTING for action in episode.actions):
+            return None
+        end = episode.opened_at + self.config.action_events
+        return end if closed_at is None else min(end, closed_at)
 
     def _kind(self, alarms: Sequence[str]) -> str:
         """What kind of drift the alarms tell of, where they tell."""

@@ -348,6 +348,7 @@ class Meaning:
             since_ts=change.since_ts,
             at_event=change.at_event,
             action="+".join(change.actions),
+            action_until=change.until,
             step=step,
             ts=change.ts,
         )

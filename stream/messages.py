@@ -97,6 +97,9 @@ class DriftAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     action: Annotated[str, Meta(description="what was done: 'none', 'more_steps', 'reseed', ...")]
     step: int
     ts: int
+    action_until: Annotated[
+        int | None, Meta(description="number of the event at which it ends, or ended; missing where it does not last")
+    ] = None
 
 
 class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=1):

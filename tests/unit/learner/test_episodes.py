@@ -68,8 +68,16 @@ def test_one_alert_at_the_start_and_one_at_the_end() -> None:
     assert closed.at_event - opened.at_event >= 1000
     assert closed.after == pytest.approx(6.0, abs=0.05)
     assert opened.actions == closed.actions == ("more_steps", "higher_rate", "faster_decay")
+    assert opened.until == closed.until == opened.at_event + 600
     assert monitor.episodes == 1
     assert not monitor.is_open
+
+
+def test_an_alert_says_when_the_actions_end_or_ended() -> None:
+    short = drive(DriftMonitor(config(longest_events=1000, action_events=5000)), {50: {"loss": 6.0}}, 0, 200)
+    assert [change.until for change in short] == [short[0].at_event + 5000, short[1].at_event]
+    once = drive(DriftMonitor(config(actions={"loss": ["reseed"]})), {50: {"loss": 6.0}}, 0, 200)
+    assert [change.until for change in once] == [None, None]
 
 
 def test_a_second_alarm_joins_the_open_episode() -> None:

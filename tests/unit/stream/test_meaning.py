@@ -76,6 +76,9 @@ def test_an_episode_is_one_alert_at_its_start_and_one_at_its_end(tmp_path: Path)
     assert opened["signals"] == ["new_items"]
     assert opened["kind"] == "new_intent"
     assert opened["action"] == "+".join(ACTIONS)
+    assert opened["action_until"] == opened["at_event"] + engine.config.drift.action_events
+    acting = [r.step for r in results if any(name.startswith("drift.") for name in r.notes)]
+    assert opened["at_event"] <= max(acting) * 32 < opened["action_until"]  # in the journal to the end, and no longer
     assert opened["after"] > opened["before"]
     assert 700 < opened["since_event"] < opened["at_event"] < 1100
     assert engine.counters["alerts"] == 2

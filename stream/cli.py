@@ -254,7 +254,7 @@ def replay_command(
 def report_table(figures: dict[str, Any]) -> Group:
     """The report as tables for the terminal."""
     counts = ["events", "users", "items", "dead_letters", "duplicates", "late"]
-    counts += ["unknown_fields"] if figures["unknown_fields"] else []
+    counts += [name for name in ("unknown_fields", "erased") if figures[name]]
     line = "  ".join(f"{name.replace('_', ' ')} {figures[name]:,}" for name in counts)
     first = figures["first_dead_letter"]
     refused = "  ".join(f"{reason} {count:,}" for reason, count in figures["dead_letters_by_reason"].items())

@@ -247,6 +247,7 @@ def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: fl
         "unknown_fields": counters["unknown_fields"],
         "duplicates": counters["duplicates"],
         "late": counters["late"],
+        "erased": counters["erased"],
         "seconds": round(seconds, 3),
         "engine_seconds": round(inside, 3),
         "events_per_second": round(records / inside, 1) if inside else 0.0,

@@ -192,6 +192,22 @@ def test_a_dead_letter_of_a_file_holds_the_bytes_of_its_line(tmp_path: Path, mon
         assert ("unknown fields 1" in " ".join(table_row(report, "dead letters"))) == (name == "a.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("a.csv", [b"user,item,ts,action", *(b"u%d,i1,%d," % (n, START_MS) for n in range(3)), b"u1,,,erase"]),
+        (
+            "a.jsonl",
+            [*(b'{"uid":%d,"item":"a","ts":%d}' % (n, START_MS) for n in range(3)), b'{"uid":1,"action":"erase"}'],
+        ),
+    ],
+)
+def test_a_file_may_ask_to_erase_a_user(tmp_path: Path, name: str, lines: list[bytes]) -> None:
+    report = run(written(tmp_path / name, lines), tmp_path / "state", step_events=3)
+    assert (report["events"], report["erased"], report["dead_letters"]) == (3, 1, 0)
+    assert "erased 1" in " ".join(table_row(report, "dead letters"))
+
+
 def test_the_baselines_forget_whom_the_model_forgets(tmp_path: Path) -> None:
     """The first twenty events come again when their users are forgotten: no duplicates then."""
     day = 24 * 3600 * 1000

@@ -42,6 +42,7 @@ from stream.log.embedded import Mode, by_partition, check_sizes, compare_topics,
 from stream.log.kafkaclient import PAUSE_S, bounded, connect, explained, fenced, offsets_of, translated
 from stream.log.kafkaconfig import KafkaConfig
 from stream.log.kafkafetch import Buffer, Fetcher
+from stream.log.kafkaproduce import Group, check, send, unsplit
 
 logger = logging.getLogger(__name__)
 
@@ -238,25 +239,25 @@ class KafkaLog:
             )
         return spec
 
-    def _placed(self, messages: Sequence[Message]) -> list[tuple[Message, int]]:
-        """Every message with its partition; refuses what the topics do not take, before anything is sent."""
+    def _placed(self, messages: Sequence[Message]) -> list[Group]:
+        """The messages by partition; refuses what the topics do not take, before anything is sent."""
         if self._mode == "reader":
             raise LogError(f"{self.url}: opened for reading, cannot append")
         groups: dict[str, list[Message]] = {}
         for message in messages:
             groups.setdefault(message.topic, []).append(message)
-        placed: list[tuple[Message, int]] = []
+        placed: list[Group] = []
         for topic, group in groups.items():
             spec = self._spec(topic)
             keys = [m.key for m in group]
             widest = max(sum(len(k) + len(v) for k, v in m.headers) for m in group)
             check_sizes(spec, keys, [m.value for m in group], widest)
             for partition, rows in by_partition(spec, keys, [m.partition for m in group]):
-                placed += [(m, partition) for m in group] if rows is None else [(group[i], partition) for i in rows]
+                placed.append(Group(topic, partition, group if rows is None else [group[i] for i in rows]))
         return placed
 
     def _new_producer(self, **settings: Any) -> Any:
-        return connect(
+        producer = connect(
             kafka.KafkaProducer,
             acks="all",
             batch_size=_BATCH_BYTES,
@@ -269,14 +270,7 @@ class KafkaLog:
             **settings,
             **self._options,
         )
-
-    @staticmethod
-    def _send(producer: Any, placed: Sequence[tuple[Message, int]]) -> list[Any]:
-        send = producer.send
-        return [
-            send(m.topic, m.value, m.key, list(m.headers) if m.headers else None, partition, m.timestamp_ms)
-            for m, partition in placed
-        ]
+        return unsplit(producer)
 
     def append(self, messages: Sequence[Message]) -> None:
         """Append outside of any transaction; when this returns, the messages are durable, in order per partition.
@@ -289,10 +283,9 @@ class KafkaLog:
         with explained(self.url, "append"):
             if self._appender is None:
                 self._appender = self._new_producer()
-            futures = self._send(self._appender, placed)
+            futures = send(self._appender, placed, _BATCH_BYTES, _MAX_REQUEST_BYTES)
             self._appender.flush()
-            for future in futures:
-                future.get(timeout=0)
+            check(futures)
 
     def append_columns(
         self,
@@ -453,12 +446,12 @@ class KafkaLog:
     def _transaction(
         self,
         producer: Any,
-        placed: Sequence[tuple[Message, int]],
+        placed: Sequence[Group],
         positions: Mapping[TopicPartition, int],
         ending: list[bool],
     ) -> None:
         producer.begin_transaction()
-        futures = self._send(producer, placed)
+        futures = send(producer, placed, _BATCH_BYTES, _MAX_REQUEST_BYTES)
         if positions:
             offsets = {
                 kafka.TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "", -1)
@@ -466,10 +459,7 @@ class KafkaLog:
             }
             producer.send_offsets_to_transaction(offsets, _GROUP_PREFIX + str(self._worker))
         producer.flush()
-        # The client commits without the records that it gave up: it fails their futures, not the transaction.
-        for future in futures:
-            if future.failed():
-                raise future.exception
+        check(futures)
         ending.append(True)
         producer.commit_transaction()
 

@@ -27,6 +27,7 @@ from stream.log import (
     LogError,
     LogUnavailable,
     Message,
+    MessageTooLarge,
     OffsetOutOfRange,
     OffsetRange,
     TopicMismatch,
@@ -309,6 +310,24 @@ def test_the_ends_of_topics_that_the_client_learns_of_one_by_one(case: LogCase, 
         assert log.end_offsets(one.name) == log.stable_offsets(one.name) == [0]
         log.claim(case.name("w"))  # asks for all topics at once
         assert log.end_offsets(other.name) == [0]
+
+
+def test_a_limit_that_was_lowered_under_a_worker_is_one_line_and_nothing_is_seen(case: LogCase, kafka_url: str) -> None:
+    spec, worker = case.spec(), case.name("w")
+    many = [Message(spec.name, b"k", b"%03d" % i * 100, i) for i in range(100)]
+    brokers = kafka_url.removeprefix("kafka://")
+    with closing(KafkaAdminClient(bootstrap_servers=brokers)) as admin, KafkaLog(kafka_url, config=QUICK) as log:
+        log.create_topics([spec])
+        for limit, fits in ((10_000, False), (100_000, True)):
+            log.claim(worker)  # as a worker does that is started again
+            configs = {"max.message.bytes": str(limit)}
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, spec.name, configs=configs)])
+            if fits:
+                log.commit(many, {})
+            else:
+                with pytest.raises(MessageTooLarge, match="max.message.bytes is smaller than this version needs"):
+                    log.commit(many, {})
+        assert steps_in(log, spec) == [m.value for m in many]
 
 
 def test_what_a_dead_worker_left_open_is_never_seen(case: LogCase, kafka_url: str) -> None:

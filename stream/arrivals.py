@@ -9,15 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream import outputs
-from stream.events import Decoder
+from stream.events import Bad, Decoder
 from stream.log.base import Message, RecordBatch
 
 
 @dataclass(frozen=True, slots=True)
 class FileBatch(RecordBatch):
-    """Records of a file: `values` is what they say in our form, `found` their own bytes, which a dead letter holds."""
+    """Records of a file: `values` is what they say in our form, `found` their own bytes, which a dead letter holds.
+
+    rule: what a line of the file must be, to be said of one that is nothing; empty where that is JSON.
+    """
 
     found: list[bytes | None]
+    rule: str
 
 
 @dataclass(slots=True)
@@ -44,8 +48,7 @@ def gather(decoder: Decoder, batches: Sequence[RecordBatch]) -> Arrivals:
         decoded = decoder.decode(batch.values, batch.keys)
         arrivals.unknown_fields += decoded.unknown_fields
         if decoded.bad:
-            own = replace(batch, values=batch.found) if isinstance(batch, FileBatch) else batch
-            arrivals.letters += [outputs.dead_letter(own, bad) for bad in decoded.bad]
+            arrivals.letters += _letters(batch, decoded.bad)
         offsets = np.asarray(batch.offsets, dtype=np.int64)
         first = len(arrivals.users)
         for erasure in decoded.erasures:
@@ -59,6 +62,15 @@ def gather(decoder: Decoder, batches: Sequence[RecordBatch]) -> Arrivals:
         arrivals.partitions.append(np.full(len(decoded.users), batch.partition, dtype=np.int64))
         arrivals.offsets.append(offsets[decoded.index])
     return arrivals
+
+
+def _letters(batch: RecordBatch, refused: Sequence[Bad]) -> list[Message]:
+    if not isinstance(batch, FileBatch):
+        return [outputs.dead_letter(batch, bad) for bad in refused]
+    own = replace(batch, values=batch.found)
+    no_rows = ("not_json", "not_an_object") if batch.rule else ()
+    said = [replace(bad, rule=batch.rule) if bad.reason in no_rows else bad for bad in refused]
+    return [outputs.dead_letter(own, bad) for bad in said]
 
 
 def unique_users(

@@ -206,6 +206,7 @@ class _Steps:
     def __init__(self, file: EventFile, step_events: int) -> None:
         self._file = file
         self._step_events = step_events
+        self._rule = file.facts.rule
         self.error: SourceError | None = None
         self.read = 0
 
@@ -231,7 +232,7 @@ class _Steps:
         n, start = len(values), self.read
         self.read += n
         offsets = list(range(start, start + n))
-        return FileBatch(topics.EVENTS, 0, offsets, keys, values, [0] * n, [()] * n, start + n, found)
+        return FileBatch(topics.EVENTS, 0, offsets, keys, values, [0] * n, [()] * n, start + n, found, self._rule)
 
 
 def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: float, records: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ _OPTIONAL: Final[tuple[Role, ...]] = ("action", "value")
 _MOVIELENS: Final[dict[Role, str]] = {"user": "0", "item": "1", "value": "2", "ts": "3"}
 UNITS: Final = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # times this are ms
 _ELCREC_TS: Final = 946_684_800_000  # 2000-01-01: the format has no times
+_SEPARATORS: Final = {b",": "commas", b"\t": "tabs", b";": "semicolons", b"|": "bars", b"::": "double colons"}
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _encode = msgspec.json.Encoder().encode
 
@@ -108,6 +109,7 @@ class Facts:
     columns: dict[Role, str]  # our name to the file's
     unit: str  # of the times: seconds, milliseconds, …, or "none"
     notes: list[str] = field(default_factory=list)
+    rule: str = ""  # what a line must be; empty for JSON, of which the engine says it
 
     def __str__(self) -> str:
         columns = ", ".join(f"{role} = {name}" for role, name in self.columns.items())
@@ -368,15 +370,16 @@ def text_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
             unit = find_unit(sample, "the fourth column", path)
             notes = [] if _in_order(sample) else ["not in time order"]
             places: dict[Role, int] = {role: int(place) for role, place in _MOVIELENS.items()}
-            return _Separated(Facts("movielens", gzipped, _MOVIELENS, unit, notes), separator, places, 4, header=False)
-    separators = [one for one in (b",", b"\t", b";", b"|") if one in first]
+            facts = Facts("movielens", gzipped, _MOVIELENS, unit, notes, _rule(4, separator))
+            return _Separated(facts, separator, places, 4, header=False)
+    separators = [one for one in _SEPARATORS if len(one) == 1 and one in first]
     name = path.name.removesuffix(".gz").lower()
     if separators or name.endswith((".csv", ".tsv")):
         return _csv_parser(path, gzipped, first, lines[1:], separators[0] if separators else b",")
     rows = [line.split() for line in lines[:SAMPLE]]
     if sum(len(row) >= 2 for row in rows) * 2 > len(rows) and max(map(len, rows)) >= 3:
         notes = ["no times in this format: one second from event to event, from 2000-01-01 on, user by user"]
-        return _ElcRec(Facts("elcrec", gzipped, {}, "none", notes))
+        return _ElcRec(Facts("elcrec", gzipped, {}, "none", notes, "a user and at least one item, separated by blanks"))
     raise SourceError(
         f"{path}: unknown format, first line {first[:60].decode(errors='replace')!r}: expected CSV with a header, "
         "JSON lines, Parquet, MovieLens u.data or ratings.dat, or lines `user item item …`"
@@ -399,7 +402,12 @@ def _csv_parser(path: Path, gzipped: bool, header: bytes, lines: list[bytes], se
     sample = [row[places["ts"]] for row in rows]
     unit = find_unit(sample, columns["ts"], path)
     notes = [] if _in_order(sample) else ["not in time order"]
-    return _Separated(Facts("csv", gzipped, columns, unit, notes), separator, places, len(names), header=True)
+    facts = Facts("csv", gzipped, columns, unit, notes, _rule(len(names), separator))
+    return _Separated(facts, separator, places, len(names), header=True)
+
+
+def _rule(width: int, separator: bytes) -> str:
+    return f"{width} cells separated by {_SEPARATORS[separator]}"
 
 
 def _json_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:

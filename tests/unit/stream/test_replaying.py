@@ -193,6 +193,23 @@ def test_a_dead_letter_of_a_file_holds_the_bytes_of_its_line(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
+    ("name", "lines", "rule"),
+    [
+        ("a.csv", [b"user,item,ts", b"u1,i1,1700000000", b"u1"], "3 cells separated by commas"),
+        ("a.tsv", [b"user\titem\tts", b"u1\ti1\t1700000000", b"u\t1\t2\t3"], "3 cells separated by tabs"),
+        ("r.dat", [b"1::2::3::1700000000"] * 3 + [b"1::2"], "4 cells separated by double colons"),
+        ("e.txt", [b"1 2 3", b"2 3", b"7"], "a user and at least one item, separated by blanks"),
+        ("a.jsonl", [b'{"user":1,"item":2,"ts":1700000000000}', b"[1]"], "a JSON object"),
+    ],
+)
+def test_a_line_that_is_no_row_is_told_by_what_it_must_be(
+    tmp_path: Path, name: str, lines: list[bytes], rule: str
+) -> None:
+    first = run(written(tmp_path / name, lines), tmp_path / "state")["first_dead_letter"]
+    assert (first["line"], first["rule"]) == (lines[-1].decode(), rule)
+
+
+@pytest.mark.parametrize(
     ("name", "lines"),
     [
         ("a.csv", [b"user,item,ts,action", *(b"u%d,i1,%d," % (n, START_MS) for n in range(3)), b"u1,,,erase"]),

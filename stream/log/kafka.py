@@ -33,7 +33,6 @@ from stream.log.base import (
     OffsetOutOfRange,
     OffsetRange,
     RecordBatch,
-    TopicMismatch,
     TopicPartition,
     TopicSpec,
     WriterFenced,
@@ -41,8 +40,9 @@ from stream.log.base import (
 from stream.log.embedded import Mode, by_partition, check_sizes, compare_topics, missing
 from stream.log.kafkaclient import PAUSE_S, bounded, connect, explained, fenced, offsets_of, translated
 from stream.log.kafkaconfig import KafkaConfig
-from stream.log.kafkafetch import Buffer, Fetcher
-from stream.log.kafkaproduce import Group, check, send, unsplit
+from stream.log.kafkafetch import Fetcher, deal, joined
+from stream.log.kafkaproduce import Group, check, mark, send, unsplit
+from stream.log.kafkatopics import compare_settings, topic_settings
 
 logger = logging.getLogger(__name__)
 
@@ -146,28 +146,9 @@ class KafkaLog:
         found |= {name: TopicSpec(name, partitions[name], wanted[name].cleanup) for name in names}
         compare_topics(specs, found, self.url)
         for spec in specs:
-            self._compare_settings(spec, {key: str(entry["value"]) for key, entry in settings[spec.name].items()})
+            compare_settings(self.url, spec, {key: str(entry["value"]) for key, entry in settings[spec.name].items()})
         self._specs |= {spec.name: spec for spec in specs}
         self._partitions |= partitions
-
-    def _compare_settings(self, spec: TopicSpec, there: Mapping[str, str]) -> None:
-        """Raise `TopicMismatch` with the command that mends everything at this topic that would lose or refuse data.
-
-        A journal that is compacted too keeps one entry; with the clients' own times a topic that takes old events,
-        or what is made from them, is removed as it arrives.
-        """
-        needed = topic_settings(spec)
-        unfit = [key for key in ("cleanup.policy", "message.timestamp.type") if there[key] != needed[key]]
-        if int(there["max.message.bytes"]) < spec.max_message_bytes:
-            unfit.append("max.message.bytes")
-        if unfit:
-            brokers = self.url.removeprefix("kafka://")
-            raise TopicMismatch(
-                f"topic {spec.name} has {', '.join(f'{key}={there[key]}' for key in unfit)}, this version needs "
-                f"{', '.join(f'{key}={needed[key]}' for key in unfit)}: kafka-configs.sh --bootstrap-server {brokers} "
-                f"--alter --entity-type topics --entity-name {spec.name} "
-                f"--add-config {','.join(f'{key}={needed[key]}' for key in unfit)}"
-            )
 
     def partition_count(self, topic: str) -> int:
         """Number of partitions; `TopicMismatch` when there is no such topic."""
@@ -380,24 +361,8 @@ class KafkaLog:
         left = [tp for tp, decided, end in zip(partitions, stable, ends, strict=True) if decided < end]
         if not left:
             return
-        producer = self._producer
-        deadline = time.monotonic() + self._config.commit_timeout_ms / 1000
-
-        def mark() -> None:
-            # What `send` does before a record; the client has no public name for a transaction without records.
-            manager = producer._transaction_manager  # noqa: SLF001
-            producer.begin_transaction()
-            for tp in left:
-                manager.maybe_add_partition_to_transaction(tp)
-            if committed:
-                producer.commit_transaction()
-                return
-            while not all(map(manager.is_partition_added, left)) and time.monotonic() < deadline:
-                producer.flush()  # an abort would not wait until the coordinator knows the partitions
-                time.sleep(PAUSE_S)
-            producer.abort_transaction()
-
-        failure = bounded(mark, self._config.commit_timeout_ms, "kafka-commit")
+        producer, timeout_ms = self._producer, self._config.commit_timeout_ms
+        failure = bounded(lambda: mark(producer, left, timeout_ms, committed=committed), timeout_ms, "kafka-commit")
         if failure is not None:
             self._drop_producer()
             raise self._unclaimed(failure, "mark what was left open") from failure
@@ -564,30 +529,9 @@ class KafkaLog:
                 left = 0.0 if ready else max(0.0, deadline - time.monotonic())
                 moved = self._poller.fill(1000 * left)
                 ready = sum(map(len, buffers.values()))
-            batches = self._dealt(buffers, max_records)
+            batches = deal(buffers, max_records, next(self._turn))
             if batches or time.monotonic() >= deadline:
                 return batches
-
-    def _dealt(self, buffers: Mapping[TopicPartition, Buffer], max_records: int) -> list[RecordBatch]:
-        """Equal parts of what is buffered; what one partition does not need goes to the others."""
-        waiting = sorted((tp for tp in buffers if len(buffers[tp])), key=lambda tp: len(buffers[tp]))
-        quotas: dict[TopicPartition, int] = {}
-        left = max_records
-        turn = next(self._turn)
-        for i in range(len(waiting)):
-            # Fewer records than partitions: the turn decides who gets one.
-            tp = waiting[i] if left >= len(waiting) else waiting[(turn + i) % len(waiting)]
-            share = left // (len(waiting) - i) if left >= len(waiting) - i else min(1, left)
-            quotas[tp] = min(len(buffers[tp]), share)
-            left -= quotas[tp]
-        batches = []
-        for tp in sorted(buffers):
-            buffer = buffers[tp]
-            before = buffer.position
-            batch = buffer.take(tp, quotas.get(tp, 0))
-            if batch.next_offset > before:
-                batches.append(batch)
-        return batches
 
     def read(self, span: OffsetRange) -> RecordBatch:
         """Exactly the committed records of the range, for recovery; `OffsetOutOfRange` when some are gone.
@@ -622,7 +566,7 @@ class KafkaLog:
             raise OffsetOutOfRange(
                 f"{tp} of {self.url}: offsets [{span.start}, {span.stop}) asked for, the first one there is {begin}"
             ) from exc
-        return _joined(span, parts)
+        return joined(span, parts)
 
     def _reader(self) -> Fetcher:
         if self._recovery is None:
@@ -648,33 +592,3 @@ class KafkaLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _joined(span: OffsetRange, parts: Sequence[RecordBatch]) -> RecordBatch:
-    if len(parts) == 1:
-        one = parts[0]
-        columns = (one.offsets, one.keys, one.values, one.timestamps_ms, one.headers)
-        return RecordBatch(span.topic, span.partition, *columns, span.stop)
-    return RecordBatch(
-        span.topic,
-        span.partition,
-        [x for p in parts for x in p.offsets],
-        [x for p in parts for x in p.keys],
-        [x for p in parts for x in p.values],
-        [x for p in parts for x in p.timestamps_ms],
-        [x for p in parts for x in p.headers],
-        span.stop,
-    )
-
-
-def topic_settings(spec: TopicSpec) -> dict[str, str]:
-    """The settings of a topic on Kafka."""
-    settings = {
-        "cleanup.policy": spec.cleanup,
-        "max.message.bytes": str(spec.max_message_bytes),
-        "message.timestamp.type": "LogAppendTime",
-    }
-    if spec.cleanup == "delete":
-        settings["retention.ms"] = str(-1 if spec.retention_ms is None else spec.retention_ms)
-        settings["retention.bytes"] = str(-1 if spec.retention_bytes is None else spec.retention_bytes)
-    return settings

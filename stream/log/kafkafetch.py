@@ -9,7 +9,7 @@ from typing import Any, Final
 import kafka
 import kafka.errors as errors
 
-from stream.log.base import Headers, OffsetOutOfRange, RecordBatch, TopicPartition
+from stream.log.base import Headers, OffsetOutOfRange, OffsetRange, RecordBatch, TopicPartition
 from stream.log.kafkaclient import connect, explained, translated
 from stream.log.kafkarecords import ColumnRecords, Columns
 
@@ -166,3 +166,44 @@ class Fetcher:
     def close(self) -> None:
         """Close the consumer."""
         self._consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def joined(span: OffsetRange, parts: Sequence[RecordBatch]) -> RecordBatch:
+    """One batch of all that came of the range."""
+    if len(parts) == 1:
+        one = parts[0]
+        columns = (one.offsets, one.keys, one.values, one.timestamps_ms, one.headers)
+        return RecordBatch(span.topic, span.partition, *columns, span.stop)
+    return RecordBatch(
+        span.topic,
+        span.partition,
+        [x for p in parts for x in p.offsets],
+        [x for p in parts for x in p.keys],
+        [x for p in parts for x in p.values],
+        [x for p in parts for x in p.timestamps_ms],
+        [x for p in parts for x in p.headers],
+        span.stop,
+    )
+
+
+def deal(buffers: Mapping[TopicPartition, Buffer], max_records: int, turn: int) -> list[RecordBatch]:
+    """Equal parts of what is buffered; what one partition does not need goes to the others.
+
+    `turn` rises from call to call: with fewer records than partitions it decides who gets one.
+    """
+    waiting = sorted((tp for tp in buffers if len(buffers[tp])), key=lambda tp: len(buffers[tp]))
+    quotas: dict[TopicPartition, int] = {}
+    left = max_records
+    for i in range(len(waiting)):
+        tp = waiting[i] if left >= len(waiting) else waiting[(turn + i) % len(waiting)]
+        share = left // (len(waiting) - i) if left >= len(waiting) - i else min(1, left)
+        quotas[tp] = min(len(buffers[tp]), share)
+        left -= quotas[tp]
+    batches = []
+    for tp in sorted(buffers):
+        buffer = buffers[tp]
+        before = buffer.position
+        batch = buffer.take(tp, quotas.get(tp, 0))
+        if batch.next_offset > before:
+            batches.append(batch)
+    return batches

@@ -7,6 +7,7 @@ with one future for each batch. The rest of the way (transactions, retries, sequ
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,7 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from stream.log.base import Headers, Message
+from stream.log.kafkaclient import PAUSE_S
 
 
 class Group(NamedTuple):
@@ -146,3 +148,19 @@ def check(futures: Sequence[Any]) -> None:
             raise future.exception
         if not future.succeeded():
             raise errors.KafkaTimeoutError("a batch has no answer after a flush")
+
+
+def mark(producer: Any, partitions: Sequence[Any], timeout_ms: int, *, committed: bool) -> None:
+    """End a transaction without records in these partitions."""
+    deadline = time.monotonic() + timeout_ms / 1000
+    manager = producer._transaction_manager  # noqa: SLF001
+    producer.begin_transaction()
+    for tp in partitions:
+        manager.maybe_add_partition_to_transaction(tp)  # what `send` does before a record
+    if committed:
+        producer.commit_transaction()
+        return
+    while not all(map(manager.is_partition_added, partitions)) and time.monotonic() < deadline:
+        producer.flush()  # an abort would not wait until the coordinator knows the partitions
+        time.sleep(PAUSE_S)
+    producer.abort_transaction()

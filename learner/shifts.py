@@ -133,7 +133,7 @@ class ShiftRule:
         # decayed counts of shifts by (way: persisted or at once, level of the lead)
         self._held = np.zeros((2, _LEVELS))
         self._known = np.zeros((2, _LEVELS))
-        self._table = self._fit()
+        self._fitted: NDArray[np.float64] | None = None  # made when it is asked for
 
     def look(
         self,
@@ -182,7 +182,9 @@ class ShiftRule:
         level = self._levels(lead, at_once)
         held_now = standing.events + events
         self._learn_outcomes(np.where(gone, 0, standing.level), shifted, held_now)
-        confidence = np.where(shifted, self._table.ravel()[level - 1], 0.0)
+        confidence = np.zeros(len(shifted))
+        if shifted.any():
+            confidence[shifted] = self.probabilities().ravel()[level[shifted] - 1]
         moved = first | shifted
         waiting = leads & ~shifted
         changed = waited if began is None else np.where(shifted, np.maximum(began, 1), waited)
@@ -215,7 +217,7 @@ class ShiftRule:
         decay = 0.5 ** (count / self.config.half_life)
         self._held = self._held * decay + kept
         self._known = self._known * decay + ended
-        self._table = self._fit()
+        self._fitted = None
 
     def _fit(self) -> NDArray[np.float64]:
         """Probability that a shift holds, (2, levels), never falling with the lead."""
@@ -226,7 +228,9 @@ class ShiftRule:
 
     def probabilities(self) -> NDArray[np.float64]:
         """Probability that a shift holds, (2, levels): the ones that persisted, then the ones at once, by lead."""
-        return self._table.copy()
+        if self._fitted is None:
+            self._fitted = self._fit()
+        return self._fitted.copy()
 
     # -- durable ----------------------------------------------------------------------------------------------------
 
@@ -248,7 +252,7 @@ class ShiftRule:
         if held.shape != (2, _LEVELS) or known.shape != (2, _LEVELS):
             raise LearnerStateError(f"shift rule: tables of {held.shape} and {known.shape}, expected {(2, _LEVELS)}")
         self._held, self._known = held, known
-        self._table = self._fit()
+        self._fitted = None
 
     def update_digest(self, digest: Hash) -> None:
         """Add the state to a hash."""

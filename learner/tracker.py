@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from learner.config import LearnerConfig
 from learner.evidence import change, standing
@@ -90,7 +88,7 @@ class IntentTracker:
         centers = self._network.centers
         before, after = contexts[known, -1], items[known]
         distinct, place = self._distinct(np.concatenate([before, after]))
-        code = self._cosines(distinct).argmax(1).numpy()[place]
+        code = self._cosines(distinct).argmax(axis=1)[place]
         self.merging.observe(code[: len(before)], code[len(before) :])
         u = interests(self._network.table, torch.from_numpy(contexts), self._config.intents.half_life)  # (n, d)
         u = u[u.any(dim=1)]
@@ -110,9 +108,15 @@ class IntentTracker:
         place[distinct] = np.arange(len(distinct))
         return distinct, place[rows]
 
-    def _cosines(self, rows: NDArray[np.int64]) -> Tensor:
+    def _cosines(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Of the items in table rows (m,) with the centres, (m, K)."""
-        return F.normalize(self._network.table[torch.from_numpy(rows)], dim=-1) @ self._network.centers.unit().T
+        items = self._network.table.detach().numpy()[rows]  # (m, d)
+        centers = self._network.centers.weight.detach().numpy()  # (K, d)
+        cosines = items @ centers.T
+        # in numpy: each of torch's small operations takes as long as the product
+        cosines /= np.maximum(np.sqrt(np.einsum("md,md->m", items, items)), 1e-12)[:, None]
+        cosines /= np.maximum(np.sqrt(np.einsum("kd,kd->k", centers, centers)), 1e-12)
+        return np.asarray(cosines)
 
     @torch.no_grad()
     def turn(self, event_number: int, reseed: bool = False) -> Turned:
@@ -139,14 +143,19 @@ class IntentTracker:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
         merging = self.merging
         distinct, place = self._distinct(rows)
-        cosines = self._cosines(distinct) / self._network.centers.config.temperature  # (m, K)
+        likely = self._cosines(distinct)  # (m, K)
+        likely *= 1 / self._network.centers.config.temperature
         sharpness = self._config.evidence.sharpness
-        if merging.merged:  # of tens of thousands of centres none are, and this would be a matrix of gigabytes
-            share = torch.softmax(cosines, dim=-1) @ F.one_hot(torch.from_numpy(merging.rows)).to(cosines.dtype)
-            share = F.normalize(share**sharpness, p=1.0, dim=-1)  # (m, G)
-        else:
-            share = torch.softmax(sharpness * cosines, dim=-1)  # the same power
-        table = np.where((distinct > 0)[:, None], share.numpy(), np.float32(0))
+        if not merging.merged:  # of tens of thousands of centres none are, and grouping them would take gigabytes
+            likely *= sharpness  # the same power
+        likely -= likely.max(axis=1, keepdims=True)
+        share = np.exp(likely, out=likely)
+        if merging.merged:
+            of = merging.rows
+            share = share @ (of[:, None] == np.arange(of.max() + 1)).astype(np.float32)  # (m, G)
+            share **= sharpness
+        share /= share.sum(axis=1, keepdims=True)
+        table = np.where((distinct > 0)[:, None], share, np.float32(0))
         return np.asarray(table[place])
 
     def view(

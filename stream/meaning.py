@@ -183,7 +183,9 @@ class Meaning:
         )
         looks = _Looks(len(back), events, records["events"].astype(np.int64), self._config.shifts.settle_events)
         # one question for all looks, as if nobody moved; whoever does is asked about again
-        past = history_before(histories[looks.users], actions[looks.users], looks.later)
+        width = max(self._config.learner.evidence.memory, self._config.shifts.evidence_window)
+        newest = slice(-width - len(back) + 1, None)
+        past = history_before(histories[looks.users, newest], actions[looks.users, newest], looks.later)
         view = self._learner.intents(*past, held[looks.users], standing.events[looks.users] + looks.so_far)
         columns: list[NDArray[Any]] = [*view]
         found: list[_Found] = []

@@ -247,6 +247,7 @@ class Engine:
         keep = self._erase(arrivals, users, user_partition, user_index, records, messages)
         if not keep.all():
             chosen = np.flatnonzero(keep)
+            self.counters["events"] += len(keep) - len(chosen)  # as if the request came a step later
             user_index, ts, actions, clock = user_index[chosen], ts[chosen], actions[chosen], clock[chosen]
             partitions, offsets = partitions[chosen], offsets[chosen]
             arrivals.items = [arrivals.items[i] for i in chosen.tolist()]

@@ -124,13 +124,15 @@ def test_erase_forgets_history_and_list_and_leaves_a_receipt(tmp_path: Path) -> 
     assert engine.counters["erased"] == 1
 
 
-def test_events_after_an_erasure_in_the_same_step_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [10, 1])
+def test_events_after_an_erasure_in_the_same_step_count(tmp_path: Path, step: int) -> None:
     def event(item: str, second: int) -> bytes:
         return json.dumps({"user": "ada", "item": item, "ts": START_MS + second * 1000}).encode()
 
     erase = json.dumps({"user": "ada", "action": "erase"}).encode()
-    engine, published = run(small_config(), tmp_path, [event("a", 0), event("b", 1), erase, event("c", 2)], 10)
+    engine, published = run(small_config(), tmp_path, [event("a", 0), event("b", 1), erase, event("c", 2)], step)
     assert engine.recommend(b"ada", 3).history == ["c"]
+    assert (engine.counters["events"], engine.counters["erased"]) == (3, 1)
     lists = [value for topic, _, value in published if topic == topics.RECOMMENDATIONS]
     assert lists[0] is None  # the tombstone comes before the new list
 

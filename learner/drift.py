@@ -186,6 +186,9 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 )
             if name in SIGNALS and name not in KINDS and name not in self.signals:
                 raise ValueError(f"actions.{name}: the signal is not watched, it would never act; add it to signals")
+            for action in self.actions[name]:
+                if self.actions[name].count(action) > 1:
+                    raise ValueError(f"actions.{name}: {action} is there more than once, which does no more than once")
         if self.kswin_recent * 2 > self.kswin_window:
             raise ValueError(
                 f"kswin_recent = {self.kswin_recent}: must be at most half of kswin_window = {self.kswin_window}"

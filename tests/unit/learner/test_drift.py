@@ -210,6 +210,7 @@ def test_a_stream_of_nothing_but_bad_records_is_found() -> None:
         ({"bin_events": 1}, r">= 16.*bin_events"),
         ({"share_window": 0}, r">= 1.*share_window"),
         ({"actions": {"gates": ["rollback"]}}, "actions.gates: neither a kind of drift .* nor gate"),
+        ({"actions": {"loss": ["reseed", "more_steps", "reseed"]}}, "actions.loss: reseed is there more than once"),
         ({"faster_decay": 1.5}, r"<= 1.0.*faster_decay"),
     ],
 )

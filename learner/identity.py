@@ -69,6 +69,15 @@ class Birth(NamedTuple):
     """(d,) where it starts, unit length"""
 
 
+class Rest(NamedTuple):
+    """What goes on of an intent when one of its centres is placed anew."""
+
+    place: int
+    """row of the centre that has its id from now on"""
+    takes_id: bool
+    """the centre that goes elsewhere gave the id so far"""
+
+
 class Entry(NamedTuple):
     """One intent, for the catalogue."""
 
@@ -107,6 +116,8 @@ class IntentIdentity:
         self._marked: NDArray[np.float32] = np.zeros((count, hidden), dtype=np.float32)  # where speed is measured from
         self._pool: NDArray[np.float32] = np.zeros((config.pool, hidden), dtype=np.float32)
         self._basis = np.zeros((hidden, 2))  # of the map
+        # newest ids whose centre was placed anew while their intent went on under another id, which stands beside them
+        self._others = np.full((count, 2), RETIRED, dtype=np.int64)
         # next id, event of the last look for dead ones, event at `_marked`, pool filled, pool's next place, has `_last`
         self._numbers = np.array([count, 0, 0, 0, 0, 0], dtype=np.int64)
 
@@ -126,6 +137,15 @@ class IntentIdentity:
         order = np.argsort(self._ids, kind="stable")
         found = np.minimum(np.searchsorted(self._ids[order], ids), len(order) - 1)
         return np.where(self._ids[order][found] == ids, order[found], RETIRED)
+
+    def living(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The ids (m,), those whose intent goes on under another one replaced by that, as long as it is remembered."""
+        now: NDArray[np.int64] = np.array(ids, dtype=np.int64)
+        gone = np.flatnonzero((now >= 0) & (self.places_of(now) < 0))
+        if len(gone):
+            same = now[gone, None] == self._others[:, 0]
+            now[gone] = np.where(same.any(axis=1), self._others[same.argmax(axis=1), 1], now[gone])
+        return now
 
     # -- the stream -------------------------------------------------------------------------------------------------
 
@@ -174,7 +194,7 @@ class IntentIdentity:
         centers: NDArray[np.float32],
         event_number: int,
         reseed: bool = False,
-        heir: Callable[[int], int] = lambda place: RETIRED,
+        heir: Callable[[int], Rest | None] = lambda place: None,
     ) -> list[Birth]:
         """Retire dead centres and say where their successors start; the caller moves them there.
 
@@ -189,8 +209,7 @@ class IntentIdentity:
         reseed
             look now, and count the smaller of two crowded centres as dead too
         heir
-            called with the place of each centre that dies: the place of one that lives on as the same intent, under its
-            id, or -1 where there is none
+            called with the place of each centre that dies: what goes on as the same intent, None where nothing does
         """
         config = self.config
         if not reseed and event_number - self._numbers[1] < config.check_events:
@@ -209,10 +228,12 @@ class IntentIdentity:
             center = self._badly_served()
             if center is None:
                 break
-            other = heir(place)
-            if other >= 0:  # the intent lives on: what dies is the id of the one that takes its place
-                both = [place, other]
-                self._ids[both], self._born[both] = self._ids[both[::-1]], self._born[both[::-1]]
+            rest = heir(place)
+            if rest is not None:  # the intent lives on: what dies is the id of a part of it
+                if rest.takes_id:
+                    both = [place, rest.place]
+                    self._ids[both], self._born[both] = self._ids[both[::-1]], self._born[both[::-1]]
+                self._goes_on(int(self._ids[place]), int(self._ids[rest.place]))
             births.append(Birth(place, int(self._ids[place]), int(self._numbers[0]), center))
             self._ids[place] = self._numbers[0]
             self._numbers[0] += 1
@@ -220,6 +241,12 @@ class IntentIdentity:
             self._counts[place] = total / len(shares)  # an even share, so that it is not dead at once
             self._last[place] = self._marked[place] = center
         return births
+
+    def _goes_on(self, old: int, new: int) -> None:
+        """Whoever holds the id `old` holds `new` from now on."""
+        self._others[self._others[:, 1] == old, 1] = new
+        self._others = np.roll(self._others, 1, axis=0)
+        self._others[0] = old, new
 
     def _crowded(self, centers: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The smaller of each two centres that are closer than allowed, (K,)."""
@@ -317,17 +344,19 @@ class IntentIdentity:
             "marked": self._marked,
             "pool": self._pool,
             "basis": self._basis,
+            "others": self._others,
             "numbers": self._numbers,
         }
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Continue from what `to_arrays` gave.
+        """Continue from what `to_arrays` gave; that of earlier versions was without `others`.
 
         Raises
         ------
         LearnerStateError
             Another number of centres, dimensions or users in the pool.
         """
+        arrays = {"others": np.full_like(self._others, RETIRED)} | arrays
         for name, mine in self.to_arrays().items():
             stored = arrays[name]
             if stored.shape != mine.shape:
@@ -376,4 +405,4 @@ def name_intent(items: Sequence[str], titles: dict[str, tuple[str, str]], most: 
     return ", ".join(names[:most])
 
 
-__all__ = ["Birth", "Entry", "IdentityConfig", "IntentIdentity", "grouped", "name_intent"]
+__all__ = ["Birth", "Entry", "IdentityConfig", "IntentIdentity", "Rest", "grouped", "name_intent"]

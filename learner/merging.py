@@ -18,6 +18,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
+from learner.identity import Rest
 
 MOST_CENTERS: Final = 512  # above, none are merged: the table of transitions has K x K numbers
 _FEW = 1e-9
@@ -109,21 +110,24 @@ class Merging:
         self.heads = heads
         return np.flatnonzero(was & (heads != np.arange(len(heads))))
 
-    def leave(self, place: int, shares: NDArray[np.float64]) -> int:
+    def leave(self, place: int, shares: NDArray[np.float64]) -> Rest | None:
         """Forget what is known of the centre at `place`, which goes elsewhere.
 
-        Returns the centre that goes on as its intent, by `shares` (K,) the largest of the others in it; -1 where the
-        centre was alone or only a part.
+        Returns the centre that goes on as its intent: the one that gives the id, or where that is the one that goes, by
+        `shares` (K,) the largest of the others in it; None where the centre was alone.
         """
-        rest = np.flatnonzero((self.heads == place) & (np.arange(len(self.heads)) != place))
-        heir = -1
-        if len(rest):
-            heir = int(rest[shares[rest].argmax()])
-            self.heads[rest] = heir
+        head = int(self.heads[place])
+        others = np.flatnonzero((self.heads == head) & (np.arange(len(self.heads)) != place))
+        rest = None
+        if len(others):
+            rest = Rest(head, takes_id=False)
+            if head == place:
+                rest = Rest(int(others[shares[others].argmax()]), takes_id=True)
+                self.heads[others] = rest.place
         self.heads[place] = place
         if self._moves.size:
             self._moves[place], self._moves[:, place] = 0, 0
-        return heir
+        return rest
 
     # -- durable ----------------------------------------------------------------------------------------------------
 

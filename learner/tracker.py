@@ -135,6 +135,7 @@ class IntentTracker:
 
     def current(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """The ids (m,) under which these intents go on; those of retired ones and -1 stay as they are."""
+        ids = self.identity.living(ids)
         places = self.identity.places_of(ids)
         return np.where(places >= 0, self.identity.ids_of(self.merging.heads[places]), ids).astype(np.int32)
 

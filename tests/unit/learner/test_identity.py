@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.identity import IdentityConfig, IntentIdentity, name_intent
+from learner.identity import IdentityConfig, IntentIdentity, Rest, name_intent
 
 CONFIG = IdentityConfig(half_life_events=400, check_events=100, youth_events=200, pool=32, least_users=4)
 D = 8
@@ -72,10 +72,25 @@ def test_a_dead_centre_is_placed_among_the_badly_served_under_a_new_id() -> None
 
 def test_an_intent_of_several_centres_keeps_its_id_when_the_centre_that_gives_it_is_placed_anew() -> None:
     identity = two_live_one_dead()
-    births = identity.births(axes(3), 1000, heir=lambda place: 0)  # centre 2 named the intent of centres 0 and 2
+    # centre 2 named the intent of centres 0 and 2
+    births = identity.births(axes(3), 1000, heir=lambda place: Rest(0, takes_id=True))
     assert [(birth.place, birth.died, birth.born) for birth in births] == [(2, 0, 3)]
     assert identity.ids.tolist() == [2, 1, 3]
+    assert identity.living(np.array([0, 2, 1, 3, -1])).tolist() == [2, 2, 1, 3, -1]  # who held 0 is in the same intent
     assert [entry.born_at for entry in identity.entries(axes(3))] == [0, 0, 1000]
+
+
+def test_who_holds_the_id_of_a_part_that_is_placed_anew_goes_on_in_the_intent_it_was_part_of() -> None:
+    identity = two_live_one_dead()
+    (birth,) = identity.births(axes(3), 1000, heir=lambda place: Rest(0, takes_id=False))
+    assert (birth.died, birth.born) == (2, 3)
+    assert identity.living(np.array([2, 0, 3, 77])).tolist() == [0, 0, 3, 77]
+    again = IntentIdentity(CONFIG, 3, D)
+    again.load_arrays({name: array.copy() for name, array in identity.to_arrays().items()})
+    assert again.living(np.array([2])).tolist() == [0]
+    older = {name: array for name, array in identity.to_arrays().items() if name != "others"}
+    again.load_arrays(older)  # of the version before: nothing is known
+    assert again.living(np.array([2])).tolist() == [2]
 
 
 def test_without_users_who_want_the_same_the_dead_stay() -> None:

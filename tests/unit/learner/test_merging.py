@@ -93,12 +93,14 @@ def test_merged_centres_need_less_to_stay_than_to_become_one() -> None:
 def test_a_centre_that_is_placed_anew_stands_alone_and_its_intent_goes_on() -> None:
     merging = merged(walk(20_000, np.array([0, 0, 0, 1, 1, 1])), 6, MergeConfig(every_events=1, stay=0.1))
     head = int(merging.heads[0])
-    heir = merging.leave(head, np.array([0.1, 0.3, 0.2, 0.1, 0.1, 0.2]))
+    heir = 1 if head != 1 else 2
+    assert merging.leave(head, np.array([0.1, 0.3, 0.2, 0.1, 0.1, 0.2])) == (heir, True)
     rest = [place for place in range(3) if place != head]
-    assert heir == (1 if head != 1 else 2)
     assert merging.heads[head] == head
     assert set(merging.heads[rest].tolist()) == {heir}
-    assert merging.leave(min(set(rest) - {heir}), np.full(6, 1 / 6)) == -1  # no more than a part
+    part = min(set(rest) - {heir})
+    assert merging.leave(part, np.full(6, 1 / 6)) == (heir, False)  # no more than a part
+    assert merging.leave(part, np.full(6, 1 / 6)) is None
     moves = merging.to_arrays()["moves"]
     assert not moves[head].any() and not moves[:, head].any()
 

@@ -133,7 +133,7 @@ def test_an_intent_outlives_the_centre_that_gives_it_its_id() -> None:
     (birth,) = tracker.turn(6100).births
     assert (birth.place, birth.died, birth.born) == (kept, absorbed, 4)
     assert sorted(entry.intent for entry in tracker.entries()) == [kept, 2, 3, 4]
-    assert tracker.current(np.array([kept])).tolist() == [kept]
+    assert tracker.current(np.array([kept, absorbed])).tolist() == [kept, kept]
     assert tracker.view(rows(absorbed, absorbed)).nearest.tolist() == [kept]
 
 

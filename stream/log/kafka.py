@@ -56,6 +56,7 @@ _COORDINATOR_BUSY: Final = (
     errors.CoordinatorLoadInProgressError,
     errors.NotCoordinatorError,
 )
+_AGAIN_MS: Final = 5  # longer than a broker nearby takes for a fetch
 _TIMED_OUT: Final = ("PrepareEpochFence", "PrepareAbort", "CompleteAbort")  # a coordinator raises the epoch for these
 _ABORTED: Final = ("Ongoing", *_TIMED_OUT)  # what is going on, a claim aborts
 _COMMITTED: Final = ("PrepareCommit", "CompleteCommit")
@@ -522,7 +523,13 @@ class KafkaLog:
         deadline = time.monotonic() + max_wait_ms / 1000
         buffers = self._poller.buffers(positions, keep_others=False)
         while True:
+            self._poller.fill(0)
             ready = sum(map(len, buffers.values()))
+            if 0 < ready < max_records:
+                # It came while the caller was busy, and a fetch is answered with the first that comes: what came after
+                # that is asked for, or it would wait for the next step.
+                self._poller.fill(_AGAIN_MS)
+                ready = sum(map(len, buffers.values()))
             moved = True
             # What has come already is taken together: under backlog, few large steps cost less than many small ones.
             while moved and ready < max_records:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 
 import pytest
 
+import stream.log.kafka
 from stream.log import open_log
-from stream.log.base import Message, TopicPartition, TopicSpec
-from tests.contracts.log_checks import LOG_CHECKS, LogCase
+from stream.log.base import Message, RecordBatch, TopicPartition, TopicSpec
+from stream.log.kafka import KafkaLog
+from tests.contracts.log_checks import LOG_CHECKS, LogCase, messages_of, starts, values
 
 pytestmark = pytest.mark.integration
 
@@ -39,3 +42,25 @@ def test_a_long_backlog_is_read_to_its_end(most: int, kafka_url: str) -> None:
             if [len(keys) for keys in found] == lengths:
                 break
         assert [keys == [b"%d" % i for i in range(n)] for keys, n in zip(found, lengths, strict=True)] == [True] * 3
+
+
+def test_what_came_behind_an_answered_fetch_is_taken_with_it(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch is answered with the first record: those that come while a worker is busy are not in it."""
+    monkeypatch.setattr(stream.log.kafka, "_AGAIN_MS", 30_000)  # however slow the machine is
+    case = LogCase(lambda mode: KafkaLog(kafka_url, mode), uuid.uuid4().hex[:12])
+    spec = case.spec()
+    with case.open("owner") as log, case.open("producer") as producer:
+        assert isinstance(log, KafkaLog)
+        log.create_topics([spec])
+        assert log.poll(starts(spec), 10, 0) == []
+        fetcher = log._poller._consumer._fetcher  # type: ignore[union-attr]
+        while not fetcher.in_flight_fetches():
+            assert log.poll(starts(spec), 10, 0) == []
+        producer.append(messages_of(spec.name, 1))
+        while fetcher.in_flight_fetches() and not fetcher._completed_fetches:
+            time.sleep(0.001)
+        producer.append(messages_of(spec.name, 1, start=1))
+        found: list[RecordBatch] = []
+        while not found:  # the fetch may have ended before the first came
+            found = log.poll(starts(spec), 10, 0)
+        assert values(found) == [b"value-0", b"value-1"]

@@ -56,12 +56,11 @@ def measure(config: FitConfig, data: Sequences) -> dict[str, float]:
     best = max((entry.validation for entry in log if entry.validation), key=lambda figures: figures["ndcg@20"])
     counts = count_items(config, data)
     assert counts is not None
-    mixed = choose_mixture(trainer.best_model(), data, counts)[1]
+    mixed = max(choose_mixture(trainer.best_model(), data, counts)[1].values())
     return {
         "ndcg@20": best["ndcg@20"],
         "ndcg@5": best["ndcg@5"],
-        "with counts, ndcg@20": max(figure for (*_, popularity), figure in mixed.items() if popularity == 0),
-        "and popularity, ndcg@20": max(mixed.values()),
+        "with counts, ndcg@20": mixed,
         "effective intents": best["intents.effective"],
         "epoch seconds": statistics.median(entry.seconds for entry in log),
     }
@@ -87,14 +86,7 @@ def main() -> None:
         {"epochs": given.epochs, "evaluate_every": 2, "model": {"encoder": {"hidden": given.hidden}}},
     )
     found: dict[str, Any] = {}
-    columns = (
-        "ndcg@20",
-        "ndcg@5",
-        "with counts, ndcg@20",
-        "and popularity, ndcg@20",
-        "effective intents",
-        "epoch seconds",
-    )
+    columns = ("ndcg@20", "ndcg@5", "with counts, ndcg@20", "effective intents", "epoch seconds")
     if given.markdown:
         print("| | " + " | ".join(columns) + " |")
         print("|---|" + "---|" * len(columns))

@@ -22,8 +22,7 @@ from learner.errors import ModelFileError
 from learner.intents import IntentConfig
 from learner.model import ELCRec, ModelConfig
 
-FORMAT = 2
-READ = (1, 2)  # the first has no popularity in its mix
+FORMAT = 1
 MODEL_FILE, ITEMS_FILE, WEIGHTS_FILE = "model.json", "items.json", "weights.pt"
 
 _LAYER = re.compile(r"item_encoder\.layer\.(\d+)\.(.+)")
@@ -183,14 +182,13 @@ def _fill(path: Path, model: ELCRec, state: Mapping[str, Tensor], named: Callabl
 class Fitted:
     """A fitted model: what `fit` writes and `evaluate` and `--init` read.
 
-    items: names of items 1 to N, item i at row i of `model.items`; mix: weight of the network, floor of the counts and
-    exponent of the popularity where counts stand beside it, None for the network alone; settings: everything else that
-    `fit` noted, as JSON.
+    items: names of items 1 to N, item i at row i of `model.items`; mix: weight of the network and floor of the counts
+    where counts stand beside it, None for the network alone; settings: everything else that `fit` noted, as JSON.
     """
 
     model: ELCRec
     items: tuple[str, ...]
-    mix: tuple[float, float, float] | None
+    mix: tuple[float, float] | None
     settings: dict[str, Any]
 
 
@@ -200,7 +198,7 @@ class _ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     format: int
     model: ModelConfig
     items: int
-    mix: tuple[float, ...] | None
+    mix: tuple[float, float] | None
     settings: dict[str, Any]
     checksums: dict[str, str]
 
@@ -239,8 +237,8 @@ def load_fitted(folder: Path) -> Fitted:
         ) from None
     except msgspec.MsgspecError as error:
         raise ModelFileError(f"{folder / MODEL_FILE}: not a description of a fitted model: {error}") from None
-    if note.format not in READ:
-        raise ModelFileError(f"{folder}: format {note.format}, this version reads {READ}; fit the model again")
+    if note.format != FORMAT:
+        raise ModelFileError(f"{folder}: format {note.format}, this version reads {FORMAT}; fit the model again")
     for name, checksum in note.checksums.items():
         if checksums[name] != checksum:
             raise ModelFileError(f"{folder / name}: damaged, its checksum is not the one in {MODEL_FILE}")
@@ -248,16 +246,7 @@ def load_fitted(folder: Path) -> Fitted:
         raise ModelFileError(f"{folder / ITEMS_FILE}: {len(names)} items, expected {note.items}")
     model = ELCRec(note.model, note.items)
     _fill(folder / WEIGHTS_FILE, model, read_weights(folder / WEIGHTS_FILE))
-    return Fitted(model.eval(), names, _mix(folder / MODEL_FILE, note.mix), note.settings)
-
-
-def _mix(path: Path, given: tuple[float, ...] | None) -> tuple[float, float, float] | None:
-    if given is None:
-        return None
-    if len(given) not in (2, 3):
-        raise ModelFileError(f"{path}: a mix of {len(given)} numbers, expected weight, floor and popularity")
-    weight, floor, popularity = (*given, 0.0)[:3]
-    return weight, floor, popularity
+    return Fitted(model.eval(), names, note.mix, note.settings)
 
 
 def save_tensors(content: dict[str, Any], path: Path) -> None:

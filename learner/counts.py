@@ -6,7 +6,6 @@ not its newest items, and nothing fades: a sparse matrix, built once.
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 from zipfile import BadZipFile
@@ -72,11 +71,9 @@ class ItemCounts:
         key = np.concatenate(keys) if keys else np.zeros(0, np.int64)
         pairs, place = np.unique(key, return_inverse=True)
         total = np.bincount(place, np.concatenate(weights), len(pairs)) if len(pairs) else np.zeros(0)
-        taken = np.bincount(items, minlength=size)
-        popularity = taken.clip(min=1)
+        popularity = np.bincount(items, minlength=size).clip(min=1)
         row, column = pairs // size, pairs % size
         total /= (popularity[row] * popularity[column]) ** config.damping
-        self._taken = taken.astype(np.int64)  # (N + 1,) how often each item is in the sequences
         self._columns = column.astype(np.int32)
         self._values = total.astype(np.float32)
         self._ends = np.searchsorted(row, np.arange(size), side="right")  # (N + 1,) where each item's line ends
@@ -84,38 +81,30 @@ class ItemCounts:
     def save(self, path: Path) -> None:
         """Write the matrix as plain arrays."""
         with path.open("wb") as file:
-            np.savez(file, columns=self._columns, values=self._values, ends=self._ends, taken=self._taken)
+            np.savez(file, columns=self._columns, values=self._values, ends=self._ends)
 
     @classmethod
     def load(cls, path: Path, config: CountsConfig, item_count: int) -> ItemCounts:
         """Read what `save` wrote; nothing in the file is executed."""
         counts = cls(config, np.zeros(0, np.int64), np.zeros(1, np.int64), item_count)
-        own = {"columns": counts._columns, "values": counts._values, "ends": counts._ends, "taken": counts._taken}
+        own = {"columns": counts._columns, "values": counts._values, "ends": counts._ends}
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                # files of before popularity was in the mix have no `taken`, and models of then no use for it
-                read = {name: arrays[name] for name in own if name in arrays.files or name != "taken"}
+                read = {name: arrays[name] for name in own}
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise ModelFileError(f"{path}: not the counts of a fitted model: {error}") from None
         if read["ends"].size != item_count + 1:
             raise ModelFileError(f"{path}: counts of {read['ends'].size - 1} items, expected {item_count}")
-        columns, values, ends, taken = (read.get(name, array) for name, array in own.items())
+        columns, values, ends = read.values()
         if not all(array.ndim == 1 and array.dtype == own[name].dtype for name, array in read.items()) or not (
             len(columns) == len(values) == ends[-1]
             and (np.diff(ends, prepend=0) >= 0).all()
             and ((columns >= 1) & (columns <= item_count)).all()
             and np.isfinite(values).all()
-            and len(taken) == item_count + 1
-            and (taken >= 0).all()
         ):
             raise ModelFileError(f"{path}: not the counts of a fitted model: a matrix of another form")
-        counts._columns, counts._values, counts._ends, counts._taken = columns, values, ends, taken
+        counts._columns, counts._values, counts._ends = columns, values, ends
         return counts
-
-    @cached_property
-    def log_popularity(self) -> Tensor:
-        """log(1 + n) of items 1 to N, (N,); n = how often each is in the sequences."""
-        return torch.from_numpy(np.log1p(self._taken[1:]).astype(np.float32))
 
     def scores(self, histories: Ints) -> npt.NDArray[np.float32]:
         """Share of each item in what the counts say about histories (B, L) right-aligned, 0 = empty: (B, N + 1)."""
@@ -138,11 +127,9 @@ def log_shares(shares: Tensor, floor: float) -> Tensor:
     return torch.log(shares + floor)
 
 
-def mix(network: Tensor, counts: Tensor, weight: float, log_popularity: Tensor, popularity: float) -> Tensor:
-    """`weight * log p_network + log(p_counts + floor) + popularity * log(1 + n)`, (B, N).
+def mix(network: Tensor, counts: Tensor, weight: float) -> Tensor:
+    """`weight * log p_network + log(p_counts + floor)`, (B, N).
 
-    network, counts: (B, N) log-probabilities and `log_shares`; log_popularity: (N,). The weights belong to pairs that
-    neither has learnt from. Popularity gives back what the counts' damping takes from items that many take.
+    network, counts: (B, N) log-probabilities and `log_shares`. The weight belongs to pairs that neither has learnt.
     """
-    scores = torch.add(counts, network, alpha=weight)
-    return scores.add_(log_popularity, alpha=popularity) if popularity else scores
+    return torch.add(counts, network, alpha=weight)

@@ -22,22 +22,18 @@ Ints = npt.NDArray[np.int64]
 CHUNK = 512  # most users scored at once: 512 x 12,101 scores are 25 MB
 MOST_SCORES = 1 << 25  # 128 MB, several times over: a catalogue of millions takes few users at once
 
-Point = tuple[float, float, float]  # weight of the network, floor of the counts, exponent of the popularity
+Point = tuple[float, float]  # weight of the network, floor of the counts
 GRID: tuple[Point, ...] = tuple(
-    (weight, floor, popularity)
-    for floor in (3e-3, 1e-2, 2e-2, 4e-2, 8e-2)
-    for weight in (0.2, 0.3, 0.5, 0.7, 1.0)
-    for popularity in (0.0, 0.1, 0.2, 0.3)
+    (weight, floor) for floor in (1e-3, 3e-3, 1e-2, 2e-2, 4e-2, 8e-2) for weight in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4)
 )
 
 
 class Mixture(NamedTuple):
-    """Counts beside the network; `learner.counts.mix` has the formula."""
+    """Counts beside the network: `weight * log p_network + log(p_counts + floor)`."""
 
     counts: ItemCounts
     weight: float
     floor: float
-    popularity: float = 0.0
 
 
 class Outcome(NamedTuple):
@@ -135,8 +131,7 @@ def evaluate(
         if mixture is not None or others:
             scores = _log_probabilities(scores, others, part.history)
         if mixture is not None:
-            shares = log_shares(_shares(mixture.counts, part), mixture.floor)
-            scores = mix(scores, shares, mixture.weight, mixture.counts.log_popularity, mixture.popularity)
+            scores = mix(scores, log_shares(_shares(mixture.counts, part), mixture.floor), mixture.weight)
         ranks[part.users] = ranks_of(scores, part.answer, part.seen)
         intents[part.users] = model.intents.nearest(meeting).intent.numpy()
         if tick is not None:
@@ -163,11 +158,10 @@ def choose_mixture(
     for part in _parts(sequences, "validation", model.config.max_len):
         network = _log_probabilities(model.scores(_encode(model, part.history)[0]), others, part.history)  # (n, N)
         shares = _shares(counts, part)  # (n, N)
-        for floor in {floor: None for _, floor, _ in grid}:  # a logarithm costs more than all else of a point
+        for floor in {floor: None for _, floor in grid}:  # a logarithm costs more than all else of a point
             logged = log_shares(shares, floor)
-            for weight, popularity in ((w, p) for w, f, p in grid if f == floor):
-                scores = mix(network, logged, weight, counts.log_popularity, popularity)
-                metrics[weight, floor, popularity].add(ranks_of(scores, part.answer, part.seen))
+            for weight in (w for w, f in grid if f == floor):
+                metrics[weight, floor].add(ranks_of(mix(network, logged, weight), part.answer, part.seen))
     model.train(training)
     found = {point: metric.result()["ndcg@20"] for point, metric in metrics.items()}
     best = max(found, key=lambda point: found[point])

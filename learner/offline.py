@@ -432,7 +432,7 @@ def _conclude(
             "test": evaluate(model, sequences, "test").figures(),
         }
     if mixture is not None:
-        report["mix"] = {"weight": mixture.weight, "floor": mixture.floor, "popularity": mixture.popularity}
+        report["mix"] = {"weight": mixture.weight, "floor": mixture.floor}
     report["validation"] = evaluate(model, sequences, "validation", mixture, others=others).figures()
     report["test"] = evaluate(model, sequences, "test", mixture, others=others).figures()
     report |= {

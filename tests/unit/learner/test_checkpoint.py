@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -182,7 +181,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def small() -> Fitted:
     config = ModelConfig(max_len=5)
     model = ELCRec(config, 6, torch.Generator().manual_seed(0)).eval()
-    return Fitted(model, tuple("abcdef"), (0.3, 0.01, 0.2), {"note": 1})
+    return Fitted(model, tuple("abcdef"), (0.3, 0.01), {"note": 1})
 
 
 def test_a_fitted_model_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -224,21 +223,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 def test_another_format_is_refused(tmp_path: Path) -> None:
     save_fitted(tmp_path, small())
     note = tmp_path / "model.json"
-    note.write_text(note.read_text().replace('"format": 2', '"format": 9'))
-    with pytest.raises(ModelFileError, match=r"format 9, this version reads \(1, 2\)"):
+    note.write_text(note.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(ModelFileError, match="format 9, this version reads 1"):
         load_fitted(tmp_path)
-
-
-@pytest.mark.parametrize(("mix", "read"), [("0.5, 0.25", (0.5, 0.25, 0.0)), ("0.5", None)])
-def test_a_model_of_the_first_format_has_no_popularity(
-    tmp_path: Path, mix: str, read: tuple[float, float, float] | None
-) -> None:
-    save_fitted(tmp_path, small())
-    note = tmp_path / "model.json"
-    text = re.sub(r'"mix": \[[^]]*\]', f'"mix": [{mix}]', note.read_text().replace('"format": 2', '"format": 1'))
-    note.write_text(re.sub(r' *"lookback": [0-9.]+,\n', "", text))
-    if read is None:
-        with pytest.raises(ModelFileError, match="a mix of 1 numbers"):
-            load_fitted(tmp_path)
-    else:
-        assert load_fitted(tmp_path).mix == read

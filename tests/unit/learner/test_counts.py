@@ -58,8 +58,6 @@ def test_what_is_saved_scores_the_same(tmp_path: Path) -> None:
         {"values": np.array(["a", "b"])},
         {"ends": np.array([0, 5, 2, 2, 2, 2, 2])},
         {"ends": np.array(3)},
-        {"taken": np.array([0, 1, 2])},
-        {"taken": np.array([0, 0, 0, 0, 0, -1, 0])},
         {},
     ],
 )
@@ -67,7 +65,7 @@ def test_a_matrix_of_another_form_is_refused(tmp_path: Path, other: dict[str, np
     good = {"columns": np.array([1, 2], np.int32), "values": np.ones(2, np.float32), "ends": np.full(7, 2)}
     path = tmp_path / "counts.npz"
     np.savez(path, **(good | other))  # type: ignore[arg-type]  # its stub takes `allow_pickle` for one of them
-    if other:  # the good one has no popularity, as files of earlier versions
+    if other:
         with pytest.raises(ModelFileError, match="counts"):
             ItemCounts.load(path, CountsConfig(), 6)
     else:
@@ -78,16 +76,6 @@ def test_a_matrix_of_another_form_is_refused(tmp_path: Path, other: dict[str, np
 
 
 def test_the_mix_is_the_formula() -> None:
-    network, shares, popularity = torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.0, 0.5]]), torch.tensor([2.0, 3.0])
-    found = mix(network, log_shares(shares, 0.01), 0.3, popularity, 0.1)
-    torch.testing.assert_close(found, torch.tensor([[-0.3 + math.log(0.01) + 0.2, -0.6 + math.log(0.51) + 0.3]]))
-    without = mix(network, log_shares(shares, 0.01), 0.3, popularity, 0.0)
-    torch.testing.assert_close(without, torch.tensor([[-0.3 + math.log(0.01), -0.6 + math.log(0.51)]]))
-
-
-def test_popularity_is_how_often_an_item_was_taken(tmp_path: Path) -> None:
-    counts = counted([[1, 2, 3, 1], [3, 1, 6]])
-    expected = torch.tensor([math.log(1 + n) for n in (3, 1, 2, 0, 0, 1)])
-    torch.testing.assert_close(counts.log_popularity, expected)
-    counts.save(tmp_path / "counts.npz")
-    torch.testing.assert_close(ItemCounts.load(tmp_path / "counts.npz", CountsConfig(), 6).log_popularity, expected)
+    network, shares = torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.0, 0.5]])
+    found = mix(network, log_shares(shares, 0.01), 0.3)
+    torch.testing.assert_close(found, torch.tensor([[-0.3 + math.log(0.01), -0.6 + math.log(0.51)]]))

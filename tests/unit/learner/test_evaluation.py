@@ -43,9 +43,7 @@ def slow_ranks(model: ELCRec, split: Split, counts: ItemCounts | None) -> list[i
             scores = model.scores(model.user(torch.tensor([seen[-4:]])))[0]
         if counts is not None:
             shares = counts.scores(np.array([seen[-4:]]))[0, 1:]
-            taken = torch.tensor([sum(line.split()[1:].count(str(item)) for line in LINES) for item in range(1, 9)])
             scores = 0.5 * F.log_softmax(scores, dim=0) + torch.log(torch.from_numpy(shares) + 0.01)
-            scores += 0.3 * torch.log(1.0 + taken)
         others = [item for item in range(1, 9) if item not in seen and item != answer]
         better = sum(bool(scores[item - 1] >= scores[answer - 1]) for item in others)
         ranks.append(UNRANKED if answer in seen else better)
@@ -84,7 +82,7 @@ def test_a_look_back_needs_an_item_to_look_back_to() -> None:
 @pytest.mark.parametrize("mixed", [False, True])
 def test_ranks_and_figures_are_the_loop(model: ELCRec, data: Sequences, split: Split, mixed: bool) -> None:
     counts = ItemCounts(CountsConfig(), data.items, data.offsets, 8) if mixed else None
-    mixture = None if counts is None else Mixture(counts, 0.5, 0.01, 0.3)
+    mixture = None if counts is None else Mixture(counts, 0.5, 0.01)
     done: list[int] = []
     outcome = evaluate(model, data, split, mixture, tick=done.append)
     expected = slow_ranks(model, split, counts)

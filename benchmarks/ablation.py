@@ -1,6 +1,6 @@
 """What each part of the modern learner is worth: validation figures, everything else the same, same seeds.
 
-    python -m benchmarks.ablation FILE --markdown [--hidden 64] [--epochs 16] [--seeds 0,1,2] [--only NAME,NAME]
+    python -m benchmarks.ablation FILE --markdown [--hidden 64] [--epochs 16] [--seeds 0,1,2] [--only NAME]...
 
 Mean and spread over the seeds, a line per part as it is done; `--markdown` makes them the table of docs/ablation.md.
 Test items are not looked at. The last line is JSON.
@@ -72,15 +72,15 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", action="append", default=[], help="a part, as the table names it; again for more")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--markdown", action="store_true", help="the lines as a Markdown table")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     data = read_sequences(given.file)
-    names = [name.strip() for name in given.only.split(",")] if given.only else list(PARTS)
+    names = given.only or list(PARTS)
     if unknown := [name for name in names if name not in PARTS]:
-        parser.error(f"--only {unknown[0]}: expected some of {', '.join(PARTS)}")
+        parser.error(f"--only {unknown[0]}: expected one of: {'; '.join(PARTS)}")
     base = overlay(
         msgspec.to_builtins(MODERN),
         {"epochs": given.epochs, "evaluate_every": 2, "model": {"encoder": {"hidden": given.hidden}}},

@@ -69,7 +69,7 @@ class Observed(NamedTuple):
     distance: float
     """mean squared distance of the users to their nearest centre; not a number where nobody had a history"""
     intents: NDArray[np.integer[Any]]
-    """(m,) place of the nearest centre, per user touched"""
+    """(m,) place of the nearest centre, per user touched, whatever intent it is part of"""
     items: NDArray[np.integer[Any]]
     """(n,) item handle of each event"""
     new_items: int
@@ -78,6 +78,8 @@ class Observed(NamedTuple):
     """mean distance that the centres moved since the last step"""
     refused: int
     """learning steps that the guard refused since the last step"""
+    groups: NDArray[np.integer[Any]] | None = None
+    """(K,) by the place of a centre, that of the centre whose intent it is part of; None: each is its own"""
 
 
 class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -423,16 +425,20 @@ class Shares(Signal):
         if len(self._newest) > self.config.share_window:
             self._reference = self._reference * self._decay + self._newest.popleft()
         full = len(self._newest) == self.config.share_window
-        counts = np.sum(self._newest, axis=0)
-        n, known = float(counts.sum()), float(self._reference.sum())
-        both = counts + self._reference
+        counts, reference = self._grouped(np.sum(self._newest, axis=0)), self._grouped(self._reference)
+        n, known = float(counts.sum()), float(reference.sum())
+        both = counts + reference
         used = both > 0
         if not (full and n and known):
             return _NAN, 0.0
         # of two samples, so that a reference that has just begun anew is given no more trust than it deserves
         ratio = math.sqrt(known / n)
-        gap = (ratio * counts[used] - self._reference[used] / ratio) ** 2 / both[used]
+        gap = (ratio * counts[used] - reference[used] / ratio) ** 2 / both[used]
         return math.log(float(gap.mean()) + 0.01), 1.0
+
+    def _grouped(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The counts as they are compared."""
+        return counts
 
     def begin_anew(self) -> bool:
         """What is new is the normal case from now on; the divergence itself is to be as small as ever.
@@ -463,16 +469,27 @@ class Shares(Signal):
 
 
 class IntentShares(Shares):
-    """Shares of the intents among the users touched. Places beyond 256 share cells."""
+    """Shares of the intents among the users touched. Centres beyond 256 share cells.
+
+    Counted by centre and compared by intent as they are merged now: that two became one is no drift of the users.
+    """
 
     name = "intent_shares"
     kind = "shares"
     cells = 256
+    _groups: NDArray[np.integer[Any]] | None = None
 
     def add(self, seen: Observed) -> None:
         """See `Signal`."""
         known = seen.intents[seen.intents >= 0]
         self._counts += np.bincount(known % self.cells, minlength=self.cells)
+        # given with every step, so that it need not be kept
+        self._groups = None if seen.groups is None or len(seen.groups) > self.cells else seen.groups
+
+    def _grouped(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._groups is None:
+            return counts
+        return np.asarray(np.bincount(self._groups, counts[: len(self._groups)], self.cells), dtype=np.float64)
 
 
 class Popularity(Shares):

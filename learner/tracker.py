@@ -47,7 +47,7 @@ class Seen(NamedTuple):
     """What the users of a step showed of the intents."""
 
     places: NDArray[np.int64]
-    """(m,) place of the nearest intent of each user"""
+    """(m,) place of the centre nearest to each user"""
     distance: float
     """mean squared distance to the nearest centre; not a number where there was nobody"""
 
@@ -97,7 +97,7 @@ class IntentTracker:
         nearest = centers.nearest(u)
         places = nearest.intent.numpy()
         self.identity.observe(places, nearest.distance.numpy(), u.numpy())
-        return Seen(self.merging.heads[places], float(nearest.distance.mean()))
+        return Seen(places, float(nearest.distance.mean()))
 
     def _distinct(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The different table rows among `rows`, rising, and the place of each there; `np.unique` would sort."""

@@ -326,6 +326,7 @@ class Meaning:
             new_items=0 if taken is None else taken.new_items,
             movement=self._movement,
             refused=self._refused,
+            groups=self._learner.tracker.merging.heads,
         )
         self._movement, self._refused = 0.0, 0
         changes = []

@@ -192,6 +192,24 @@ def test_a_stream_of_nothing_but_bad_records_is_found() -> None:
     assert [change.kind for change in found] == ["quality"]
 
 
+def test_that_two_centres_became_one_intent_is_no_drift_of_shares() -> None:
+    config, rng = DriftConfig(), np.random.default_rng(5)
+    together = np.array([0, 0, 2, 2, 4, 4, 4, 4, 8, 8, 8, 11])
+
+    def found(groups: Any, intents: Any) -> list[float]:
+        signal, told = SIGNALS["intent_shares"](config), []
+        for number in range(60):
+            places = rng.choice(12, EVENTS, p=np.full(12, 1 / 12))
+            signal.add(observed(rng, number)._replace(intents=intents(number, places), groups=groups(number)))
+            told.append(signal.value()[0])
+        return told
+
+    merged = found(lambda number: together if number >= 40 else np.arange(12), lambda number, places: places)
+    renamed = found(lambda number: None, lambda number, places: together[places] if number >= 40 else places)
+    assert max(merged[40:]) < max(merged[20:40]) + 1
+    assert max(renamed[40:]) > max(renamed[20:40]) + 2  # what it would look like
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

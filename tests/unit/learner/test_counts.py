@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.counts import CountsConfig, ItemCounts, log_shares, mix
@@ -16,12 +16,15 @@ from learner.errors import ModelFileError
 
 SEQUENCES = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=8), min_size=1, max_size=6)
 
+slowly = settings(deadline=None)  # a busy machine is no failure
+
 
 def counted(sequences: list[list[int]]) -> ItemCounts:
     offsets = np.cumsum([0, *map(len, sequences)])
     return ItemCounts(CountsConfig(), np.array([item for one in sequences for item in one]), offsets, item_count=6)
 
 
+@slowly
 @given(SEQUENCES, st.lists(st.integers(0, 6), min_size=3, max_size=3))
 def test_scores_are_shares(sequences: list[list[int]], history: list[int]) -> None:
     scores = counted(sequences).scores(np.array([history]))
@@ -29,6 +32,7 @@ def test_scores_are_shares(sequences: list[list[int]], history: list[int]) -> No
     assert scores.sum() == pytest.approx(1, abs=1e-5) or not scores.any()
 
 
+@slowly
 @given(SEQUENCES)
 def test_users_do_not_reach_into_each_other(sequences: list[list[int]]) -> None:
     counts = counted(sequences)

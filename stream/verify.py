@@ -153,6 +153,8 @@ class _Published:
                 return _difference(step, place, message.key, what)
             elif message.value is not None:
                 self._absent[(*place, message.key)] = step
+            else:  # an equal tombstone before it took its place, or it is gone: what it deleted is no loss
+                self._absent.pop((*place, message.key), None)
         return ""
 
     def rest(self) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from stream import topics
-from stream.log.base import EventLog, Message, TopicPartition
-from stream.verify import Verification, verify
+from stream.log.base import EventLog, Message, OffsetRange, RecordBatch, TopicPartition
+from stream.verify import Verification, _Published, verify
 from tests.unit.stream.test_worker import open_filled, worked_off
 
 
@@ -82,3 +82,29 @@ def test_a_message_that_is_there_twice_is_found(tmp_path: Path) -> None:
         return [*messages, next(message for message in messages if message.topic == topics.RECOMMENDATIONS)]
 
     assert f"{topics.RECOMMENDATIONS}[" in verified(tmp_path, twice).difference
+
+
+class Compacted:
+    """A log in which the catalogue's only partition has one record left, a tombstone of key 15 at offset 5."""
+
+    def partition_count(self, topic: str) -> int:
+        return 1
+
+    def begin_offsets(self, topic: str) -> list[int]:
+        return [0]
+
+    def end_offsets(self, topic: str) -> list[int]:
+        return [6 if topic == topics.INTENT_CATALOG else 0]
+
+    def read(self, span: OffsetRange) -> RecordBatch:
+        return RecordBatch(span.topic, 0, [5], [b"15"], [None], [0], [()], 6)
+
+
+@pytest.mark.parametrize("deleted_again", [True, False])
+def test_what_a_tombstone_deleted_is_not_lost_though_an_equal_one_came_before(deleted_again: bool) -> None:
+    published = _Published(Compacted(), 0)  # type: ignore[arg-type]
+    tombstone = Message(topics.INTENT_CATALOG, b"15", None, 0)
+    steps = [tombstone, Message(topics.INTENT_CATALOG, b"15", b"{}", 0), *([tombstone] if deleted_again else [])]
+    for step, message in enumerate(steps, 1):
+        assert published.expect(step, [message]) == ""
+    assert ("step 2: message to intent-catalog" in published.rest()) is not deleted_again

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from monitor.charts import Theme, Times, colour, intent_label
 from monitor.records import Point, thinned
 from monitor.service import Health, Service
+from monitor.views import View
 from monitor.widgets import Cell
 from stream.messages import ErasureReceipt, IntentShift
 from stream.topics import topic_specs
@@ -111,7 +112,7 @@ def headline(health: Health, lag: int) -> tuple[str, str]:
     return first, waits + lists + (" But " + "; ".join(other) + "." if other else "")
 
 
-def tiles(service: Service, points: list[Point]) -> list[Tile]:
+def tiles(service: Service, points: list[Point], lag: int) -> list[Tile]:
     """The strip of figures."""
     view = service.view
     report = view.report()
@@ -134,9 +135,7 @@ def tiles(service: Service, points: list[Point]) -> list[Tile]:
             f"{number(count.get('events', 0))} so far",
             curve("events_per_second"),
         ),
-        Tile(
-            "Waiting", number(service.lag()) if report else "–", "records", "not yet read by the worker", curve("lag")
-        ),
+        Tile("Waiting", number(lag) if report else "–", "records", "not yet read by the worker", curve("lag")),
         Tile(
             "Freshness",
             show("freshness_p50_ms"),
@@ -166,6 +165,12 @@ def accuracy_says(points: list[Point], episodes: int) -> str:
     newest = points[-1].gauges.get("served_hr@10")
     said = "not known" if newest is None else f"{newest:.3f}"
     return f"Served accuracy over time. Hit rate at 10 is {said} now. {episodes} drift episodes are marked as bands."
+
+
+def shares_say(view: View) -> str:
+    """The chart of the shares, for a screen reader."""
+    now = ", ".join(f"{intent_label(one, one.intent)} {one.share:.1%}" for one in view.intents()[:5])
+    return f"Shares of the intents over time. Now: {now}"
 
 
 def episode_rows(service: Service, times: Times, now_ms: int) -> list[list[Cell]]:

@@ -6,6 +6,7 @@ partitions, topics, routes and reasons are few, users and intents are never a la
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -201,4 +202,8 @@ class Telemetry(Collector):
         share.add_metric([], max((one.share for one in list(view.catalog.values())), default=0.0))
         streams = GaugeMetricFamily("intentstream_http_streams", "Open server-sent event streams.")
         streams.add_metric([], len(self._service.hub))
-        yield from (lag, read, reasons, open_now, intents, share, streams)
+        spent = CounterMetricFamily(
+            "intentstream_http_cpu_seconds", "Processor time of the thread that serves the page and the API."
+        )
+        spent.add_metric([], time.thread_time())  # that thread is the one that asks
+        yield from (lag, read, reasons, open_now, intents, share, streams, spent)

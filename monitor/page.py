@@ -20,13 +20,21 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import board, charts
-from monitor.board import Tile
 from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Times
 from monitor.guard import COOKIE, local_path, same, session_value
 from monitor.problems import Problem
 from monitor.records import DeadLetter
 from monitor.service import Service
-from monitor.widgets import Cell, Chart, Spark, Table, Text, box, set_prop
+from monitor.widgets import Cell, Chart, Spark, Table, Text, box, options_json, polyline, rows_json, set_prop
+from stream.topics import (
+    DEAD_LETTERS,
+    DRIFT_ALERTS,
+    ERASURES,
+    INTENT_CATALOG,
+    INTENT_SHIFTS,
+    METRICS,
+    RECOMMENDATIONS,
+)
 
 _STATIC: Final = Path(__file__).parent / "static"
 _TICK_S: Final = 1.0
@@ -44,15 +52,18 @@ _T = TypeVar("_T")
 
 
 class Shared:
-    """Charts and tables are made once per change for all viewers with the same theme and window."""
+    """What the page shows is made, and turned into JSON, once per change for all with the same theme and window."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self._made: dict[tuple[Any, ...], tuple[tuple[int, ...], Any]] = {}
 
-    def get(self, key: tuple[Any, ...], topics: tuple[str, ...], make: Callable[[], _T]) -> _T:
-        """What `make` makes under this key; the same object while none of the topics brought anything."""
-        revision = tuple(self.service.view.revision[topic] for topic in topics)
+    def get(self, key: tuple[Any, ...], topics: tuple[str, ...], make: Callable[[], _T], beside: int = 0) -> _T:
+        """What `make` makes under this key; the same object while none of the topics brought anything.
+
+        `beside` is what else it depends on.
+        """
+        revision = (beside, *(self.service.view.revision[topic] for topic in topics))
         found = self._made.get(key)
         if found is not None and found[0] == revision:
             kept: _T = found[1]
@@ -88,9 +99,11 @@ class Shell:
                     Text("h1", "", "unheard")  # page.js fills it when the connection is lost
                     self._second = Text("p", "", "sub")
         self._state = ""
+        self._hidden = False
         self._updates: list[Callable[[], None]] = []
         ui.skip_link("Skip to the figures", target=self.main)
         ui.on("theme", self._themed)
+        ui.on("hidden", self._hid)
         ui.timer(0.05, lambda: ui.run_javascript("watchTheme()"), once=True)
 
     def every_second(self, update: Callable[[], None]) -> None:
@@ -100,7 +113,9 @@ class Shell:
             ui.timer(_TICK_S, self.refresh)
 
     def refresh(self) -> None:
-        """Bring the page up to date; what did not change sends nothing."""
+        """Bring the page up to date; what did not change sends nothing, and nobody looks at a hidden tab."""
+        if self._hidden:
+            return
         self._stand()
         for update in self._updates:
             update()
@@ -113,6 +128,10 @@ class Shell:
 
     def _themed(self, event: GenericEventArguments) -> None:
         self.theme = DARK if event.args else LIGHT
+        self.refresh()
+
+    def _hid(self, event: GenericEventArguments) -> None:
+        self._hidden = bool(event.args)
         self.refresh()
 
     def _stand(self) -> None:
@@ -160,6 +179,7 @@ class Overview:
     def __init__(self, shell: Shell) -> None:
         self._shell, self._service = shell, shell.service
         self._letter: int | None = None  # offset of the letter that is looked at; None: the newest one
+        self._letters_shown = (-1, -1)  # revisions of the topics
         with shell.main:
             self._strip()
             self._accuracy()
@@ -175,7 +195,7 @@ class Overview:
     def _strip(self) -> None:
         self._tiles = []
         with box("section", "strip", aria_label="Figures"), box("dl"):
-            for tile in board.tiles(self._service, []):
+            for tile in board.tiles(self._service, [], 0):
                 with box("div", "tile"):
                     Text("dt", tile.label)
                     with box("dd"):
@@ -208,7 +228,6 @@ class Overview:
             self._episodes = Table(
                 "Drift episodes, newest first",
                 ["Episode", "State", "Kind", "Signals", "Before → after", "Began", "What was done"],
-                6,
                 "No drift so far. An episode opens when the stream's own signals change for good.",
             )
         self._mark_window()
@@ -243,7 +262,7 @@ class Overview:
             with box("details"):
                 Text("summary", "As a table")
                 self._intents = Table(
-                    "Intents, largest first", ["Intent", "Users", "Speed", "Top items"], 24, "No intents yet."
+                    "Intents, largest first", ["Intent", "Users", "Speed", "Top items"], "No intents yet."
                 )
 
     def _shares(self) -> None:
@@ -263,7 +282,6 @@ class Overview:
             self._shift_table = Table(
                 "Latest intent shifts, newest first",
                 [_EVENT_TIME, "User", "From", "To", "Cause", "Sure", "Evidence"],
-                _SHIFTS,
                 "No shift yet. One is published when a user's new intent holds.",
             )
 
@@ -274,7 +292,6 @@ class Overview:
             self._reasons = Table(
                 "Dead letters by reason",
                 ["Reason", "Records", "Newest one's rule"],
-                8,
                 "None. Every record could be read.",
             )
             with box("div", "letter") as self._letter_box:
@@ -308,7 +325,6 @@ class Overview:
             self._feed_table = Table(
                 "Newest lists",
                 ["User", "Intent", "First items", "Carried by"],
-                6,
                 "No list yet. The first events bring them.",
             )
 
@@ -316,58 +332,76 @@ class Overview:
         """Show what the view has now."""
         shell, service, view = self._shell, self._service, self._service.view
         theme, worker, window = shell.theme, shell.worker, WINDOWS[shell.window]
-        points, _, _ = charts.span(view, worker, window)
-        tile: Tile
-        for (value, note, spark), tile in zip(self._tiles, board.tiles(service, points), strict=True):
-            value.show(tile.value)
-            note.show(tile.note)
-            spark.show(tile.curve)
         get = shell.shared.get
         key = (theme, worker, window)
-        episodes = view.episodes()
-        self._accuracy_chart.show(
-            get(
-                ("accuracy", *key),
-                ("stream-metrics", "drift-alerts"),
-                lambda: charts.accuracy(view, worker, window, theme),
-            ),
-            board.accuracy_says(points, len(episodes)),
-            "" if points else "The curve begins with the worker's first report.",
+        lag = service.lag()
+        tiles = get(
+            ("tiles", worker, window),
+            (METRICS, INTENT_CATALOG, DEAD_LETTERS),
+            lambda: [
+                (tile, polyline(tile.curve, Spark.WIDTH, Spark.HEIGHT))
+                for tile in board.tiles(service, charts.span(view, worker, window)[0], lag)
+            ],
+            lag,
         )
-        all_points = view.series(worker, 0)
-        self._episodes.show(board.episode_rows(service, Times(all_points), service.clock_ms()))
+        for (value, note, spark), (tile, curve) in zip(self._tiles, tiles, strict=True):
+            value.show(tile.value)
+            note.show(tile.note)
+            spark.show(curve)
+        self._accuracy_chart.show(*get(("accuracy", *key), (METRICS, DRIFT_ALERTS), lambda: self._made(*key)))
+        self._episodes.show(
+            get(
+                ("episodes", worker),
+                (METRICS, DRIFT_ALERTS),
+                lambda: rows_json(board.episode_rows(service, Times(view.series(worker, 0)), service.clock_ms())),
+                service.clock_ms() // 10_000,  # how long ago each began
+            )
+        )
         nothing = "" if view.catalog else "No intents yet. The worker publishes its catalogue as it learns."
         self._centres.show(
-            get(("centres", theme), ("intent-catalog",), lambda: charts.centres(view, theme)),
+            get(("centres", theme), (INTENT_CATALOG,), lambda: options_json(charts.centres(view, theme))),
             f"Map of {len(view.catalog)} intents; the same is in the table below.",
             nothing,
         )
-        self._intents.show(get(("intents", theme), ("intent-catalog",), lambda: board.intent_rows(service, theme, 24)))
+        self._intents.show(
+            get(("intents", theme), (INTENT_CATALOG,), lambda: rows_json(board.intent_rows(service, theme, 24)))
+        )
         self._share_chart.show(
-            get(
+            *get(
                 ("shares", *key),
-                ("stream-metrics", "intent-catalog"),
-                lambda: charts.shares(view, worker, window, theme),
+                (METRICS, INTENT_CATALOG),
+                lambda: (options_json(charts.shares(view, worker, window, theme)), board.shares_say(view)),
             ),
-            "Shares of the intents over time. Now: "
-            + ", ".join(f"{charts.intent_label(one, one.intent)} {one.share:.1%}" for one in view.intents()[:5]),
             nothing,
         )
         self._shift_table.show(
             get(
                 ("shifts", theme),
-                ("intent-shifts", "intent-catalog"),
-                lambda: board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme),
+                (INTENT_SHIFTS, INTENT_CATALOG, ERASURES),
+                lambda: rows_json(board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme)),
             )
         )
-        self._reasons.show(board.reason_rows(service))
-        self._show_letter()
+        self._reasons.show(get(("reasons",), (DEAD_LETTERS, ERASURES), lambda: rows_json(board.reason_rows(service))))
+        letters = view.revision[DEAD_LETTERS], view.revision[ERASURES]
+        if letters != self._letters_shown:
+            self._letters_shown = letters
+            self._show_letter()
         self._feed_table.show(
             get(
                 ("feed", theme),
-                ("recommendations", "intent-catalog"),
-                lambda: board.feed_rows(service, theme, 6),
+                (RECOMMENDATIONS, INTENT_CATALOG),
+                lambda: rows_json(board.feed_rows(service, theme, 6)),
             )
+        )
+
+    def _made(self, theme: Theme, worker: str, window_ms: int) -> tuple[str, str, str]:
+        """The accuracy chart, what it says, and what is said in its place."""
+        view = self._service.view
+        points, _, _ = charts.span(view, worker, window_ms)
+        return (
+            options_json(charts.accuracy(view, worker, window_ms, theme)),
+            board.accuracy_says(points, len(view.episodes())),
+            "" if points else "The curve begins with the worker's first report.",
         )
 
     def _show_letter(self) -> None:
@@ -401,20 +435,17 @@ def user_page(shell: Shell, user: str) -> None:
                 with box("div"):
                     Text("h3", "Recommended now")
                     because = Text("p", "", "sub")
-                    items = Table(
-                        "The newest list", ["Place", "Item", "Score"], 20, "No list was published for this user."
-                    )
+                    items = Table("The newest list", ["Place", "Item", "Score"], "No list was published for this user.")
                 with box("div"):
                     Text("h3", "What the user did")
                     history = Table(
-                        "Newest events first", [_EVENT_TIME, "Item", "Action"], 50, "No event is kept.", "scroll"
+                        "Newest events first", [_EVENT_TIME, "Item", "Action"], "No event is kept.", "scroll"
                     )
             with box("div") as moved:
                 Text("h3", "Intent shifts")
                 shifts = Table(
                     "Shifts, newest first",
                     [_EVENT_TIME, "From", "To", "Cause", "Sure", "Evidence"],
-                    20,
                     "None so far.",
                 )
             with box("div") as receipt_box:
@@ -423,7 +454,6 @@ def user_page(shell: Shell, user: str) -> None:
                 remains = Table(
                     "What remains of the user, and until when",
                     ["What remains", "Until", "Gone about (UTC)"],
-                    20,
                     "Nothing remains.",
                 )
 
@@ -461,19 +491,23 @@ def user_page(shell: Shell, user: str) -> None:
                 else "No single item of the history stands out."
             )
         rows = newest.items if newest else []
-        items.show([[Cell(str(i)), Cell(one.item), Cell(f"{one.score:.3f}")] for i, one in enumerate(rows, 1)])
-        history.show(
-            [
-                [Cell(board.moment(one.ts), kind="tight"), Cell(one.item), Cell(one.action or "–")]
-                for one in found.history
-            ]
+        items.show(
+            rows_json([[Cell(str(i)), Cell(one.item), Cell(f"{one.score:.3f}")] for i, one in enumerate(rows[:20], 1)])
         )
-        shifts.show(board.shift_rows(service, found.shifts, shell.theme, with_user=False))
+        history.show(
+            rows_json(
+                [
+                    [Cell(board.moment(one.ts), kind="tight"), Cell(one.item), Cell(one.action or "–")]
+                    for one in found.history[:50]
+                ]
+            )
+        )
+        shifts.show(rows_json(board.shift_rows(service, found.shifts[:20], shell.theme, with_user=False)))
         if found.erased is not None:
             asked_ms = service.view.erasure_asked_ms(user)
             asked = "" if asked_ms is None else f"Asked for at {board.moment(asked_ms)} UTC, done"
             receipt.show(f"{asked or 'Done'} at step {found.erased.step:,}. Gone: {', '.join(found.erased.erased)}.")
-            remains.show(board.remains_rows(found.erased, asked_ms))
+            remains.show(rows_json(board.remains_rows(found.erased, asked_ms)[:20]))
 
     shell.every_second(update)
 
@@ -502,12 +536,11 @@ def intent_page(shell: Shell, intent: int) -> None:
                         shifts = Table(
                             "Shifts to and from this intent, newest first",
                             [_EVENT_TIME, "User", "From", "To", "Cause", "Sure", "Evidence"],
-                            15,
                             "None among the newest shifts.",
                         )
                     with box("div"):
                         Text("h3", "Top items")
-                        items = Table("Top items", ["Place", "Item"], 20, "None.")
+                        items = Table("Top items", ["Place", "Item"], "None.")
 
     def update() -> None:
         found = look(service, intent)
@@ -527,17 +560,17 @@ def intent_page(shell: Shell, intent: int) -> None:
         share.show(
             get(
                 ("trail", theme, worker, intent),
-                ("stream-metrics", "intent-catalog"),
-                lambda: charts.trail(view, worker, intent, theme),
+                (METRICS, INTENT_CATALOG),
+                lambda: options_json(charts.trail(view, worker, intent, theme)),
             ),
             f"Share of users over time, now {one.share:.1%}",
         )
         place.show(
-            get(("place", theme, intent), ("intent-catalog",), lambda: charts.centres(view, theme, intent)),
+            get(("place", theme, intent), (INTENT_CATALOG,), lambda: options_json(charts.centres(view, theme, intent))),
             "Map of the intents with this one marked",
         )
-        shifts.show(board.shift_rows(service, found.shifts[:15], theme))
-        items.show([[Cell(str(i)), Cell(item)] for i, item in enumerate(one.top_items[:20], 1)])
+        shifts.show(rows_json(board.shift_rows(service, found.shifts[:15], theme)))
+        items.show(rows_json([[Cell(str(i)), Cell(item)] for i, item in enumerate(one.top_items[:20], 1)]))
 
     shell.every_second(update)
 

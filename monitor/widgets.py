@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from nicegui import ui
+from nicegui.elements.echart import EChart
 from nicegui.elements.mixins.text_element import TextElement
+
+_to_json = msgspec.json.Encoder().encode
 
 
 class Text(TextElement):
@@ -51,9 +55,9 @@ class Spark:
             svg.props["preserveAspectRatio"] = "none"
             self._line = box("polyline", points="")
 
-    def show(self, values: Sequence[float]) -> None:
-        """Draw the values, oldest first."""
-        set_prop(self._line, "points", polyline(values, self.WIDTH, self.HEIGHT))
+    def show(self, points: str) -> None:
+        """Draw what `polyline` made."""
+        set_prop(self._line, "points", points)
 
 
 def polyline(values: Sequence[float], width: int, height: int) -> str:
@@ -79,66 +83,40 @@ class Cell(NamedTuple):
     kind: str = ""
 
 
-class _ShownCell:
-    def __init__(self, tag: str, label: str) -> None:
-        with box(tag) as self._box:
-            self._box.props["data-label"] = label
-            self._mark = box("i", "mark", aria_hidden="true")
-            self._text = Text("span")
-            self._link = Text("a", classes="link")
-        self._now: Cell | None = None
-
-    def show(self, cell: Cell) -> None:
-        if cell == self._now:
-            return
-        before, self._now = self._now, cell
-        self._text.show("" if cell.href else cell.text)
-        self._link.show(cell.text if cell.href else "")
-        self._text.set_visibility(not cell.href)
-        self._link.set_visibility(bool(cell.href))
-        if cell.href:
-            set_prop(self._link, "href", cell.href)
-        self._mark.set_visibility(bool(cell.mark))
-        if cell.mark:
-            set_prop(self._mark, "style", f"background:{cell.mark}")
-        worn = before.kind if before is not None else ""
-        if cell.kind != worn:
-            self._box.classes(cell.kind or None, remove=worn or None)
+def rows_json(rows: Sequence[Sequence[Cell]]) -> str:
+    """Rows as `Table.show` takes them: once for all viewers."""
+    return _to_json(rows).decode()
 
 
-class Table:
-    """A table of up to `rows` rows that are made once and then changed in place; says so when it is empty."""
+def options_json(options: dict[str, Any]) -> str:
+    """Options as `Chart.show` takes them: once for all viewers."""
+    return _to_json(options).decode()
 
-    def __init__(self, caption: str, heads: Sequence[str], rows: int, empty: str, classes: str = "") -> None:
-        with box("div", f"tablebox {classes}"):
-            with box("table") as self._table:
-                Text("caption", caption, "sr")
-                with box("thead"), box("tr"):
-                    for head in heads:
-                        Text("th", head, scope="col")
-                self._rows: list[tuple[ui.element, list[_ShownCell]]] = []
-                with box("tbody"):
-                    for _ in range(rows):
-                        with box("tr") as row:
-                            cells = [_ShownCell("th" if i == 0 else "td", head) for i, head in enumerate(heads)]
-                            row.set_visibility(False)
-                        self._rows.append((row, cells))
-            self._empty = Text("p", empty, "empty")
-        self._table.set_visibility(False)
 
-    def show(self, rows: Sequence[Sequence[Cell]], empty: str | None = None) -> None:
-        """Show these rows, the first ones if there are too many."""
-        if empty is not None:
-            self._empty.show(empty)
-        self._table.set_visibility(bool(rows))
-        self._empty.set_visibility(not rows)
-        for place, (row, cells) in enumerate(self._rows):
-            there = place < len(rows)
-            if row.visible != there:
-                row.set_visibility(there)
-            if there:
-                for shown, cell in zip(cells, rows[place], strict=True):
-                    shown.show(cell)
+class Table(ui.element, component="static/rows.js"):
+    """A table; says so when it is empty. One element whatever its size: the browser makes the rows."""
+
+    def __init__(self, caption: str, heads: Sequence[str], empty: str, classes: str = "") -> None:
+        super().__init__()
+        self.classes(classes)
+        self.props["caption"] = caption
+        self.props["heads"] = _to_json(heads).decode()
+        self.props["empty"] = empty
+        self.props["rows"] = "[]"
+
+    def show(self, rows: str) -> None:
+        """Show these rows, made by `rows_json`."""
+        set_prop(self, "rows", rows)
+
+
+class _Drawing(EChart, component="static/drawing.js"):
+    """NiceGUI's chart with its options as one string: nothing walks through them, neither here nor at each sending."""
+
+    def __init__(self, on_click: Callable[[Any], None] | None) -> None:
+        super().__init__({}, on_point_click=on_click)
+        for name in ("enable-3d", "renderer", "theme"):
+            del self.props[name]
+        self.props["options"] = '{"series":[]}'
 
 
 class Chart:
@@ -146,18 +124,14 @@ class Chart:
 
     def __init__(self, classes: str, on_click: Callable[[Any], None] | None = None) -> None:
         with box("div", f"chart {classes}", role="img") as self._box:
-            self._chart = ui.echart({"series": []}, on_point_click=on_click)
+            self._drawing = _Drawing(on_click)
             self._empty = Text("p", "", "empty over")
         self._empty.set_visibility(False)
-        self._shown: Any = None
 
-    def show(self, options: dict[str, Any], says: str, empty: str = "") -> None:
-        """Draw; `empty`, when not "", is said in place of the chart."""
+    def show(self, options: str, says: str, empty: str = "") -> None:
+        """Draw what `options_json` made; `empty`, when not "", is said in place of the chart."""
         set_prop(self._box, "aria-label", empty or says)
-        self._empty.set_visibility(bool(empty))
+        if self._empty.visible != bool(empty):
+            self._empty.set_visibility(bool(empty))
         self._empty.show(empty)
-        if options is not self._shown:
-            self._shown = options
-            self._chart.options.clear()
-            self._chart.options.update(options)
-            self._chart.update()
+        set_prop(self._drawing, "options", options)

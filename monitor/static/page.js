@@ -13,6 +13,8 @@
     const tell = () => { if (said() !== last) { last = said(); emitEvent("theme", last); } };
     new MutationObserver(tell).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     tell();
+    document.addEventListener("visibilitychange", () => emitEvent("hidden", document.hidden));
+    if (document.hidden) emitEvent("hidden", true);
   };
 })();
 

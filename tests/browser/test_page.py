@@ -135,6 +135,57 @@ def test_news_are_on_the_page_within_two_seconds(make_site: Callable[..., Site],
     assert watched.faults == []
 
 
+def test_a_hidden_tab_is_sent_nothing_and_is_up_to_date_when_it_is_seen(
+    make_site: Callable[..., Site], open_page: Open
+) -> None:
+    site = make_site(20)
+    page = open_page(site.url).page
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Learning from", timeout=15_000)
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+      if (hidden) { window.sent = 0; window.socket.on("update", () => window.sent++); }
+    }"""
+    page.wait_for_timeout(1500)
+    page.evaluate(hide, True)
+    page.wait_for_timeout(500)
+    for rate in (555.0, 666.0, 777.0):
+        site.append([*site.feed.step(), site.feed.metrics(events_per_second=rate)])
+        page.wait_for_timeout(1200)
+    assert page.evaluate("window.sent") == 0
+    page.evaluate(hide, False)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("777", timeout=2000)
+
+
+def test_a_viewer_costs_few_elements_and_small_news_few_bytes(make_site: Callable[..., Site], open_page: Open) -> None:
+    site = make_site(20)
+    page = open_page(site.url).page
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Learning from", timeout=15_000)
+    assert (
+        page.evaluate("[...document.querySelectorAll('[id]')].filter((one) => /^c[0-9]+$/.test(one.id)).length") < 200
+    )
+    page.wait_for_timeout(1500)
+    page.evaluate("window.sent = []; window.socket.on('update', (one) => window.sent.push(Object.values(one)))")
+    user = "one more"
+    site.append([*site.feed.event(user), site.feed.shift(user, 2)])
+    expect(panel(page, "Latest intent shifts")).to_contain_text(user, timeout=5000)
+    page.wait_for_timeout(1500)
+    tags = [one["tag"] for sent in page.evaluate("window.sent") for one in sent if isinstance(one, dict)]
+    assert set(tags) == {"nicegui-rows"}  # the charts did not change, and every table is one element
+
+
+def test_an_erased_user_leaves_the_tables_at_once(make_site: Callable[..., Site], open_page: Open) -> None:
+    site = make_site(20)
+    page = open_page(site.url).page
+    user = "soon-gone"
+    site.append([*site.feed.event(user), site.feed.shift(user, 2)])
+    shifts = panel(page, "Latest intent shifts")
+    expect(shifts).to_contain_text(user, timeout=15_000)
+    site.append([site.feed.erase(user), *site.feed.receipt(user)])
+    expect(shifts).not_to_contain_text(user, timeout=3000)
+    expect(panel(page, "Lists just published")).not_to_contain_text(user, timeout=3000)
+
+
 @pytest.mark.parametrize("user", HOSTILE)
 def test_users_with_hostile_ids_are_looked_up_and_shown_as_text(site: Site, open_page: Open, user: str) -> None:
     site.append([*site.feed.event(user), site.feed.shift(user, 1)])

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
@@ -63,6 +63,27 @@ def local_path(path: str) -> str:
     """
     harmless = path.isascii() and path.isprintable() and "\\" not in path and len(path) <= 4096
     return path if harmless and path.startswith("/") and not path.startswith("//") else "/"
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Host with port, and host alone; both empty when it is no URL.
+
+    >>> _split("http://Shop.example:8050"), _split("//[")
+    (('Shop.example:8050', 'shop.example'), ('', ''))
+    """
+    try:
+        found = urlsplit(url)
+        return found.netloc, found.hostname or ""
+    except ValueError:
+        return "", ""
+
+
+def _is_utf8(raw_path: bytes) -> bool:
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _login(scope: Scope) -> str:
@@ -181,14 +202,16 @@ class Guard:
             return Problem(429, f"more than {config.requests_per_second:g} requests per second", {"retry-after": "1"})
         host = headers.get("host", "")
         # Without a token, a web site could reach this server through a name of its own that resolves to loopback.
-        if not config.token and (urlsplit("//" + host).hostname or "") not in self._hosts:
+        if not config.token and _split("//" + host)[1] not in self._hosts:
             return Problem(421, f"host {host[:100]!r} is not served here; name it in `monitor.allowed_hosts`")
         method = scope.get("method", "GET")
         origin = headers.get("origin")
-        if origin and (method not in _READING or scope["type"] == "websocket") and urlsplit(origin).netloc != host:
+        if origin and (method not in _READING or scope["type"] == "websocket") and _split(origin)[0] != host:
             return Problem(403, f"origin {origin[:100]!r} is another site")
         if config.token and scope["path"] not in OPEN_PATHS and not self._knows(scope, headers, method):
             return Problem(401, "a bearer token is needed", {"www-authenticate": 'Bearer realm="intentstream"'})
+        if not _is_utf8(scope.get("raw_path") or b""):
+            return Problem(400, "the path is not UTF-8 when its %-signs are decoded")  # else another user is named
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > config.max_body_bytes:
             return Problem(413, f"body of {length[:20]} bytes, at most {config.max_body_bytes} are taken")

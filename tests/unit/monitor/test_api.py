@@ -287,6 +287,26 @@ def test_other_sites_cannot_use_the_browser_of_an_operator(make_client: MakeClie
     assert answer.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("token", ["", TOKEN])
+@pytest.mark.parametrize("headers", [{"host": "["}, {"host": "a]b"}, {"host": "[::1"}, {"origin": "http://["}])
+def test_names_that_are_none_are_refused_and_no_fault(
+    make_client: MakeClient, headers: dict[str, str], token: str
+) -> None:
+    client = make_client(token=token)
+    given = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json", **headers}
+    answer = client.post("/events", content=b"{}", headers=given)
+    assert answer.status_code in (403, 421, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_path_that_is_not_utf_8_names_nobody(log: EventLog, make_client: MakeClient, method: str) -> None:
+    answer = make_client().request(method, "/users/%ff%fe")
+    assert answer.status_code == 400
+    assert "not UTF-8" in answer.json()["detail"]
+    assert sum(log.end_offsets(topics.EVENTS)) == 0
+
+
 def test_a_rate_is_kept_per_client_and_the_table_of_clients_is_bounded() -> None:
     now = 0.0
     limit = RateLimit(2, clock=lambda: now)

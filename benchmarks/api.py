@@ -5,8 +5,10 @@ Starts `intentstream run` in a process of its own, as a user would, and asks it 
 1. `POST /events` in batches of 100, the worker taking them as they come
 2. `GET /recommendations/{user}` when all is taken: the learner is idle
 3. the same while a simulated shop keeps the learner at full speed; once as fast as it answers, once at 300 a second
-4. with `--viewers N`: the worker's pace with N browsers on the page and with none. `viewers_pace_share` is what the
-   pace loses, on few cores to the browsers themselves; `viewers_cpu_share` is what the server spends on them
+4. with `--viewers N`: the worker with N browsers on the page and with none, in turn, three times each.
+   `viewers_thread_share` is what the viewers cost the worker: processor time of the thread that serves them, as a share
+   of the process'. `viewers_cpu_share` (processor time per event) and `viewers_pace_share` (events a second) have the
+   browsers in them too, where these share cores and caches with the server
 
     python -m benchmarks.api [--seconds 10] [--connections 8] [--viewers 0] [--config FILE]
 
@@ -214,8 +216,10 @@ def asks(port: int, users: list[str]) -> list[bytes]:
 class Pace(NamedTuple):
     """What the server did over some seconds."""
 
-    events_per_second: float
-    cpu_ms_per_event: float  # of the server's process, all threads
+    seconds: float
+    events: float
+    cpu_s: float  # of the server's process, all threads
+    serving_s: float  # of its thread that serves page and API
 
 
 def pace(port: int, seconds: float) -> Pace:
@@ -225,30 +229,37 @@ def pace(port: int, seconds: float) -> Pace:
         worker = json.loads(get(port, "/status"))["workers"][0]
         return worker["ts"] / 1000, worker["counters"]["events"]
 
-    def next_report() -> tuple[float, float, float]:
+    def next_report() -> Pace:
         known = newest()
         wait_for(lambda: newest() != known, 60)
-        return (*newest(), metric(port, "process_cpu_seconds_total"))
+        cpu_s = metric(port, "process_cpu_seconds_total")
+        return Pace(*newest(), cpu_s, metric(port, "intentstream_http_cpu_seconds_total"))
 
-    first = next_report()
+    first, began = next_report(), time.monotonic()
     time.sleep(seconds)
-    last = next_report()
-    events = last[1] - first[1]
-    return Pace(events / (last[0] - first[0]), (last[2] - first[2]) * 1000 / events)
+    asked_s = metric(port, "intentstream_http_cpu_seconds_total")  # what follows is this script's own asking
+    serving = (asked_s - first.serving_s) / (time.monotonic() - began)
+    found = Pace(*(after - before for before, after in zip(first, next_report(), strict=True)))
+    return found._replace(serving_s=serving * found.seconds)
 
 
-def with_viewers(port: int, viewers: int, seconds: float) -> tuple[Pace, Pace]:
-    """The worker's pace with nobody on the page, and with so many."""
-    executable = shutil.which("chromium")
-    alone = pace(port, seconds)
+def with_viewers(port: int, viewers: int, seconds: float, rounds: int = 3) -> tuple[Pace, Pace]:
+    """The worker with nobody on the page, and with so many, in turn."""
+    alone, watched = list[Pace](), list[Pace]()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        for _ in range(viewers):
-            browser.new_context(viewport={"width": 1600, "height": 1000}).new_page().goto(f"http://127.0.0.1:{port}/")
-        time.sleep(5)
-        watched = pace(port, seconds)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for _ in range(rounds):
+            alone.append(pace(port, seconds))
+            contexts = [browser.new_context(viewport={"width": 1600, "height": 1000}) for _ in range(viewers)]
+            for context in contexts:
+                context.new_page().goto(f"http://127.0.0.1:{port}/")
+            time.sleep(5)
+            watched.append(pace(port, seconds))
+            for context in contexts:
+                context.close()
+            time.sleep(5)
         browser.close()
-    return alone, watched
+    return Pace(*map(sum, zip(*alone, strict=True))), Pace(*map(sum, zip(*watched, strict=True)))
 
 
 def main() -> None:
@@ -289,13 +300,18 @@ def main() -> None:
             found["worker_events_per_second"] = round(metric(port, "intentstream_events_per_second"), 1)
             if given.viewers:
                 alone, watched = with_viewers(port, given.viewers, max(12.0, given.seconds))
+                serving_s = watched.serving_s / watched.seconds - alone.serving_s / alone.seconds
+                events_a_second = [one.events / one.seconds for one in (alone, watched)]
+                cpu_s_of_event = [one.cpu_s / one.events for one in (alone, watched)]
                 found["viewers"] = float(given.viewers)
-                found["viewers_pace_share"] = round(1 - watched.events_per_second / alone.events_per_second, 4)
-                found["viewers_cpu_share"] = round(1 - alone.cpu_ms_per_event / watched.cpu_ms_per_event, 4)
-                for name, one in (("alone", alone), (f"with {given.viewers} viewers", watched)):
-                    print(
-                        f"worker {name}: {one.events_per_second:,.0f} events/s, {one.cpu_ms_per_event:.2f} ms CPU each"
-                    )
+                found["viewers_thread_share"] = round(serving_s * watched.seconds / watched.cpu_s, 4)
+                found["viewers_cpu_share"] = round(1 - cpu_s_of_event[0] / cpu_s_of_event[1], 4)
+                found["viewers_pace_share"] = round(1 - events_a_second[1] / events_a_second[0], 4)
+                for name, rate, cost_s in zip(
+                    ("alone", f"with {given.viewers} viewers"), events_a_second, cpu_s_of_event, strict=True
+                ):
+                    print(f"worker {name}: {rate:,.0f} events/s, {cost_s * 1000:.2f} ms CPU each")
+                print(f"serving them takes {serving_s * 1000:.1f} ms CPU a second")
     print(json.dumps(found))
 
 

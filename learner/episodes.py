@@ -243,11 +243,14 @@ class DriftMonitor:
     def tell(
         self, signal: str, before: float, after: float, event_number: int, ts: int, *, can_go_back: bool = False
     ) -> list[Change]:
-        """Take an alarm from elsewhere, which is always an episode of its own: one that is open closes first."""
+        """Take an alarm from elsewhere, which is always an episode of its own: one that is open closes first.
+
+        Alarms that wait in a cooldown join it.
+        """
         changes = [] if self._episode is None else [self._close(self._episode, event_number, ts)]
-        self._waiting = []
         alarm = _Alarm(signal, signal, 0.0, before, after, event_number, ts)
-        return [*changes, self._open([alarm], event_number, ts, can_go_back)]
+        waiting, self._waiting = self._waiting, []
+        return [*changes, self._open(alarm, waiting, event_number, ts, can_go_back)]
 
     def _alarm(self, name: str) -> _Alarm:
         watch = self._watches[name]
@@ -266,7 +269,8 @@ class DriftMonitor:
         # an alarm in the cooldown is not lost: what it found opens an episode when the cooldown is over
         self._waiting += alarms
         if self._episode is None and self._waiting and event_number - self._closed_at >= self.config.cooldown_events:
-            changes.append(self._open(self._waiting, event_number, ts, can_go_back))
+            first = max(self._waiting, key=lambda alarm: abs(alarm.score))
+            changes.append(self._open(first, self._waiting, event_number, ts, can_go_back))
             self._waiting = []
         return changes
 
@@ -282,8 +286,7 @@ class DriftMonitor:
         episode.signals += [one.signal for one in alarms if one.signal not in episode.signals]
         episode.kind = self._kind(episode.signals)
 
-    def _open(self, alarms: list[_Alarm], event_number: int, ts: int, can_go_back: bool) -> Change:
-        first = max(alarms, key=lambda alarm: abs(alarm.score))
+    def _open(self, first: _Alarm, alarms: list[_Alarm], event_number: int, ts: int, can_go_back: bool) -> Change:
         names = list(dict.fromkeys([first.signal, *(alarm.signal for alarm in alarms)]))
         self._episodes += 1
         kind = self._kind(names)

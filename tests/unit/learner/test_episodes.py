@@ -115,6 +115,18 @@ def test_an_alarm_in_the_cooldown_waits_and_one_after_it_does_not() -> None:
     assert abs(again[2].at_event - (closed + 6) * EVENTS) <= 6 * EVENTS
 
 
+def test_an_alarm_that_waits_in_the_cooldown_joins_the_episode_of_the_gate() -> None:
+    closed = drive(DriftMonitor(config()), {50: {"loss": 6.0}}, 0, 200)[-1].at_event // EVENTS
+    values = {50: {"loss": 6.0}, closed: {"loss": 6.0, "distance": 0.9}}
+    monitor = DriftMonitor(config(cooldown_events=1500, actions={"learner": ["rollback"]}))
+    assert drive(monitor, values, 0, closed + 10)[-1].state == "closed"
+    (told,) = monitor.tell("gate", 0.0, -5.0, (closed + 10) * EVENTS, closed + 10, can_go_back=True)
+    assert (told.episode, told.state, told.kind) == (2, "opened", "learner")
+    assert told.signals == ("gate", "distance")
+    assert (told.detector, told.actions) == ("gate", ("snapshot", "rollback"))
+    assert [change.state for change in drive(monitor, values, closed + 10, 200)] == ["closed"]  # nothing is told twice
+
+
 def test_an_alarm_after_a_long_quiet_is_another_drift_though_the_actions_go_on() -> None:
     values = {50: {"loss": 6.0}, 70: {"loss": 6.0, "distance": 0.9}}
     found = drive(DriftMonitor(config(action_events=4000)), values, 0, 200)

@@ -121,32 +121,38 @@ def change(
     B, W, G = codes.shape
     a, users, age = config.loyalty, np.arange(B), np.arange(W)[::-1]  # age 0 is the newest item
     holds = held >= 0
-    mine = present & (age < span[:, None])  # (B, W) of the held intent's time
     R = min(config.window, W)
-    kinds = np.stack([mine, present & (age >= span[:, None])], axis=1) & (age >= R)  # (B, 2, W) before the window
-    base, earlier = np.moveaxis(kinds.astype(np.float32) @ codes, 1, 0)  # (B, G) each
+    mine = present[:, :-R] & (age[:-R] < span[:, None])  # (B, W - R) of the held intent's time, before the window
+    kinds = np.empty((B, 2, W - R), dtype=np.float32)
+    kinds[:, 0], kinds[:, 1] = mine, present[:, :-R] & ~mine
+    base, earlier = np.moveaxis(kinds @ codes[:, :-R], 1, 0)  # (B, G) each
     count, known = base.sum(axis=1), earlier.sum(axis=1)  # (B,)
     # what he held before goes on as something that he takes now and then
     earlier *= (np.minimum(known, config.earlier_events) / np.maximum(known, 1e-9))[:, None]
-    prior = np.full((B, G), (1 - a) / max(G - 1, 1))
-    prior[users[holds], held[holds]] = a
-    mixture = base + earlier + config.prior_events * prior  # (B, G)
+    prior = np.full((B, G), config.prior_events * (1 - a) / max(G - 1, 1), dtype=np.float32)
+    prior[users[holds], held[holds]] = config.prior_events * a
+    mixture = base + earlier + prior  # (B, G)
     mixture /= mixture.sum(axis=1, keepdims=True)
     newest = codes[:, : -R - 1 : -1]  # (B, R, G), newest first
     stays = np.einsum("brg,bg->br", newest, mixture)  # (B, R)
-    says = np.minimum(np.log(a * newest / np.maximum(stays, 1e-9)[..., None] + (1 - a)), config.most)
+    ratio = newest * (a / np.maximum(stays, 1e-9))[..., None]
+    ratio += 1 - a
+    says = np.minimum(np.log(ratio, out=ratio), config.most, out=ratio)
     says *= present[:, : -R - 1 : -1, None]
     total = says  # (B, R, G) of the newest 1, 2, … events; numpy's cumsum is several times slower across rows
     for r in range(1, R):
         total[:, r] += total[:, r - 1]
     total[np.arange(R) >= np.maximum(span, 1)[:, None]] = -np.inf
-    best = total.max(axis=1)  # (B, G)
+    best = total[:, 0]
+    for r in range(1, R):
+        best = np.maximum(best, total[:, r])  # (B, G)
     best[users[holds], held[holds]] = -np.inf
     to = best.argmax(axis=1)
     lead = np.where(holds, best[users, to] + np.log(config.change_share / max(G - 1, 1)), -np.inf)
     began = 1 + total[users, :, to].argmax(axis=1)
-    older_items = present & (age >= began[:, None]) & (age < began[:, None] + _OLDER)
-    was = (older_items.astype(np.float32)[:, None] @ codes)[:, 0]  # (B, G)
+    near = slice(-R - _OLDER, None)  # where the items before a change can be
+    older_items = present[:, near] & (age[near] >= began[:, None]) & (age[near] < began[:, None] + _OLDER)
+    was = (older_items.astype(np.float32)[:, None] @ codes[:, near])[:, 0]  # (B, G)
     older = base.argmax(axis=1)
     left = np.where(holds, base[users, np.maximum(held, 0)], 0)
     stale = holds & (count >= _STALE_ITEMS) & (older != held)

@@ -17,6 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
+from learner.metrics import UNRANKED
 
 FORMAT: Final = 1
 Serving = Literal["learner", "snapshot"]
@@ -29,7 +30,9 @@ class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         True
     )
     check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps from one comparison to the next; steps")] = 16
-    sample: Annotated[int, Meta(ge=8, le=100_000, description="most events compared each time; events")] = 64
+    sample: Annotated[
+        int, Meta(ge=8, le=100_000, description="most events compared each time, of the first mix.chunk ones; events")
+    ] = 64
     half_life: Annotated[float, Meta(ge=16, le=1e9, description="memory of the comparison; events compared")] = 2000.0
     least: Annotated[int, Meta(ge=8, le=10**9, description="events compared before anything is decided; events")] = 256
     worse: Annotated[
@@ -220,7 +223,17 @@ def gains(lists: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.floa
     [1.0, 0.63, 0.0]
     """
     hit = lists == items[:, None]
-    return np.where(hit.any(axis=1), 1 / np.log2(hit.argmax(axis=1) + 2.0), 0.0)
+    return gain_of(np.where(hit.any(axis=1), hit.argmax(axis=1), UNRANKED), lists.shape[1])
+
+
+def gain_of(ranks: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """The same of ranks (n,) from 0: 0 from the k-th on, and where there is none.
+
+    >>> gain_of(np.array([0, 1, 2, UNRANKED]), 2).round(2).tolist()
+    [1.0, 0.63, 0.0, 0.0]
+    """
+    listed = (ranks >= 0) & (ranks < k)
+    return np.where(listed, 1 / np.log2(np.where(listed, ranks, 0) + 2.0), 0.0)
 
 
 def without(best: NDArray[np.int64], histories: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -234,4 +247,4 @@ def without(best: NDArray[np.int64], histories: NDArray[np.int64], k: int) -> ND
     return best[order]
 
 
-__all__ = ["Gate", "GateConfig", "Serving", "Verdict", "gains", "without"]
+__all__ = ["Gate", "GateConfig", "Serving", "Verdict", "gain_of", "gains", "without"]

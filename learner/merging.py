@@ -172,27 +172,29 @@ def merge(moves: NDArray[np.float64], before: NDArray[np.integer[Any]], config: 
     """
     moves = (moves + moves.T) / 2
     labels = np.arange(len(moves))
-    before = np.asarray(before)
+    live = np.flatnonzero(moves.sum(axis=1) > _FEW)
+    small = moves[np.ix_(live, live)]  # (g, g) of the groups in `live`
+    before = np.asarray(before)[live]
     similarity, slack = config.similarity, config.slack
-    for together, needed in ((before[:, None] == before[None, :], similarity - slack), (None, similarity)):
-        while True:
-            live = np.flatnonzero(moves.sum(axis=1) > _FEW)
-            if len(live) < 3:  # of two groups each is what the other is not
-                break
-            cosine = likeness(moves[np.ix_(live, live)])
-            if together is not None:
-                cosine = np.where(together[np.ix_(live, live)], cosine, -1.0)
-            best = cosine.argmax(axis=1)
-            order = np.arange(len(live))
-            pairs = np.flatnonzero((best[best] == order) & (order < best) & (cosine.max(axis=1) >= needed))
+    for bound, needed in ((True, similarity - slack), (False, similarity)):
+        while len(live) >= 3:  # of two groups each is what the other is not
+            cosine = likeness(small)
+            if bound:
+                cosine[before[:, None] != before] = -1.0
+            best, order = cosine.argmax(axis=1), np.arange(len(live))
+            pairs = np.flatnonzero((best[best] == order) & (order < best) & (cosine[order, best] >= needed))
             if not len(pairs):
                 break
-            keep, gone = live[pairs], live[best[pairs]]
-            moves[keep] += moves[gone]
-            moves[:, keep] += moves[:, gone]
-            moves[gone], moves[:, gone] = 0, 0
-            for one, other in zip(keep.tolist(), gone.tolist(), strict=True):
+            gone = best[pairs]
+            small[pairs] += small[gone]
+            small[:, pairs] += small[:, gone]
+            for one, other in zip(live[pairs].tolist(), live[gone].tolist(), strict=True):
                 labels[labels == other] = one
+            stay = np.ones(len(live), dtype=bool)
+            stay[gone] = False
+            small, live, before = small[stay][:, stay], live[stay], before[stay]
+    moves = np.zeros_like(moves)
+    moves[np.ix_(live, live)] = small
     total = moves.sum()
     share = moves.sum(axis=1) / max(total, _FEW)  # (K,) of the groups, at their labels
     stays = np.diag(moves) / np.maximum(moves.sum(axis=1), _FEW)

@@ -82,6 +82,8 @@ class Taken(NamedTuple):
     """mean squared distance of the users to their nearest centre; not a number where nobody had a history"""
     intents: NDArray[np.int64]
     """(m,) place of the nearest intent, for each event of a user with a history"""
+    placed: NDArray[np.int64]
+    """(n,) as `ranks`, whether they were to be evaluated or not"""
 
 
 class Ranking(NamedTuple):
@@ -199,6 +201,7 @@ class Learner:
                 self._memories.grow(self._network.rows)
             self._memories.clear(admission.new_rows)
             self._network.start_items(admission.new_rows)
+            self.tracker.refresh()
             if self._stand_in is not None:
                 self._stand_in.admit(admission.new_rows, self._network.rows)
         return admission.handles
@@ -248,10 +251,9 @@ class Learner:
             self._warm_start(rows[chunk], liked[chunk], new)
         looked_at = self.tracker.observe(liked, np.where(batch.weights > 0, rows, 0))
         self._replay.add(batch.users, Pairs(np.where(liked > 0, batch.contexts, 0), batch.items, batch.weights))
-        if not evaluate:
-            ranks[:] = NOT_EVALUATED
         loss = losses / learned if learned else float("nan")
-        return Taken(ranks, loss, new_items, looked_at.distance, looked_at.places)
+        shown = ranks if evaluate else np.full(n, NOT_EVALUATED, dtype=np.int64)
+        return Taken(shown, loss, new_items, looked_at.distance, looked_at.places, ranks)
 
     def _asked(
         self, liked: NDArray[np.int64], excluded: NDArray[np.int64], gap: NDArray[np.float64], h: Tensor
@@ -290,6 +292,7 @@ class Learner:
         newest
             Replay only so many of the newest pairs, for example those since a drift; 0 = recent ones and old ones.
         """
+        self.tracker.refresh()
         config = self.config
         per_step = min(-(-self._replay.last // max(steps, 1)), config.batch)
         share = -(-per_step // config.updates)
@@ -333,6 +336,7 @@ class Learner:
         """
         if self._stand_in is None:
             return False
+        self.tracker.refresh()
         self._network.go_back(self._stand_in.weights, self._stand_in.known(self.size + 1))
         self.mix = self._stand_in.copy_of_mix()
         return True
@@ -452,14 +456,21 @@ class Learner:
         actions: NDArray[np.uint8],
         held: NDArray[np.integer[Any]] | None = None,
         span: NDArray[np.integer[Any]] | None = None,
+        newest_alone: NDArray[np.bool_] | None = None,
     ) -> IntentView:
         """Where users with histories (B, L) stand among the intents; changes nothing.
 
-        Against the ids `held` (B,), held for `span` (B,) events.
+        Against the ids `held` (B,), held for `span` (B,) events. Where the newest items alone put them is asked for
+        those in `newest_alone` (B,), for all where it is not given.
         """
         rows = self._liked(histories, actions)
         parts = [
-            self.tracker.view(rows[part], None if held is None else held[part], None if span is None else span[part])
+            self.tracker.view(
+                rows[part],
+                None if held is None else held[part],
+                None if span is None else span[part],
+                None if newest_alone is None else newest_alone[part],
+            )
             for start in range(0, max(len(rows), 1), _RANKED_AT_ONCE)
             for part in [slice(start, start + _RANKED_AT_ONCE)]
         ]

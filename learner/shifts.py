@@ -179,11 +179,12 @@ class ShiftRule:
         at_once = leads & ((lead >= config.sure_margin) | gone)
         # a candidate must lead in two looks, or in one when persistence is one event: a step may hold several events
         shifted = at_once | (leads & (waited >= config.persistence) & (again | (config.persistence == 1)))
-        level = self._levels(lead, at_once)
+        some = bool(shifted.any())
+        level = self._levels(lead, at_once) if some else standing.level
         held_now = standing.events + events
         self._learn_outcomes(np.where(gone, 0, standing.level), shifted, held_now)
         confidence = np.zeros(len(shifted))
-        if shifted.any():
+        if some:
             confidence[shifted] = self.probabilities().ravel()[level[shifted] - 1]
         moved = first | shifted
         waiting = leads & ~shifted

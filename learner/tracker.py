@@ -6,7 +6,7 @@ ids, `Merging` says which centres are one intent, `evidence` says where users st
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from learner.config import LearnerConfig
 from learner.evidence import change, standing
 from learner.identity import Birth, Entry, IntentIdentity, grouped
-from learner.intents import interests
+from learner.intents import SEEN_ITEMS
 from learner.merging import Merging
 from learner.network import Network
+
+_KEPT: Final = 1 << 22  # numbers in a table of items by centres that is kept for the rest of a step
 
 
 class IntentView(NamedTuple):
@@ -26,11 +28,11 @@ class IntentView(NamedTuple):
     nearest: NDArray[np.int32]
     """intent id: the one that leads the held one, else the held one; `best` where none is held"""
     best: NDArray[np.int32]
-    """intent id by the newest items alone"""
+    """intent id by the newest items alone; `nearest` where that was not asked"""
     confidence: NDArray[np.float32]
-    """probability of `nearest` among all, by the newest items alone"""
+    """probability of `nearest` among all, by the newest items alone; 0 where that was not asked"""
     runner_up: NDArray[np.int32]
-    """intent id, the likeliest one besides `nearest`"""
+    """intent id, the likeliest one besides `nearest`; -1 where that was not asked"""
     lead: NDArray[np.float32]
     """log-odds that the user has changed to `nearest` against that he has not; 0 where nothing speaks for it"""
     began: NDArray[np.int64]
@@ -62,6 +64,19 @@ class Turned(NamedTuple):
     """ids of intents that are part of another one now"""
 
 
+class _Items(NamedTuple):
+    """Items looked at, m of them."""
+
+    there: NDArray[np.bool_]
+    """(N,) by table row, whether it is one of them"""
+    place: NDArray[np.int64]
+    """(N,) by table row, its place among them; anything where it is none"""
+    unit: NDArray[np.float32]
+    """(m, d) unit vectors, zeros for row 0"""
+    cosines: NDArray[np.float32]
+    """(m, K) with the centres"""
+
+
 class IntentTracker:
     """Ids, leads, births, mergers and catalogue figures of a network's centres.
 
@@ -78,6 +93,8 @@ class IntentTracker:
         count, hidden = network.centers.weight.shape
         self.identity = IntentIdentity(config.identity, count, hidden)
         self.merging = Merging(config.merging, count)
+        self._items: _Items | None = None  # of the step, as long as neither items nor centres move
+        self._shares: NDArray[np.float32] | None = None  # (m, G) of the intents in these items
 
     # -- the stream -------------------------------------------------------------------------------------------------
 
@@ -85,42 +102,54 @@ class IntentTracker:
     def observe(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> Seen:
         """Count the users of events: rows of their histories before (n, L), of the items taken (n,), 0 = not liked."""
         known = (contexts[:, -1] > 0) & (items > 0)
-        centers = self._network.centers
         before, after = contexts[known, -1], items[known]
-        distinct, place = self._distinct(np.concatenate([before, after]))
-        code = self._cosines(distinct).argmax(axis=1)[place]
-        self.merging.observe(code[: len(before)], code[len(before) :])
-        u = interests(self._network.table, torch.from_numpy(contexts), self._config.intents.half_life)  # (n, d)
-        u = u[u.any(dim=1)]
+        newest = contexts[:, -SEEN_ITEMS:]
+        # what the users are looked at by afterwards is in their histories before and in what they took
+        remembered = contexts[:, -self._config.evidence.memory :]
+        looked_at = self._look_up(np.concatenate([remembered.ravel(), newest.ravel(), items]))
+        self.refresh()
+        if looked_at.cosines.size <= _KEPT:
+            self._items = looked_at
+        code = looked_at.cosines.argmax(axis=1)
+        self.merging.observe(code[looked_at.place[before]], code[looked_at.place[after]])
+        u = self._interests(newest, looked_at)  # (n, d)
+        u = u[u.any(axis=1)]
         if not len(u):
             return Seen(np.zeros(0, dtype=np.int64), float("nan"))
-        nearest = centers.nearest(u)
-        places = nearest.intent.numpy()
-        self.identity.observe(places, nearest.distance.numpy(), u.numpy())
-        return Seen(places, float(nearest.distance.mean()))
+        cosines = u @ self._unit_centers().T  # (n, K)
+        places = cosines.argmax(axis=1)
+        distance = np.maximum(2 - 2 * np.take_along_axis(cosines, places[:, None], axis=1)[:, 0], 0)
+        self.identity.observe(places, distance, u)
+        return Seen(places, float(distance.mean()))
 
-    def _distinct(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The different table rows among `rows`, rising, and the place of each there; `np.unique` would sort."""
+    def refresh(self) -> None:
+        """Items or centres have moved, or will: what was kept of them is of no more use."""
+        self._items = self._shares = None
+
+    def _look_up(self, rows: NDArray[np.int64]) -> _Items:
+        """The different items among table rows (z,), as they are now; `np.unique` would sort."""
         there = np.zeros(self._network.rows, dtype=bool)
         there[rows] = True
         distinct = np.flatnonzero(there)
         place = np.empty(self._network.rows, dtype=np.int64)
         place[distinct] = np.arange(len(distinct))
-        return distinct, place[rows]
-
-    def _cosines(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Of the items in table rows (m,) with the centres, (m, K)."""
-        items = self._network.table.detach().numpy()[rows]  # (m, d)
-        centers = self._network.centers.weight.detach().numpy()  # (K, d)
-        cosines = items @ centers.T
         # in numpy: each of torch's small operations takes as long as the product
-        cosines /= np.maximum(np.sqrt(np.einsum("md,md->m", items, items)), 1e-12)[:, None]
-        cosines /= np.maximum(np.sqrt(np.einsum("kd,kd->k", centers, centers)), 1e-12)
-        return np.asarray(cosines)
+        unit = _unit(self._network.table.detach().numpy()[distinct])
+        return _Items(there, place, unit, unit @ self._unit_centers().T)
+
+    def _unit_centers(self) -> NDArray[np.float32]:
+        return _unit(self._network.centers.weight.detach().numpy())
+
+    def _interests(self, newest: NDArray[np.int64], items: _Items) -> NDArray[np.float32]:
+        """`learner.intents.interests` of the newest rows (n, w), which are all among `items`: (n, d)."""
+        age = np.arange(newest.shape[1])[::-1]
+        weight = np.where(newest > 0, 0.5 ** (age / self._config.intents.half_life), 0).astype(np.float32)  # (n, w)
+        return _unit(np.matmul(weight[:, None], items.unit[items.place[newest]])[:, 0])
 
     @torch.no_grad()
     def turn(self, event_number: int, reseed: bool = False) -> Turned:
         """Call once after a step's learning: how the centres moved; places dead ones anew, merges what is one."""
+        self.refresh()
         centers = self._network.centers.unit().numpy()
         movement = self.identity.moved(centers, event_number)
         shares = self.identity.shares
@@ -139,13 +168,20 @@ class IntentTracker:
         places = self.identity.places_of(ids)
         return np.where(places >= 0, self.identity.ids_of(self.merging.heads[places]), ids).astype(np.int32)
 
-    @torch.no_grad()
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
+        items = self._items
+        if items is None or not items.there[rows].all():
+            items = self._look_up(rows.ravel())
+            return self._shared(items).take(items.place[rows], axis=0)
+        if self._shares is None:
+            self._shares = self._shared(items)
+        return self._shares.take(items.place[rows], axis=0)
+
+    def _shared(self, items: _Items) -> NDArray[np.float32]:
+        """Shares of the G intents in each of the items, (m, G)."""
         merging = self.merging
-        distinct, place = self._distinct(rows)
-        likely = self._cosines(distinct)  # (m, K)
-        likely *= 1 / self._network.centers.config.temperature
+        likely = items.cosines * np.float32(1 / self._network.centers.config.temperature)  # (m, K)
         sharpness = self._config.evidence.sharpness
         if not merging.merged:  # of tens of thousands of centres none are, and grouping them would take gigabytes
             likely *= sharpness  # the same power
@@ -156,14 +192,16 @@ class IntentTracker:
             share = share @ (of[:, None] == np.arange(of.max() + 1)).astype(np.float32)  # (m, G)
             share **= sharpness
         share /= share.sum(axis=1, keepdims=True)
-        table = np.where((distinct > 0)[:, None], share, np.float32(0))
-        return np.asarray(table[place])
+        if items.there[0]:
+            share[0] = 0  # no item
+        return np.asarray(share)
 
     def view(
         self,
         rows: NDArray[np.int64],
         held: NDArray[np.integer[Any]] | None = None,
         span: NDArray[np.integer[Any]] | None = None,
+        newest_alone: NDArray[np.bool_] | None = None,
     ) -> IntentView:
         """Where users with histories (B, L) of rows, 0 = none or not liked, stand.
 
@@ -175,6 +213,8 @@ class IntentTracker:
             (B,) ids that they hold, -1 = none.
         span
             (B,) events for which they hold them; as long as the history goes back, where it is not given.
+        newest_alone
+            (B,) for whom it is asked where the newest items alone put them; for all, where it is not given.
         """
         config = self._config.evidence
         newest = rows[:, -config.memory :]
@@ -187,19 +227,25 @@ class IntentTracker:
         places = self.identity.places_of(holds)
         group = np.where(places >= 0, self.merging.rows[places], -1)
         found = change(codes, present, group, np.full(B, W) if span is None else np.asarray(span), config)
-        likely = standing(codes, present, config)  # (B, G)
-        best = likely.argmax(axis=1)
         leads = found.lead > 0
         stale = found.stale & ~leads
-        nearest = np.where(group < 0, best, np.where(leads, found.to, np.where(stale, found.older, group)))
-        likely -= likely.max(axis=1, keepdims=True)
-        chance = np.exp(likely[users, nearest]) / np.exp(likely).sum(axis=1)
-        likely[users, nearest] = -np.inf
+        nearest = np.where(leads, found.to, np.where(stale, found.older, group))
+        best, confidence, runner_up = nearest.copy(), np.zeros(B, dtype=np.float32), np.full(B, -1)
+        asked = np.flatnonzero((group < 0) | newest_alone) if newest_alone is not None else users
+        if len(asked):
+            likely = standing(codes[asked], present[asked], config)  # (b, G)
+            best[asked] = likely.argmax(axis=1)
+            nearest = np.where(group < 0, best, nearest)
+            at = (np.arange(len(asked)), nearest[asked])
+            likely -= likely.max(axis=1, keepdims=True)
+            confidence[asked] = np.exp(likely[at]) / np.exp(likely).sum(axis=1)
+            likely[at] = -np.inf
+            runner_up[asked] = likely.argmax(axis=1) if G > 1 else nearest[asked]
         return IntentView(
             nearest=np.where(cold, -1, own[nearest]).astype(np.int32),
             best=np.where(cold, -1, own[best]).astype(np.int32),
-            confidence=np.where(cold, 0, chance).astype(np.float32),
-            runner_up=np.where(cold, -1, own[likely.argmax(axis=1)] if G > 1 else own[nearest]).astype(np.int32),
+            confidence=np.where(cold, 0, confidence).astype(np.float32),
+            runner_up=np.where(cold | (runner_up < 0), -1, own[runner_up]).astype(np.int32),
             lead=np.where(leads & ~cold, found.lead, 0).astype(np.float32),
             began=found.began,
             before=found.before,
@@ -240,6 +286,12 @@ class IntentTracker:
         if turn_map:
             self.identity.turn_map(centers)
         return self.identity.entries(centers, self.merging.heads)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(m, d) of length 1; zeros stay zeros."""
+    length = np.sqrt(np.einsum("md,md->m", vectors, vectors))
+    return np.asarray(vectors / np.maximum(length, np.float32(1e-12))[:, None])
 
 
 __all__ = ["IntentTracker", "IntentView", "Seen", "Turned"]

@@ -30,7 +30,7 @@ from learner import (
     strongest,
 )
 from learner.drift import GATE
-from learner.gate import Gate, gains, without
+from learner.gate import Gate, gain_of, gains, without
 from stream import topics
 from stream.config import Config
 from stream.errors import StateMismatch
@@ -105,8 +105,9 @@ class _Looks:
         """The looks behind look `row` at these users, but those in which the intent is still looked for."""
         if not len(users):
             return users
-        later = np.arange(row + 1, len(self.users))
-        return later[np.isin(self.users[later], users) & ~self.settling[later]]
+        wanted = np.zeros(int(self.users.max()) + 1, dtype=bool)
+        wanted[users] = True
+        return row + 1 + np.flatnonzero(wanted[self.users[row + 1 :]] & ~self.settling[row + 1 :])
 
     def rounds(self) -> Iterator[NDArray[np.int64]]:
         """The looks that can be made at once, at one per user: numbers, rising."""
@@ -135,6 +136,8 @@ class Meaning:
         self._monitor = DriftMonitor(config.drift, config.learner.seed)
         self._gate = Gate(config.gate)
         self._lead: float | None = None  # of the learner over its snapshot, where that has just taken over
+        # events of the step that are compared, gains of snapshot and popular list; within a step only
+        self._compared: tuple[NDArray[np.int64], NDArray[np.float64] | None, NDArray[np.float64]] | None = None
         self._movement = 0.0
         self._refused = 0
         self._dead: list[int] = []  # intents whose tombstone is still to be published
@@ -186,7 +189,8 @@ class Meaning:
         width = max(self._config.learner.evidence.memory, self._config.shifts.evidence_window)
         newest = slice(-width - len(back) + 1, None)
         past = history_before(histories[looks.users, newest], actions[looks.users, newest], looks.later)
-        view = self._learner.intents(*past, held[looks.users], standing.events[looks.users] + looks.so_far)
+        span = standing.events[looks.users] + looks.so_far
+        view = self._learner.intents(*past, held[looks.users], span, looks.settling)
         columns: list[NDArray[Any]] = [*view]
         found: list[_Found] = []
         for rows in looks.rounds():
@@ -204,7 +208,8 @@ class Meaning:
             if len(again):
                 these = looks.users[again]
                 span = standing.events[these] + looks.later[rows[0]] - looks.later[again]
-                anew = self._learner.intents(past[0][again], past[1][again], standing.intent[these], span)
+                nobody = np.zeros(len(again), dtype=bool)
+                anew = self._learner.intents(past[0][again], past[1][again], standing.intent[these], span, nobody)
                 answers: list[NDArray[Any]] = [*anew]
                 for column, answer in zip(columns, answers, strict=True):
                     column[again] = answer
@@ -274,25 +279,35 @@ class Meaning:
     def compare(self, batch: StepBatch, step: int) -> None:
         """Let the gate see how learner, snapshot and popular list do on events (n,) that nobody has learned yet.
 
-        Call before the learner takes them; who answers from now on may be another.
+        Call before the learner takes them, and `watch` after that; who answers from then on may be another.
         """
         if not self._gate.due(step):
             return
-        some = np.flatnonzero((batch.contexts > 0).any(axis=1) & (batch.weights > 0))[: self._gate.config.sample]
+        # the learner's own ranks are those of `take`, which of the first chunk are from before anything is learned
+        wanted = np.flatnonzero((batch.contexts > 0).any(axis=1) & (batch.weights > 0))[: self._gate.config.sample]
+        some = wanted[wanted < self._config.learner.mix.chunk]
         histories, actions, times = batch.contexts[some], batch.context_actions[some], batch.context_ts[some]
         items, k, learner = batch.items[some], self._config.engine.list_len, self._learner
-        own = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "learner").items, items)
-        snapshot = own
+        snapshot = None
         if learner.has_stand_in:
             snapshot = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "snapshot").items, items)
         nothing = np.zeros((1, histories.shape[1]), dtype=np.int64)
         best = learner.recommend(nothing, nothing.astype(np.uint8), nothing, k + histories.shape[1], by="learner")
-        popular = gains(without(best.items[0], histories, k), items)
-        verdict = self._gate.compare(step, own, snapshot, popular, calm=not self._monitor.is_open)
+        self._compared = some, snapshot, gains(without(best.items[0], histories, k), items)
+
+    def _judge(self, placed: NDArray[np.int64], step: int) -> None:
+        """Give the gate what was compared in this step; `placed` (n,) are the learner's own ranks of its events."""
+        if self._compared is None:
+            return
+        (some, snapshot, popular), self._compared = self._compared, None
+        own = gain_of(placed[some], self._config.engine.list_len)
+        verdict = self._gate.compare(
+            step, own, own if snapshot is None else snapshot, popular, calm=not self._monitor.is_open
+        )
         if verdict.renew:
-            learner.keep_stand_in()
+            self._learner.keep_stand_in()
         if verdict.changed:
-            learner.serving = verdict.serving
+            self._learner.serving = verdict.serving
             self._lead = verdict.against_snapshot if verdict.serving == "snapshot" else None
 
     def watch(self, tally: Tally, number: int, ts: int, step: int) -> list[Message]:
@@ -312,6 +327,8 @@ class Meaning:
         taken, nobody = tally.taken, np.zeros(0, dtype=np.int64)
         if taken is None:
             self.shifts = []  # nobody was followed in this step
+        else:
+            self._judge(taken.placed, step)
         seen = Observed(
             events=tally.events,
             records=tally.records,

@@ -23,6 +23,7 @@ from learner import (
     OnlineLearner,
     StepBatch,
 )
+from learner.gate import gain_of, gains
 from learner.memory import MemoryConfig
 from learner.ranking import MixConfig
 
@@ -102,6 +103,47 @@ def digest(learner: Learner) -> str:
     value = hashlib.blake2b()
     learner.update_digest(value)
     return value.hexdigest()
+
+
+def test_the_ranks_of_a_step_are_the_places_in_the_lists_before_it() -> None:
+    """What the gate compares: the learner's own lists need not be made for it."""
+    learner = make()
+    stream = Stream(learner)
+    run(learner, stream, 30)
+    batch = stream.batch()
+    wanted = (batch.contexts > 0).any(axis=1) & (batch.weights > 0)
+    lists = learner.recommend(batch.contexts, batch.context_actions, batch.context_ts, 10, batch.ts, "learner").items
+    taken = learner.take(batch, evaluate=False)
+    assert (taken.ranks == NOT_EVALUATED).all()
+    found = gains(lists, batch.items)[wanted]
+    assert found.any() and not found.all()
+    assert gain_of(taken.placed, 10)[wanted].tolist() == found.tolist()
+
+
+def test_users_are_looked_at_with_the_items_as_they_are_now() -> None:
+    learner = make(TINY)
+    learner.keep_stand_in()
+    stream = Stream(learner)
+    run(learner, stream, 5)
+
+    def learn() -> None:
+        learner.learn(3)
+
+    def admit() -> None:
+        learner.admit([f"another {number}" for number in range(TINY.capacity)], np.arange(10**6, 10**6 + TINY.capacity))
+
+    def go_back() -> None:
+        learner.go_back()
+
+    tracker = learner.tracker
+    for change in (learn, admit, go_back):
+        learner.take(stream.batch())
+        rows = np.array([row for row in range(1, TINY.capacity + 1) if tracker._items and tracker._items.there[row]])
+        before = tracker.codes(rows[None])
+        change()
+        now = tracker.codes(rows[None])
+        tracker.refresh()
+        assert now.tolist() == tracker.codes(rows[None]).tolist() != before.tolist()
 
 
 def test_asking_changes_nothing_and_works_before_any_learning() -> None:

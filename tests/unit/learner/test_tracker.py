@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,45 @@ def test_a_view_says_where_the_newest_items_are() -> None:
     assert (view.confidence[:2] > 0.5).all()
     assert view.confidence[2] == 0
     assert not view.lead.any()
+
+
+def test_only_those_asked_for_are_placed_by_their_newest_items_alone() -> None:
+    tracker, _ = make()
+    both = np.concatenate([rows(0, 0, 0, 0, 0, 0, 2), rows(1, 1, 1, 1, 1, 1, 3), rows(2, 2, 2)])
+    held, span = np.array([0, 1, -1]), np.array([7, 7, 0])
+    everybody = tracker.view(both, held, span)
+    one = tracker.view(both, held, span, newest_alone=np.array([False, True, False]))
+    assert (one.best[0], one.runner_up[0], one.confidence[0]) == (one.nearest[0], -1, 0)
+    assert everybody.nearest.tolist() == one.nearest.tolist()
+    assert everybody.lead.tolist() == one.lead.tolist()
+    for name in ("best", "confidence", "runner_up"):  # who holds no intent is always placed
+        assert getattr(everybody, name)[1:].tolist() == getattr(one, name)[1:].tolist()
+
+
+def test_items_are_looked_up_once_in_a_step_and_anew_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, network = make()
+    contexts, items = np.concatenate([rows(0, 0, 1), rows(2)]), np.array([1 + ITEMS, 1 + 2 * ITEMS + 5])
+    histories = np.concatenate([contexts[:, 1:], items[:, None]], axis=1)
+    fresh = tracker.codes(histories)
+    looked_up = []
+    look_up = IntentTracker._look_up
+
+    def counted(self: IntentTracker, rows: Any) -> Any:
+        looked_up.append(rows)
+        return look_up(self, rows)
+
+    monkeypatch.setattr(IntentTracker, "_look_up", counted)
+    tracker.observe(contexts, items)
+    assert tracker.codes(histories).tolist() == fresh.tolist()
+    tracker.view(histories)
+    tracker.pull(histories, np.array([0, 1]), np.array([1, 2]))
+    assert len(looked_up) == 1
+    others = np.array([[0, 1 + 3 * ITEMS]])  # not seen in the step
+    assert tracker.codes(others)[0, 1].argmax() == 3
+    assert len(looked_up) == 2
+    network.table[1 : 4 * ITEMS + 1] = 3 * torch.eye(8)[[1, 2, 3, 0]].repeat_interleave(ITEMS, dim=0)
+    tracker.turn(1)
+    assert tracker.codes(histories)[0, -1].argmax() == 2
 
 
 def test_a_held_intent_stays_nearest_until_another_one_leads_it() -> None:

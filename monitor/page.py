@@ -283,6 +283,7 @@ class Overview:
                 "Latest intent shifts, newest first",
                 [_EVENT_TIME, "User", "From", "To", "Cause", "Sure", "Evidence"],
                 "No shift yet. One is published when a user's new intent holds.",
+                "brief",  # six of them on a small screen: newer ones come anyway
             )
 
     def _letters(self) -> None:

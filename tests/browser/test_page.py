@@ -310,6 +310,20 @@ def test_both_widths_and_both_themes(site: Site, open_page: Open, width: int, th
     assert watched.faults == []
 
 
+def test_a_small_screen_shows_whole_lists_and_the_whole_catalogue(site: Site, open_page: Open) -> None:
+    newest = decoded(site, topics.RECOMMENDATIONS)[-1]
+    page = open_page(site.url, f"/user?id={quote(newest['user'])}", width=390).page
+    rows = page.locator("section.person table", has=page.get_by_text("The newest list")).locator("tbody tr")
+    expect(rows).to_have_count(len(newest["items"]), timeout=15_000)
+    assert len(newest["items"]) > 6
+    assert all(row.is_visible() for row in rows.all())
+    page.goto(site.url)
+    page.get_by_text("As a table").click()
+    intents = panel(page, "Where the intents are").locator("tbody tr")
+    expect(intents.last).to_be_visible()
+    assert intents.count() == len(NAMES) and all(row.is_visible() for row in intents.all())
+
+
 def test_the_theme_can_be_chosen_and_is_remembered(site: Site, open_page: Open) -> None:
     page = open_page(site.url).page
     expect(page.get_by_role("heading", level=1)).to_contain_text("earning from", timeout=15_000)

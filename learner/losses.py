@@ -41,17 +41,35 @@ def next_item_bce(h: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return -(F.logsigmoid(taken) + F.logsigmoid(-other)).mean()
 
 
+class _InfoNCE(torch.autograd.Function):
+    """InfoNCE of rows x (2B, D), where i and i + B are partners. x meets itself: one product is its gradient."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        rows = torch.arange(len(x), device=x.device)
+        partner = rows.roll(len(x) // 2)  # (2B,)
+        log_p = (x @ x.T).fill_diagonal_(float("-inf")).log_softmax(1)  # (2B, 2B)
+        loss = -log_p[rows, partner].mean()
+        by_score = log_p.exp_()
+        by_score[rows, partner] -= 1
+        ctx.save_for_backward(x, (by_score + by_score.T) / len(x))
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        x, by_score = ctx.saved_tensors  # type: ignore[attr-defined]
+        own: Tensor = by_score @ x * grad
+        return own
+
+
 def info_nce(one: Tensor, two: Tensor) -> Tensor:
     """InfoNCE between paired rows of one and two (B, D), dot product, temperature 1, ().
 
     Each of the 2B rows must find its partner among all 2B - 1 others. A single pair has nothing to be told from: 0.
     """
-    B = len(one)
-    both = torch.cat([one, two])  # (2B, D)
-    logits = both @ both.T  # (2B, 2B)
-    logits = logits.masked_fill(torch.eye(2 * B, dtype=torch.bool, device=one.device), float("-inf"))
-    partner = torch.arange(2 * B, device=one.device).roll(B)  # (2B,)
-    return F.cross_entropy(logits, partner)
+    loss: Tensor = _InfoNCE.apply(torch.cat([one, two]))  # type: ignore[no-untyped-call]
+    return loss
 
 
 def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:

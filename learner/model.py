@@ -132,9 +132,18 @@ class ELCRec(nn.Module):
         """Vectors of rows (...), (..., d); the padding row never learns."""
         return F.embedding(rows, self.items, padding_idx=0)
 
+    def _embed_each(self, *rows: Tensor) -> tuple[Tensor, ...]:
+        """`embed` of each by one look-up: one gradient as large as the table is made, not one for each."""
+        flat = self.embed(torch.cat([part.flatten() for part in rows]))
+        vectors = torch.split(flat, [part.numel() for part in rows])
+        return tuple(part.view(*shaped.shape, -1) for part, shaped in zip(vectors, rows, strict=True))
+
     def encode(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Outputs at every position of rows (B, T), (B, T, d); what stands at padding means nothing."""
-        return self.encoder(self.embed(rows), self._valid(rows), generator)  # type: ignore[no-any-return]
+        return self._encode(self.embed(rows), rows, generator)
+
+    def _encode(self, vectors: Tensor, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.encoder(vectors, self._valid(rows), generator)  # type: ignore[no-any-return]
 
     def user(self, rows: Tensor) -> Tensor:
         """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
@@ -188,21 +197,29 @@ class ELCRec(nn.Module):
             full softmax in bfloat16
         """
         c = self.config
-        h = self.encode(batch.inputs, generator)  # (B, T, d)
-        next_item = self._next_item(h, batch, half)
+        contrasts = c.sequence_contrast > 0 or c.intent_contrast > 0
+        rows = [batch.inputs]
+        if contrasts:
+            if generator is None:
+                raise ValueError("the contrastive losses draw views of the sequences and need a generator")
+            rows += [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
+        wanted = batch.targets > 0  # (B, T)
+        vectors = self._embed_each(*rows, *self._pairs(batch, wanted))
+        h = self._encode(vectors[0], batch.inputs, generator)  # (B, T, d)
+        if c.next_item == "bce":
+            next_item = losses.next_item_bce(h[wanted], *vectors[-2:])
+        else:
+            next_item = self._softmax(h[wanted], batch, half)
         total = next_item
         pooled = self.pool(h, batch.inputs)  # (B, d)
         sequence = intent = cluster = None
         views: list[Tensor] = []
-        if c.sequence_contrast > 0 or c.intent_contrast > 0:
-            if generator is None:
-                raise ValueError("the contrastive losses draw views of the sequences and need a generator")
-            rows = [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
-            one, two = (self.encode(row, generator) for row in rows)  # (B, T, d) each
-            views = [self.pool(one, rows[0]), self.pool(two, rows[1])]  # (B, d) each
+        if contrasts:
+            one, two = self._encode(torch.cat(vectors[1:3]), torch.cat(rows[1:]), generator).chunk(2)  # (B, T, d) each
+            views = [self.pool(one, rows[1]), self.pool(two, rows[2])]  # (B, d) each
             centers = self.intents.unit()
             if c.sequence_contrast > 0:
-                counted = (None, None) if c.compat == "authors" else (rows[0] > 0, rows[1] > 0)
+                counted = (None, None) if c.compat == "authors" else (rows[1] > 0, rows[2] > 0)
                 sequence = losses.sequence_contrast(one, two, counted[0], counted[1], centers, c.fusion)
                 total = total + c.sequence_contrast * sequence
             if c.intent_contrast > 0:
@@ -217,14 +234,16 @@ class ELCRec(nn.Module):
             total = total + c.intents.weight * cluster
         return Losses(total, next_item, sequence, intent, cluster, pooled.detach())
 
-    def _next_item(self, h: Tensor, batch: Batch, half: bool) -> Tensor:
+    def _pairs(self, batch: Batch, wanted: Tensor) -> tuple[Tensor, ...]:
+        """Rows of the items taken and not taken at the P `wanted` positions, where `bce` compares them, (P,) each."""
+        if self.config.next_item != "bce":
+            return ()
+        if batch.negatives is None:
+            raise ValueError("next_item = 'bce' needs batch.negatives, one per target")
+        return batch.targets[wanted], batch.negatives[wanted]
+
+    def _softmax(self, out: Tensor, batch: Batch, half: bool) -> Tensor:
         c = self.config
-        wanted = batch.targets > 0  # (B, T)
-        out = h[wanted]  # (P, d)
-        if c.next_item == "bce":
-            if batch.negatives is None:
-                raise ValueError("next_item = 'bce' needs batch.negatives, one per target")
-            return losses.next_item_bce(out, self.embed(batch.targets[wanted]), self.embed(batch.negatives[wanted]))
         target, weight = losses.future_targets(batch.targets, c.future, c.horizon)  # (P, J) each
         target = (target - 1).clamp(min=0)
         if batch.log_q is not None and batch.negatives is not None:

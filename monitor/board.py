@@ -87,7 +87,7 @@ def headline(health: Health, lag: int) -> tuple[str, str]:
     if report is None:
         return (
             "Nothing has arrived yet.",
-            "Start a worker on this log: `intentstream run` brings a simulated shop, `intentstream replay FILE` your "
+            "Start a worker on this log: “intentstream run” brings a simulated shop, “intentstream replay FILE” your "
             "own events, POST /events single ones.",
         )
     if health.state == "gone":

@@ -40,6 +40,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 _TICK_S: Final = 1.0
 _DEFAULT_WINDOW: Final = "1 hour"
 _SHIFTS: Final = 14
+_INTENTS: Final = 24
 _EVENT_TIME: Final = "Event time (UTC)"  # the stream's own clock, which may be years from the worker's
 _ICON: Final = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#0b7a6b"/>'
@@ -361,11 +362,11 @@ class Overview:
         nothing = "" if view.catalog else "No intents yet. The worker publishes its catalogue as it learns."
         self._centres.show(
             get(("centres", theme), (INTENT_CATALOG,), lambda: options_json(charts.centres(view, theme))),
-            f"Map of {len(view.catalog)} intents; the same is in the table below.",
+            f"Map of {len(view.catalog)} intents; {_table_says(len(view.catalog))} in the table below.",
             nothing,
         )
         self._intents.show(
-            get(("intents", theme), (INTENT_CATALOG,), lambda: rows_json(board.intent_rows(service, theme, 24)))
+            get(("intents", theme), (INTENT_CATALOG,), lambda: rows_json(board.intent_rows(service, theme, _INTENTS)))
         )
         self._share_chart.show(
             *get(
@@ -419,6 +420,10 @@ class Overview:
                 f"{one.source}. {one.field}: {one.rule}. Found: {one.found or 'nothing'}. {one.size:,} bytes."
             )
             self._letter_value.show(one.value or "(empty)")
+
+
+def _table_says(intents: int) -> str:
+    return "the same is" if intents <= _INTENTS else f"the {_INTENTS} largest are"
 
 
 def user_page(shell: Shell, user: str) -> None:

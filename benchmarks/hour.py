@@ -11,6 +11,7 @@ medians over the first and the last sixth of the looks. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
@@ -29,20 +30,29 @@ ASKED = 20
 FIGURES = ("rss_mb", "page_heap_mb", "freshness_p50_ms", "freshness_p99_ms", "get_ms", "events_per_second")
 
 
-def answer_ms(port: int) -> float:
+def with_lists(port: int) -> list[str]:
+    """Users of the simulated shop who have a list, as many as are asked for; fewer when there are not so many yet."""
+    found: list[str] = []
+    for number in range(50 * ASKED):
+        with contextlib.suppress(urllib.error.HTTPError):
+            get(port, f"/recommendations/u{number}")
+            found.append(f"u{number}")
+        if len(found) == ASKED:
+            break
+    return found
+
+
+def answer_ms(port: int, users: list[str]) -> float:
     """Median milliseconds of asking for a list."""
     times = []
-    for _ in range(ASKED):
+    for user in users:
         began = time.perf_counter()
-        try:
-            get(port, "/recommendations/user-1")
-        except urllib.error.HTTPError as error:  # nobody of that name yet is an answer too
-            error.read()
+        get(port, f"/recommendations/{user}")
         times.append((time.perf_counter() - began) * 1000)
     return statistics.median(times)
 
 
-def look(port: int, page: CDPSession) -> dict[str, float]:
+def look(port: int, page: CDPSession, users: list[str]) -> dict[str, float]:
     """The figures of this moment."""
     heap = {one["name"]: one["value"] for one in page.send("Performance.getMetrics")["metrics"]}["JSHeapUsedSize"]
     figures = (
@@ -50,7 +60,7 @@ def look(port: int, page: CDPSession) -> dict[str, float]:
         heap / 2**20,
         metric(port, "intentstream_freshness_p50_seconds") * 1000,
         metric(port, "intentstream_freshness_p99_seconds") * 1000,
-        answer_ms(port),
+        answer_ms(port, users),
         metric(port, "intentstream_events_per_second"),
     )
     return {name: round(value, 2) for name, value in zip(FIGURES, figures, strict=True)}
@@ -72,6 +82,8 @@ def main() -> None:
     more = given.config.read_text() if given.config else ""
     with tempfile.TemporaryDirectory() as name, running(Path(name), given.rate, more) as port:
         wait_for(lambda: metric(port, "intentstream_events_per_second") > 0, 120)
+        wait_for(lambda: len(with_lists(port)) == ASKED, 120)
+        users = with_lists(port)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
@@ -82,7 +94,7 @@ def main() -> None:
             end = time.monotonic() + 60 * given.minutes
             while time.monotonic() < end:
                 page.wait_for_timeout(1000 * EVERY_S)
-                looks.append(look(port, session))
+                looks.append(look(port, session, users))
                 if len(looks) % 30 == 0:
                     print(json.dumps({"minutes": round(len(looks) * EVERY_S / 60), **medians(looks[-30:])}), flush=True)
             browser.close()

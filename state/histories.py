@@ -9,9 +9,9 @@ matter):
 3. any other goes to its place by time, after all entries that are not younger; the oldest falls out when the history is
 full.
 
-Most users' events are in order. All of those are put in at once: history and new events one after the other in a flat
-array, of which every context and every new history is a window. The others (late, duplicate, back after they were
-forgotten) go in rounds: the first event of each such user, then the second, and so on.
+Most events are in order. All of those are put in at once: history and new events one after the other in a flat array,
+of which every context and every new history is a window. From a user's first other one on (late, duplicate, back after
+they were forgotten) events go in rounds: the next event of each such user, then the one after, and so on.
 """
 
 from __future__ import annotations
@@ -136,17 +136,20 @@ class _Work:
         user = self.user[order]
         starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])  # (V,) first event of each user that has one
         counts = np.diff(np.r_[starts, len(user)])  # (V,)
-        hard = self._hard(order, user, starts, counts)  # (V,)
-        event_hard = np.repeat(hard, counts)
+        unusual = self._unusual(order, user, starts)
+        so_far = np.cumsum(unusual)
+        hard = so_far > np.repeat(so_far[starts] - unusual[starts], counts)  # (n,) a user's first unusual event and on
+        hard_counts = np.add.reduceat(hard.astype(np.int64), starts)  # (V,)
+        easy_counts = counts - hard_counts
         if not hard.all():
-            self._in_order(order[~event_hard], user[starts[~hard]], counts[~hard])
+            self._in_order(order[~hard], user[starts[easy_counts > 0]], easy_counts[easy_counts > 0])
         if hard.any():
-            self._in_rounds(order[event_hard], counts[hard])
+            self._in_rounds(order[hard], hard_counts[hard_counts > 0])
 
-    def _hard(
-        self, order: NDArray[np.int64], user: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
+    def _unusual(
+        self, order: NDArray[np.int64], user: NDArray[np.int64], starts: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Users with an event that is late, a duplicate, or the first one after they were forgotten: (V,)."""
+        """Events (n,) that are late, a duplicate or the first after their user was forgotten, if none before is."""
         ts, known = self.ts[order], self.records["events"][user[starts]] > 0
         last_ts = self.records["ts"][:, -1]
         newest = np.empty_like(ts)  # (n,) event time before each event, if all are in order
@@ -171,7 +174,7 @@ class _Work:
             same &= stored["actions"] == self.actions[events, None]
             unusual[rows] |= same.any(axis=1)
         unusual[self._repeats(order, user, ts, tied)] = True
-        return np.logical_or.reduceat(unusual, starts)
+        return unusual
 
     def _repeats(
         self, order: NDArray[np.int64], user: NDArray[np.int64], ts: NDArray[np.int64], tied: NDArray[np.int64]
@@ -249,8 +252,9 @@ class _Work:
         place = (L - 1 - younger)[:, None]  # (b, 1) its column; -1 = older than all of a full history
         columns = np.arange(L)
         take = columns + (columns < place)  # (b, L) those before it move one to the left
+        rows = np.arange(len(events))[:, None]
         for name, values in (("items", self.items), ("ts", self.ts), ("actions", self.actions)):
-            shifted = np.take_along_axis(old[name], take, axis=1)
+            shifted = old[name][rows, take]
             self.records[name][users] = np.where(columns == place, values[events, None], shifted)
         self.records["length"][users] = np.minimum(old["length"].astype(np.int64) + 1, L)
         self.records["events"][users] += np.uint32(1)
@@ -258,6 +262,6 @@ class _Work:
 
     def _contexts_before(self, events: NDArray[np.int64], old: NDArray[np.void], younger: NDArray[np.int64]) -> None:
         columns = np.arange(self.L) - younger[:, None]  # (b, L) source column; negative = nothing there
-        source = np.maximum(columns, 0)
+        source, rows = np.maximum(columns, 0), np.arange(len(events))[:, None]
         for name, out in (("items", self.contexts), ("ts", self.context_ts), ("actions", self.context_actions)):
-            out[events] = np.where(columns >= 0, np.take_along_axis(old[name], source, axis=1), 0)
+            out[events] = np.where(columns >= 0, old[name][rows, source], 0)

@@ -220,6 +220,19 @@ def test_readiness_follows_the_worker_and_the_lag(log: EventLog, make_client: Ma
     until(there(client, "/readyz"))
 
 
+def test_two_monitors_on_one_log_do_not_disturb_each_other(log: EventLog, make_client: MakeClient) -> None:
+    feed = Feed(start_ms=int(time.time() * 1000))
+    log.append([*history(feed, 10), feed.metrics(lag=0.0)])
+    one, other = make_client("one"), make_client("other")
+    for number, asked in enumerate((one, other)):
+        event = {"user": "both", "item": f"i{number}", "ts": feed.now_ms + number}
+        assert asked.post("/events", json=event).json()["appended"] == 1
+    until(lambda: all(len(c.get("/users/both").json().get("history", [])) == 2 for c in (one, other)))
+    for path in ("/intents", "/drift", "/dead-letters", "/users/both"):
+        assert one.get(path).json() == other.get(path).json()
+    assert [c.get("/readyz").status_code for c in (one, other)] == [200, 200]
+
+
 def test_a_worker_that_went_silent_is_called_gone(log: EventLog, make_client: MakeClient) -> None:
     log.append([Feed(start_ms=int(time.time() * 1000) - 600_000).metrics()])
     client = make_client()

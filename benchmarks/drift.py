@@ -5,7 +5,9 @@
 Per seed, `--drifts` drifts of the five kinds in turn are injected, `--every` records apart. A drift is found when an
 episode opens before the next one; an episode open before it does not count. Three more runs of the same stream: without
 actions, with always doubled learning rates, and with ADWIN on the hit rate alone. False episodes are counted on a
-stationary stream of `--quiet` records whose days, shares and rates swing. The last line is JSON.
+stationary stream of `--quiet` records whose days, shares and rates swing. With `--keep FILE` each run is written there
+when it is done, and one that is there already, of the same configuration, shop and seed, is not made again: a benchmark
+that was stopped goes on, as long as the code is the same. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -13,20 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from benchmarks.simulated import STEP, Timed, published, steps
+from benchmarks.simulated import STEP, Cost, Kept, published, steps
 from learner import DriftConfig, set_threads
 from stream import topics
 from stream.config import Config
 from stream.sources.simulate import SimulatorConfig
 
 SHOP = SimulatorConfig(users=2000, items=1000, active=300, intents=12, spare_intents=12)
-LOOP = ("compare", "watch", "follow", "after_learning", "catalogue")
 WINDOWS = (2048, 512)  # records over which accuracy is averaged: the first one decides, the second one is finer
 RECOVERED = 0.95
 AFTER = 6144  # records after a drift whose accuracy is told
@@ -47,15 +48,11 @@ def run(config: Config, shop: SimulatorConfig, seed: int, events: int) -> Run:
     opened: list[dict[str, Any]] = []
     drifts: list[tuple[int, str]] = []
     hits = []
-    timed: Timed | None = None
+    cost: Cost | None = None
     n = hit = 0.0
-    began = time.perf_counter()
-    outside = 0.0
     for step in steps(config, shop, seed, events):
-        if timed is None:
-            timed = Timed(step.engine.meaning, LOOP)
-            began = time.perf_counter()
-        mark = time.perf_counter()
+        if cost is None:
+            cost = Cost(step.engine)
         for alert in published(step.result, topics.DRIFT_ALERTS):
             say(seed=seed, **{key: alert[key] for key in ("at_event", "state", "kind", "signals", "detector")})
             opened += [alert] if alert["state"] == "opened" else []
@@ -67,9 +64,20 @@ def run(config: Config, shop: SimulatorConfig, seed: int, events: int) -> Run:
         total, good = figures["n"], figures["hr@20"] * figures["n"]
         hits.append((good - hit) / max(total - n, 1))
         n, hit = total, good
-        outside += time.perf_counter() - mark
-    assert timed is not None
-    return Run(opened, drifts, np.array(hits), timed.seconds / (time.perf_counter() - began - outside))
+    assert cost is not None
+    return Run(opened, drifts, np.array(hits), cost.share)
+
+
+def kept_run(kept: Kept, config: Config, shop: SimulatorConfig, seed: int, events: int) -> Run:
+    """The run of these settings, made now if it was not before."""
+
+    def make() -> dict[str, Any]:
+        made = run(config, shop, seed, events)
+        return made._asdict() | {"hits": made.hits.tolist()}
+
+    one = kept.of([config, shop, seed, events], make)
+    drifts = [(position, kind) for position, kind in one["drifts"]]
+    return Run(one["opened"], drifts, np.array(one["hits"]), one["cost_share"])
 
 
 def found(result: Run, every: int) -> list[tuple[str, int | None]]:
@@ -81,11 +89,12 @@ def found(result: Run, every: int) -> list[tuple[str, int | None]]:
     return outcome
 
 
-def recovery(result: Run, every: int, window: int) -> dict[tuple[str, int], int]:
+def recovery(result: Run, every: int, window: int, level_of: Run | None = None) -> dict[tuple[str, int], int]:
     """Records until accuracy is back at 95% of its level before, for each drift that took it below; at most `every`.
 
-    The level before is the mean of 8,192 records, whatever the window.
+    The level before is the mean of 8,192 records, whatever the window: its own, or that of the run `level_of`.
     """
+    before_it = (level_of or result).hits
     width, before = window // STEP, 4 * WINDOWS[0] // STEP
     smooth = np.convolve(result.hits, np.ones(width) / width, "valid")  # (steps - width + 1,), by first step
     times = {}
@@ -93,7 +102,7 @@ def recovery(result: Run, every: int, window: int) -> dict[tuple[str, int], int]
         at, stop = position // STEP, (position + every) // STEP
         if at < before or stop > len(result.hits):
             continue
-        level = RECOVERED * result.hits[at - before : at].mean()
+        level = RECOVERED * before_it[at - before : at].mean()
         after = smooth[at : stop - width + 1]
         if len(after) and after[0] < level:
             back = np.flatnonzero(after >= level)
@@ -123,6 +132,8 @@ def main() -> None:
     """Run everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="file of the runs that were made, which are not made again")
     parser.add_argument("--drifts", type=int, default=20, help="per seed, the five kinds in turn")
     parser.add_argument("--first", type=int, default=20_000, help="records before the first drift")
     parser.add_argument("--every", type=int, default=20_000, help="records from one drift to the next")
@@ -157,12 +168,16 @@ def main() -> None:
     # variant, window, (seed, kind, position): records
     times: dict[str, dict[int, Times]] = {name: {window: {} for window in WINDOWS} for name in variants}
     after: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in SHOP.drift_kinds} for name in variants}
+    # at the level before of the run without actions
+    same: dict[str, dict[int, Times]] = {name: {window: {} for window in WINDOWS} for name in variants}
     accuracy: dict[str, list[float]] = {name: [] for name in variants}
     shares, false = [], 0
-    for seed in range(1, arguments.seeds + 1):
+    kept = Kept(arguments.keep)
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        runs: dict[str, Run] = {}
         if only & {"detection", "comparison"}:
             for name, config in variants.items():
-                result = run(config, drifting, seed, events)
+                result = runs[name] = kept_run(kept, config, drifting, seed, events)
                 outcomes[name] += found(result, arguments.every)
                 for window in WINDOWS:
                     found_back = recovery(result, arguments.every, window)
@@ -172,10 +187,15 @@ def main() -> None:
                 accuracy[name].append(float(result.hits[len(result.hits) // 5 :].mean()))
                 if name == "actions":
                     shares.append(result.cost_share)
-                say(seed=seed, run=name, found=found(result, arguments.every))
+                say(seed=seed, run=name, found=found(result, arguments.every), cost_share=round(result.cost_share, 4))
+            for name, result in runs.items() if "none" in runs else ():
+                for window in WINDOWS:
+                    found_back = recovery(result, arguments.every, window, runs["none"])
+                    same[name][window] |= {(seed, *drift): records for drift, records in found_back.items()}
         if "quiet" in only:
-            result = run(base, quiet, seed, arguments.quiet)
-            false += len(result.opened)
+            opened = len(kept_run(kept, base, quiet, seed, arguments.quiet).opened)
+            say(seed=seed, run="quiet", records=arguments.quiet, opened=opened)
+            false += opened
     report: dict[str, Any] = {"seeds": arguments.seeds}
     if any(outcomes.values()):
         report |= {
@@ -199,6 +219,7 @@ def main() -> None:
         }
     if "none" in variants:
         report["recovery_ratio"] = ratio(times["actions"][WINDOWS[0]], times["none"][WINDOWS[0]])
+        report["recovery_ratio_same_level"] = ratio(same["actions"][WINDOWS[0]], same["none"][WINDOWS[0]])
         report["recovery"] = {
             f"window_{window}": {
                 kind: compare({name: of_kind(times[name][window], kind) for name in variants}) for kind in kinds

@@ -8,8 +8,9 @@ river's online k-means on the encoder's user vectors. A shift is right when the 
 own events before, that event included; switches with fewer events behind them are left out, with their shifts, and so
 is the first third of the stream. Beside it stands an observer who is told each item's true intent and the shop's rates:
 what it does not find, the items do not say. At the end, learning steps on replayed data alone. With `--streams`,
-recorded streams with the balanced form, the paper's, and without intents. Parameters were chosen on seeds 10 to 12; the
-figures are for seeds 1 to N. The last line is JSON.
+recorded streams with the balanced form, the paper's, and without intents. With `--keep FILE` each run is written there
+when it is done and not made again, which is right as long as the code is the same. Parameters were chosen on seeds 10
+to 12; the figures are for seeds 1 to N. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import torch
 from river import cluster
 from torch.nn import functional as F
 
-from benchmarks.simulated import Step, Timed, normalised_mutual_information, one_partition, steps
+from benchmarks.simulated import Cost, Kept, Step, normalised_mutual_information, one_partition, steps
 from learner import IntentConfig, set_threads
 from learner.intents import interests, kmeans
 from stream.config import Config
@@ -217,19 +218,25 @@ def user_rows(engine: Engine, users: list[str]) -> tuple[Any, Any]:
 def run(config: Config, seed: int, events: int, learning_steps: int) -> Run:
     """One pass over the stream."""
     watcher = Watcher(events, seed, SHOP.intents)
-    timed: list[Timed] = []
+    cost: Cost | None = None
     result: Run | None = None
     for step in steps(config, SHOP, seed, events):
-        if not timed:
-            tracker = step.engine._learner.tracker  # noqa: SLF001
-            whole = Timed(step.engine, ("step", "learn"))
-            timed = [whole, Timed(step.engine.meaning, ("follow",)), Timed(tracker, ("observe", "turn"))]
+        if cost is None:
+            cost = Cost(step.engine)
         watcher.take(step)
         if step.chunk.start + len(step.chunk) >= events:
-            cost = (timed[1].seconds + timed[2].seconds) / max(timed[0].seconds, 1e-9)
-            result = _finish(step.engine, watcher, learning_steps, seed, cost)
+            result = _finish(step.engine, watcher, learning_steps, seed, cost.share)
     assert result is not None
     return result
+
+
+def kept_run(kept: Kept, config: Config, seed: int, events: int, learning_steps: int) -> Run:
+    """The run of these settings, made now if it was not before."""
+
+    def make() -> dict[str, Any]:
+        return {name: float(value) for name, value in run(config, seed, events, learning_steps)._asdict().items()}
+
+    return Run(**kept.of([config, SHOP, seed, events, learning_steps], make))
 
 
 def _finish(engine: Engine, watcher: Watcher, learning_steps: int, seed: int, cost: float) -> Run:
@@ -314,6 +321,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="file of the runs that were made, which are not made again")
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--learning-steps", type=int, default=1000)
     parser.add_argument("--centers", type=int, default=Config().learner.intents.count)
@@ -322,10 +330,12 @@ def main() -> None:
     arguments = parser.parse_args()
     set_threads(1)
     base = with_intents(Config(), count=arguments.centers)
+    kept = Kept(arguments.keep)
     runs: dict[str, list[Run]] = defaultdict(list)
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for name, config in {"intents": base, "without": with_intents(base, clustering="none")}.items():
-            one = run(config, seed, arguments.events, arguments.learning_steps if name == "intents" else 0)
+            learning_steps = arguments.learning_steps if name == "intents" else 0
+            one = kept_run(kept, config, seed, arguments.events, learning_steps)
             runs[name].append(one)
             print(json.dumps({"seed": seed, "run": name, **one._asdict()}), file=sys.stderr, flush=True)
 

@@ -7,6 +7,7 @@ How many records a second the simulator makes, as arrays and as they go onto the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -66,7 +67,7 @@ def published(result: StepResult, topic: str) -> list[dict[str, Any]]:
 
 
 class Timed:
-    """Adds up the seconds spent in methods of an object."""
+    """Adds up the seconds of processor that this thread spends in methods of an object."""
 
     def __init__(self, target: Any, names: tuple[str, ...]) -> None:
         self.seconds = 0.0
@@ -75,13 +76,55 @@ class Timed:
 
     def _wrap(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began = time.thread_time()
             try:
                 return method(*args, **kwargs)
             finally:
-                self.seconds += time.perf_counter() - began
+                self.seconds += time.thread_time() - began
 
         return timed
+
+
+class Cost:
+    """What intents, shifts, detectors, gate and catalogue take of steps and learning."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._loop = Timed(engine, ("step", "learn"))
+        meaning = ("compare", "follow", "watch", "catalogue", "after_learning")
+        tracker = engine._learner.tracker  # noqa: SLF001  # the benchmark looks inside
+        self._parts = [Timed(engine.meaning, meaning), Timed(tracker, ("observe",))]
+
+    @property
+    def share(self) -> float:
+        """Of the time since."""
+        return sum(part.seconds for part in self._parts) / max(self._loop.seconds, 1e-9)
+
+
+class Kept:
+    """Runs that were made, in a file of JSON lines: a benchmark that was stopped goes on. None keeps nothing."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._runs: dict[str, dict[str, Any]] = {}
+        if file is not None and file.exists():
+            for line in file.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n"):  # not one in the writing of which it was stopped
+                    one = json.loads(line)
+                    self._runs[one["key"]] = one["run"]
+            self._write("w", self._runs)
+
+    def of(self, settings: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The run of these settings, made now if it is not there."""
+        key = hashlib.blake2b(msgspec.json.encode(settings), digest_size=16).hexdigest()
+        if key not in self._runs:
+            self._runs[key] = make()
+            self._write("a", {key: self._runs[key]})
+        return self._runs[key]
+
+    def _write(self, mode: str, runs: dict[str, dict[str, Any]]) -> None:
+        if self._file is not None:
+            with self._file.open(mode) as file:
+                file.writelines(json.dumps({"key": key, "run": one}) + "\n" for key, one in runs.items())
 
 
 def normalised_mutual_information(found: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> float:
@@ -116,7 +159,17 @@ def main() -> None:
     sys.stdout.write("\n")
 
 
-__all__ = ["STEP", "Step", "Timed", "Truth", "normalised_mutual_information", "one_partition", "published", "steps"]
+__all__ = [
+    "STEP",
+    "Cost",
+    "Step",
+    "Timed",
+    "Truth",
+    "normalised_mutual_information",
+    "one_partition",
+    "published",
+    "steps",
+]
 
 if __name__ == "__main__":
     main()

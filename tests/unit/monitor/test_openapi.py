@@ -44,6 +44,7 @@ def send(operation: Any, mode: GenerationMode, cases: int, statuses: list[int]) 
     once()
 
 
+@pytest.mark.timeout(300 + CASES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of schemathesis' own dependencies
 def test_no_case_is_answered_against_the_description(log: EventLog, make_client: MakeClient) -> None:
     feed = Feed(start_ms=int(time.time() * 1000))

@@ -426,6 +426,13 @@ class Learner:
         rows = np.where(best >= 0, candidates.rows[best], 0) if len(candidates.rows) else np.zeros_like(best)
         return rows, scores, self.mix.reasons(candidates, best, asked.anchors, _BECAUSE)
 
+    def popular(self, count: int) -> NDArray[np.int64]:
+        """Handles of the most popular items, best first, (count,), 0 where there are fewer: the list for nobody."""
+        rows = self._memories.popular(self.size + 1, 2 * count)
+        order = np.argsort(-self._memories.log_popularity(rows).mean(axis=0), kind="stable")[:count]
+        best = rows[order]
+        return self._vocabulary.handles(np.pad(best, (0, count - len(best))))
+
     def reasons(
         self, history: NDArray[np.int64], actions: NDArray[np.uint8], ts: NDArray[np.int64], items: NDArray[np.int64]
     ) -> NDArray[np.int64]:

@@ -291,9 +291,8 @@ class Meaning:
         snapshot = None
         if learner.has_stand_in:
             snapshot = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "snapshot").items, items)
-        nothing = np.zeros((1, histories.shape[1]), dtype=np.int64)
-        best = learner.recommend(nothing, nothing.astype(np.uint8), nothing, k + histories.shape[1], by="learner")
-        self._compared = some, snapshot, gains(without(best.items[0], histories, k), items)
+        popular = learner.popular(k + histories.shape[1])
+        self._compared = some, snapshot, gains(without(popular, histories, k), items)
 
     def _judge(self, placed: NDArray[np.int64], step: int) -> None:
         """Give the gate what was compared in this step; `placed` (n,) are the learner's own ranks of its events."""

@@ -120,6 +120,15 @@ def test_the_ranks_of_a_step_are_the_places_in_the_lists_before_it() -> None:
     assert gain_of(taken.placed, 10)[wanted].tolist() == found.tolist()
 
 
+def test_the_popular_items_are_the_list_for_nobody() -> None:
+    learner = make()
+    run(learner, Stream(learner), 30)
+    nothing = np.zeros((1, CONFIG.max_len), dtype=np.int64)
+    for_nobody = learner.recommend(nothing, nothing.astype(np.uint8), nothing, 12).items[0]
+    assert learner.popular(12).tolist() == for_nobody.tolist()
+    assert learner.popular(500)[learner.size :].tolist() == [0] * (500 - learner.size)  # there are no more
+
+
 def test_users_are_looked_at_with_the_items_as_they_are_now() -> None:
     learner = make(TINY)
     learner.keep_stand_in()

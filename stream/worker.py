@@ -37,6 +37,7 @@ from stream.log.base import (
     Message,
     OffsetOutOfRange,
     RecordBatch,
+    TopicPartition,
     WriterFenced,
 )
 from stream.messages import JournalEntry, StreamMetrics
@@ -111,8 +112,8 @@ class Worker:
         self._parts_ms = dict.fromkeys(_PARTS, 0.0)
         self._records = 0
         self._metrics_due = 0.0
-        self._lag_due = 0.0
-        self._backlog = 0
+        self._ends: list[int] = []  # of the input
+        self._ends_due = 0.0
         self._cutting: threading.Thread | None = None
         self._nothing_to: dict[int, int] = {}  # offsets before which a partition holds only marks of transactions
         self._since_cut_s = 0.0  # what a restart would take to redo
@@ -146,6 +147,7 @@ class Worker:
             if self._on_status is not None and replayed % 20 == 0:
                 self._report()
         self.engine.keep_init()
+        self._look_ahead()
         self.status.state = "running"
         logger.info(
             "recovered: cut plus %d journalled steps, now at step %d, positions %s",
@@ -245,6 +247,7 @@ class Worker:
 
     def _take(self, batches: Sequence[RecordBatch]) -> None:
         marks = [self._clock()]
+        self._prepare(batches)
         result = self.engine.step(batches)
         entry = self._decide(result)
         # before this step's own entry: a restart from the cut looks whether it is there
@@ -255,10 +258,17 @@ class Worker:
         marks.append(self._clock())
         self.engine.learn(entry.learn_steps)
         marks.append(self._clock())
+        self._look_ahead()
         self._since_cut_s += marks[1] - marks[0] + marks[3] - marks[2]
         if entry.cut:
             self._begin_cut()
         self._note(result, batches, marks)
+
+    def _prepare(self, batches: Sequence[RecordBatch]) -> None:
+        """Tell the log what is certain of the step's commit: its positions, its entry, a list for each partition."""
+        positions = self.engine.positions | {batch.partition: batch.next_offset for batch in batches}
+        lists = [TopicPartition(topics.RECOMMENDATIONS, batch.partition) for batch in batches if len(batch)]
+        self._log.prepare(positions_after(positions), [*lists, TopicPartition(topics.JOURNAL, 0)])
 
     def _poll(self) -> list[RecordBatch]:
         engine = self._config.engine
@@ -409,19 +419,22 @@ class Worker:
 
     # -- figures ----------------------------------------------------------------------------------------------------
 
-    def _waiting(self) -> int:
-        """Records not yet taken; asked for at most twice a second."""
+    def _look_ahead(self) -> None:
+        """Ask for the input's end, at most twice a second; never between records and their answer."""
         now = self._clock()
-        if now >= self._lag_due:
-            try:
-                ends = self._log.end_offsets(topics.EVENTS)
-            except LogUnavailable as exc:
-                logger.warning("lag: %s; the last figure stands", exc)
-                return self._backlog
-            lag = {str(p): max(0, ends[p] - offset) for p, offset in sorted(self._read_to().items())}
-            self.status.lag, self._backlog = lag, sum(lag.values())
-            self._lag_due = now + 0.5
-        return self._backlog
+        if now < self._ends_due:
+            return
+        self._ends_due = now + 0.5
+        try:
+            self._ends = self._log.end_offsets(topics.EVENTS)
+        except LogUnavailable as exc:
+            logger.warning("lag: %s; the last figure stands", exc)
+
+    def _waiting(self) -> int:
+        """Records not yet taken, of those that are known of."""
+        read = sorted(self._read_to().items())
+        self.status.lag = {str(p): max(0, end - offset) for (p, offset), end in zip(read, self._ends, strict=False)}
+        return sum(self.status.lag.values())
 
     def _note(self, result: StepResult, batches: Sequence[RecordBatch], marks: Sequence[float]) -> None:
         """Keep the figures of a step; `marks` are the moments of poll's end, step's end, commit's end and
@@ -481,6 +494,8 @@ class Worker:
         """Publish the figures when they are due; whether they were."""
         if force:
             self._metrics_due = 0.0
+        if self._clock() >= self._metrics_due:
+            self._look_ahead()
         messages = self._metrics_messages()
         if messages:
             try:

@@ -164,6 +164,13 @@ class EventLog(Protocol):
         """
         ...
 
+    def prepare(self, positions: Mapping[TopicPartition, int], partitions: Sequence[TopicPartition]) -> None:
+        """Say which positions the next `commit` will have, and partitions that it will likely write to.
+
+        Only a hint, which waits for nothing: a log for which a commit begins with questions may ask them meanwhile.
+        """
+        ...
+
     def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
         """Append the messages and record the input positions of the claimed worker, all or nothing, durably."""
         ...

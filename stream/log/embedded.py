@@ -225,38 +225,30 @@ def missing(topic: str, url: str) -> TopicMismatch:
     return TopicMismatch(f"topic {topic} does not exist: create it with `intentstream topics --create --log {url}`")
 
 
-def compare_topics(wanted: Sequence[TopicSpec], found: Mapping[str, TopicSpec | None], url: str) -> None:
-    """Raise `TopicMismatch` for the first topic that is missing or has another policy or number of partitions."""
+def compare_topics(
+    wanted: Sequence[TopicSpec],
+    found: Mapping[str, TopicSpec | None],
+    url: str,
+    otherwise: Callable[[TopicSpec, int], str] = lambda *_: ", or start over on other topics (keys change partition)",
+) -> None:
+    """Raise `TopicMismatch` for the first topic that is missing or has another policy or number of partitions.
+
+    `otherwise`: what can be done about a topic with so many partitions, other than to leave them as they are.
+    """
     for spec in wanted:
         there = found[spec.name]
         if there is None:
             raise missing(spec.name, url)
         if there.partitions != spec.partitions:
-            raise TopicMismatch(_other_partitions(spec, there.partitions, url))
+            raise TopicMismatch(
+                f"topic {spec.name} has {there.partitions} partitions, the configuration says {spec.partitions}: set "
+                f"log.partitions = {there.partitions}{otherwise(spec, there.partitions)}"
+            )
         if there.cleanup != spec.cleanup:
             raise TopicMismatch(
                 f"topic {spec.name} has cleanup.policy={there.cleanup}, this version needs {spec.cleanup}: create the "
                 "log anew in another folder"
             )
-
-
-def _other_partitions(spec: TopicSpec, there: int, url: str) -> str:
-    """What to do about it: keys change partition, so a stream that has begun keeps the number or starts over."""
-    text = (
-        f"topic {spec.name} has {there} partitions, the configuration says {spec.partitions}: set log.partitions = "
-        f"{there}"
-    )
-    if not url.startswith("kafka"):
-        return f"{text}, or start over on other topics (keys would change partition)"
-    if there < spec.partitions:
-        return (
-            f"{text}; or, where the stream starts over, kafka-topics.sh --bootstrap-server "
-            f"{url.removeprefix('kafka://')} --alter --topic {spec.name} --partitions {spec.partitions}"
-        )
-    return (
-        f"{text}. If they were added since the last cut: Kafka cannot take them away and keys have moved, so start "
-        "over with another engine.worker and an empty folder: intentstream worker --state NEW"
-    )
 
 
 class EmbeddedLog:
@@ -436,6 +428,9 @@ class EmbeddedLog:
             store.write(batch)
             store.writers[worker_id] = writer
             self._worker, self._epoch = worker_id, writer.epoch
+
+    def prepare(self, positions: Mapping[TopicPartition, int], partitions: Sequence[TopicPartition]) -> None:
+        """Nothing: a commit is one write."""
 
     def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
         """Append the messages and record the input positions of the claimed worker, all or nothing, durably."""

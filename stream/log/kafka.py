@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,7 +24,6 @@ from urllib.parse import urlsplit
 import kafka
 import kafka.errors as errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
-from kafka.structs import OffsetAndMetadata
 
 from stream.log.base import (
     CommitOutcomeUnknown,
@@ -41,8 +41,9 @@ from stream.log.embedded import Mode, by_partition, check_sizes, compare_topics,
 from stream.log.kafkaclient import PAUSE_S, bounded, connect, explained, fenced, offsets_of, translated
 from stream.log.kafkaconfig import KafkaConfig
 from stream.log.kafkafetch import Fetcher, deal, joined
-from stream.log.kafkaproduce import Group, check, mark, send, unsplit
-from stream.log.kafkatopics import compare_settings, topic_settings
+from stream.log.kafkaoverlap import overlapped
+from stream.log.kafkaproduce import Begun, Group, begin, check, fill, mark, send, unsplit
+from stream.log.kafkatopics import compare_settings, other_partitions, topic_settings
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class KafkaLog:
         self._offsets_consumer: Any = None
         self._appender: Any = None
         self._producer: Any = None
+        self._begun: Begun | None = None  # the transaction of the next commit
         self._worker: str | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._fenced: str | None = None
@@ -145,7 +147,7 @@ class KafkaLog:
             settings = admin.describe_configs(resources, config_filter="all").get("topic", {}) if names else {}
         found: dict[str, TopicSpec | None] = {spec.name: None for spec in specs}
         found |= {name: TopicSpec(name, partitions[name], wanted[name].cleanup) for name in names}
-        compare_topics(specs, found, self.url)
+        compare_topics(specs, found, self.url, partial(other_partitions, self.url))
         for spec in specs:
             compare_settings(self.url, spec, {key: str(entry["value"]) for key, entry in settings[spec.name].items()})
         self._specs |= {spec.name: spec for spec in specs}
@@ -303,6 +305,7 @@ class KafkaLog:
                 transactional_id=_GROUP_PREFIX + worker_id,
                 transaction_timeout_ms=self._config.transaction_timeout_ms,
             )
+            overlapped(producer)
             made.append(producer)
             try:
                 if not given_up.is_set():  # it would fence the producer of the next try
@@ -379,6 +382,16 @@ class KafkaLog:
             return LogUnavailable(f"{self.url}: cannot {doing}: {failure}")
         return translated(failure, self.url, doing) if isinstance(failure, Exception) else failure
 
+    def prepare(self, positions: Mapping[TopicPartition, int], partitions: Sequence[TopicPartition]) -> None:
+        """Begin the next commit's transaction: what the coordinators must know is on its way while the caller works.
+
+        An error stays with the producer, and `commit` raises it.
+        """
+        if self._producer is None or self._begun is not None:
+            return
+        with contextlib.suppress(errors.KafkaError):
+            self._begun = begin(self._producer, positions, _GROUP_PREFIX + str(self._worker), partitions)
+
     def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
         """Append the messages and record the input positions of the claimed worker, all or nothing, durably.
 
@@ -404,10 +417,11 @@ class KafkaLog:
             self._config.commit_timeout_ms,
             "kafka-commit",
         )
+        begun, self._begun = self._begun, None
         if failure is None:
             self._positions |= positions
             return
-        self._failed_commit(failure, bool(ending))
+        self._failed_commit(failure, bool(ending), begun)
 
     def _transaction(
         self,
@@ -416,20 +430,18 @@ class KafkaLog:
         positions: Mapping[TopicPartition, int],
         ending: list[bool],
     ) -> None:
-        producer.begin_transaction()
-        futures = send(producer, placed, _BATCH_BYTES, _MAX_REQUEST_BYTES)
-        if positions:
-            offsets = {
-                kafka.TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "", -1)
-                for tp, offset in positions.items()
-            }
-            producer.send_offsets_to_transaction(offsets, _GROUP_PREFIX + str(self._worker))
-        producer.flush()
-        check(futures)
+        group = _GROUP_PREFIX + str(self._worker)
+        begun = self._begun
+        if begun is not None and begun.positions != positions:
+            producer.abort_transaction()
+            begun = None
+        if begun is None:
+            begun = self._begun = begin(producer, positions, group, ())
+        fill(producer, begun, placed, _BATCH_BYTES, _MAX_REQUEST_BYTES)
         ending.append(True)
         producer.commit_transaction()
 
-    def _failed_commit(self, failure: BaseException, ending: bool) -> None:
+    def _failed_commit(self, failure: BaseException, ending: bool, begun: Begun | None) -> None:
         """Raise what a failed commit means. What is not certain is never guessed."""
         doing = f"commit as worker {self._worker}"
         if isinstance(failure, TimeoutError) and not isinstance(failure, errors.KafkaError):
@@ -440,6 +452,10 @@ class KafkaLog:
             raise failure
         if fenced(failure):
             self._drop_producer()
+            if begun is not None and time.monotonic() - begun.at > self._config.transaction_timeout_ms / 1000:
+                # The brokers may have aborted it, as they do with one that stays open: the next claim tells that from
+                # another process.
+                raise CommitOutcomeUnknown(f"{self.url}: {doing}: the transaction was open for too long") from failure
             self._fenced = str(translated(failure, self.url, doing))
             raise WriterFenced(self._fenced) from failure
         aborted = bounded(self._producer.abort_transaction, self._config.request_timeout_ms, "kafka-abort")
@@ -457,7 +473,7 @@ class KafkaLog:
         ) from failure
 
     def _drop_producer(self) -> None:
-        producer, self._producer = self._producer, None
+        producer, self._producer, self._begun = self._producer, None, None
         if producer is not None:
             manager = producer._transaction_manager  # noqa: SLF001  # the client has no public name for it
             held = manager.producer_id_and_epoch
@@ -467,7 +483,14 @@ class KafkaLog:
     def _discard(self, producer: Any) -> None:
         """Close a producer without waiting for it: its thread ends when the brokers answer or its records expire."""
         longest_s = 2 * self._config.commit_timeout_ms / 1000
-        bounded(lambda: producer.close(timeout=longest_s), 1_000, "kafka-close")
+
+        def close() -> None:
+            try:
+                producer.close(timeout=longest_s)
+            except errors.KafkaTimeoutError:  # records that nobody took, which would keep its thread
+                producer._sender.force_close()  # noqa: SLF001
+
+        bounded(close, 1_000, "kafka-close")
 
     def committed(self, worker_id: str) -> dict[TopicPartition, int]:
         """The positions of the worker's last commit; empty when there was none."""

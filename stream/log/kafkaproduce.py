@@ -8,7 +8,8 @@ with one future for each batch. The rest of the way (transactions, retries, sequ
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import kafka
@@ -16,8 +17,9 @@ import kafka.errors as errors
 from kafka.producer.future import FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
+from kafka.structs import OffsetAndMetadata
 
-from stream.log.base import Headers, Message
+from stream.log.base import Headers, Message, TopicPartition
 from stream.log.kafkaclient import PAUSE_S
 
 
@@ -148,6 +150,43 @@ def check(futures: Sequence[Any]) -> None:
             raise future.exception
         if not future.succeeded():
             raise errors.KafkaTimeoutError("a batch has no answer after a flush")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A transaction that has begun, with the consumer group's offsets on their way into it."""
+
+    positions: Mapping[TopicPartition, int]
+    written: Any  # done when the offsets are written; None when there are none
+    at: float  # monotonic
+
+
+def begin(
+    producer: Any, positions: Mapping[TopicPartition, int], consumer_group: str, partitions: Sequence[TopicPartition]
+) -> Begun:
+    """Begin a transaction with these offsets, and say that these partitions will be written to; waits for nothing."""
+    manager, at, written = producer._transaction_manager, time.monotonic(), None  # noqa: SLF001
+    producer.begin_transaction()
+    if positions:
+        offsets = {_theirs(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
+        written = manager.send_offsets_to_transaction(offsets, consumer_group)
+    for tp in partitions:
+        manager.maybe_add_partition_to_transaction(_theirs(tp))
+    producer._sender.wakeup()  # noqa: SLF001
+    return Begun(dict(positions), written, at)
+
+
+def fill(producer: Any, begun: Begun, groups: Sequence[Group], most_bytes: int, most_request_bytes: int) -> None:
+    """Send the messages as part of the transaction; returns when all that belongs to it is written."""
+    futures = send(producer, groups, most_bytes, most_request_bytes)
+    producer.flush()
+    if begun.written is not None:
+        begun.written.wait()
+    check(futures)
+
+
+def _theirs(tp: TopicPartition) -> Any:
+    return kafka.TopicPartition(tp.topic, tp.partition)
 
 
 def mark(producer: Any, partitions: Sequence[Any], timeout_ms: int, *, committed: bool) -> None:

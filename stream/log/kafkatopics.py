@@ -26,6 +26,19 @@ def compare_settings(url: str, spec: TopicSpec, there: Mapping[str, str]) -> Non
         )
 
 
+def other_partitions(url: str, spec: TopicSpec, there: int) -> str:
+    """What to do about them: keys change partition, so a stream that has begun keeps the number or starts over."""
+    if there < spec.partitions:
+        return (
+            f"; or, where the stream starts over, kafka-topics.sh --bootstrap-server {url.removeprefix('kafka://')} "
+            f"--alter --topic {spec.name} --partitions {spec.partitions}"
+        )
+    return (
+        ". If they were added since the last cut: Kafka cannot take them away and keys have moved, so start over with "
+        "another engine.worker and an empty folder: intentstream worker --state NEW"
+    )
+
+
 def topic_settings(spec: TopicSpec) -> dict[str, str]:
     """The settings of a topic on Kafka."""
     settings = {

@@ -208,6 +208,33 @@ def check_commit_is_messages_and_positions_together(case: LogCase) -> None:
         assert log.committed(worker) == {a: 9, b: 7}
 
 
+def check_a_prepared_commit_is_like_any_other(case: LogCase) -> None:
+    """Whatever was said before it: other positions, other partitions, nothing at all, or a claim in between."""
+    inputs, outputs = case.spec("in", 2), case.spec("out", 2)
+    worker = case.name("w")
+    a, b = (TopicPartition(inputs.name, p) for p in range(2))
+    here, there = (TopicPartition(outputs.name, p) for p in range(2))
+    with case.open("owner") as log:
+        log.create_topics([inputs, outputs])
+        log.prepare({a: 1}, [here])  # not claimed yet
+        log.claim(worker)
+        log.prepare({a: 5, b: 6}, [here, there])
+        assert log.committed(worker) == {}
+        log.commit([Message(outputs.name, b"k", b"1", 0, partition=1)], {a: 5, b: 6})
+        assert log.committed(worker) == {a: 5, b: 6}
+        log.prepare({a: 7, b: 8}, [here])
+        log.commit([Message(outputs.name, b"k", b"2", 0, partition=1)], {a: 8})
+        log.prepare({a: 9}, [there])
+        log.claim(worker)
+        assert log.committed(worker) == {a: 8, b: 6}
+        log.commit([Message(outputs.name, b"k", b"3", 0, partition=1)], {})
+        log.prepare({a: 10}, [here])
+    with case.open("owner") as log:
+        log.claim(worker)
+        assert log.committed(worker) == {a: 8, b: 6}
+        assert values(take(log, starts(outputs), 3)) == [b"1", b"2", b"3"]
+
+
 def check_commit_needs_a_claim(case: LogCase) -> None:
     spec = case.spec()
     with case.open("owner") as log:
@@ -381,6 +408,7 @@ LOG_CHECKS: list[Callable[[LogCase], None]] = [
     check_poll_waits_no_longer_than_asked_and_wakes_up,
     check_begin_and_end_offsets,
     check_commit_is_messages_and_positions_together,
+    check_a_prepared_commit_is_like_any_other,
     check_commit_needs_a_claim,
     check_a_second_claim_fences_the_first,
     check_another_worker_is_not_fenced,

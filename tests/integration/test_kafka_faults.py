@@ -364,6 +364,33 @@ def test_a_fenced_worker_that_wakes_up_writes_nothing(case: LogCase, kafka_url: 
         assert new.committed(worker) == {}
 
 
+def test_a_commit_that_was_open_for_too_long_is_not_taken_for_another_process(
+    make_broker: Callable[..., Broker],
+) -> None:
+    """A worker that stood still within a step: the brokers have given its transaction up, which looks like a fence."""
+    broker = make_broker("transaction.abort.timed.out.transaction.cleanup.interval.ms=100")
+    spec, tp = TopicSpec("journal", 1), TopicPartition("journal", 0)
+    with KafkaLog(broker.url, config=msgspec.structs.replace(QUICK, transaction_timeout_ms=1_000)) as log:
+        log.create_topics([spec])
+        log.claim("w")
+        log.commit(messages_of(spec.name, 1), {tp: 1})
+        log.prepare({tp: 2}, [tp])
+        broker.wait_for_marks("intentstream-w", "CompleteAbort")
+        with pytest.raises(CommitOutcomeUnknown, match="open for too long"):
+            log.commit([Message(spec.name, b"k", b"late", 0)], {tp: 2})
+        log.claim("w")
+        assert log.committed("w") == {tp: 1}
+        log.commit(messages_of(spec.name, 1, start=1), {tp: 2})
+        assert steps_in(log, spec) == [b"value-0", b"value-1"]
+    with KafkaLog(broker.url, config=QUICK) as log, KafkaLog(broker.url, config=QUICK) as other:
+        log.claim("w")
+        log.prepare({tp: 3}, [tp])
+        other.claim("w")
+        with pytest.raises(WriterFenced, match="must stop"):
+            log.commit([Message(spec.name, b"k", b"zombie", 0)], {tp: 3})
+        assert other.committed("w") == {tp: 2}
+
+
 def test_reading_over_aborted_transactions(case: LogCase, kafka_url: str) -> None:
     spec = case.spec()
     with KafkaLog(kafka_url) as log:

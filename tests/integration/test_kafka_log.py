@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from kafka.net.compat import KafkaNetClient
 
 import stream.log.kafka
 from stream.log import open_log
@@ -64,3 +66,52 @@ def test_what_came_behind_an_answered_fetch_is_taken_with_it(kafka_url: str, mon
         while not found:  # the fetch may have ended before the first came
             found = log.poll(starts(spec), 10, 0)
         assert values(found) == [b"value-0", b"value-1"]
+
+
+def test_what_need_not_wait_for_an_answer_is_sent_at_once(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit is three rounds of requests instead of five; one that was prepared sends the first two meanwhile."""
+    case = LogCase(lambda mode: KafkaLog(kafka_url, mode), uuid.uuid4().hex[:12])
+    spec = case.spec()
+    sent: list[tuple[str, int]] = []  # with the number of transactional and produce requests on the way before it
+    flying: list[str] = []
+    send = KafkaNetClient.send
+
+    def spy(client: KafkaNetClient, node_id: int, request: Any, **options: Any) -> Any:
+        name = type(request).__name__.removesuffix("Request")
+        future = send(client, node_id, request, **options)
+        if name in ("AddOffsetsToTxn", "AddPartitionsToTxn", "TxnOffsetCommit", "Produce", "EndTxn"):
+            sent.append((name, len(flying)))
+            flying.append(name)
+            future.add_both(lambda _: flying.remove(name))
+        return future
+
+    with case.open("owner") as log:
+        log.create_topics([spec])
+        log.claim(case.name("w"))
+        log.commit(messages_of(spec.name, 1), {TopicPartition(spec.name, 0): 1})  # coordinators are looked up
+        monkeypatch.setattr(KafkaNetClient, "send", spy)
+        for step in range(
+            2, 30
+        ):  # a request that is repeated goes by itself: the brokers are still at the commit before
+            time.sleep(0.1)
+            sent.clear()
+            log.commit(messages_of(spec.name, 1), {TopicPartition(spec.name, 0): step})
+            rounds = ["AddOffsetsToTxn", "AddPartitionsToTxn", "Produce", "TxnOffsetCommit", "EndTxn"]
+            if sent == list(zip(rounds, [0, 1, 0, 1, 0], strict=True)):
+                break
+        else:
+            raise AssertionError(sent)
+        tp = TopicPartition(spec.name, 0)
+        for step in range(30, 60):
+            time.sleep(0.1)
+            log.prepare({tp: step}, [tp])
+            time.sleep(0.1)
+            prepared = {name for name, _ in sent}
+            sent.clear()
+            log.commit(messages_of(spec.name, 1), {tp: step})
+            if [name for name, _ in sent] == ["Produce", "EndTxn"]:
+                break
+            sent.clear()
+        else:
+            raise AssertionError(sent)
+        assert {"AddOffsetsToTxn", "AddPartitionsToTxn", "TxnOffsetCommit"} <= prepared

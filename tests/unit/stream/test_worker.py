@@ -130,6 +130,45 @@ class Marked:
         return records or [RecordBatch(tp.topic, tp.partition, [], [], [], [], [], positions[tp] + 1) for tp in marks]
 
 
+class Told:
+    """A log that notes what is asked of it."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def noted(*arguments: Any) -> Any:
+            self.calls.append((name, arguments))
+            return getattr(self._log, name)(*arguments)
+
+        return noted
+
+
+def test_nothing_is_asked_of_the_log_between_records_and_their_answer(tmp_path: Path) -> None:
+    """But what the commit will need is said before the step is made."""
+    now_s = START_MS / 1000  # a second passes with every step: what is due is always due
+    config, log = open_filled(tmp_path, cut_every_steps=10**6, max_step_events=16, metrics_every_s=0.001)
+    with log:
+        worker = Worker(config, log, tmp_path / "state", clock=lambda: now_s)
+        worker.recover()
+        told: Any = Told(log)
+        worker._log = told
+        lag = 0.0
+        for _ in range(3):
+            now_s += 1
+            told.calls.clear()
+            assert worker.turn()
+            (_, _), (_, (positions, partitions)), (_, (messages, committed)), *_ = told.calls
+            assert [name for name, _ in told.calls] == ["poll", "prepare", "commit", "end_offsets"]
+            assert positions == committed
+            assert {TopicPartition(topics.JOURNAL, 0), TopicPartition(topics.RECOMMENDATIONS, 0)} <= set(partitions)
+            assert {m.topic for m in messages} >= {topics.JOURNAL, topics.RECOMMENDATIONS, topics.METRICS}
+            lag, before = worker.metrics().gauges["lag"], lag
+            assert lag > 0 and before in (0, lag + 16)
+        worker.close()
+
+
 def test_an_idle_worker_waits_behind_the_marks_of_transactions(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path, cut_every_steps=10**6)
     with log:
@@ -139,9 +178,9 @@ def test_an_idle_worker_waits_behind_the_marks_of_transactions(tmp_path: Path) -
         marked: Any = Marked(log)
         worker._log = marked
         while worker.turn():
-            worker._lag_due = 0.0
+            worker._ends_due = 0.0
         assert (worker.engine.positions, sum(worker.status.lag.values())) == (ends, 2)  # not yet known to be marks
-        worker._lag_due = 0.0
+        worker._ends_due = 0.0
         assert worker._waiting() == 0
         assert not worker.turn()
         assert marked.asked == {TopicPartition(topics.EVENTS, p): end + 1 for p, end in ends.items()}

@@ -263,7 +263,7 @@ def test_figures_that_cannot_be_had_do_not_stop_the_worker(tmp_path: Path) -> No
         worker.turn()
         deaf.away = True
         for _ in range(3):
-            worker._lag_due = 0.0
+            worker._ends_due = 0.0
             assert worker.turn()
         worker.cut()
         deaf.away = False

@@ -1,0 +1,93 @@
+"""A transaction's requests, those at once that need not wait for each other.
+
+kafka-python sends them one by one, five to a commit, each after the answer to the one before: AddOffsetsToTxn,
+AddPartitionsToTxn, TxnOffsetCommit, Produce, EndTxn. The first two say what belongs to the transaction, the next two
+write it; within a pair neither needs the other's answer. What is sent, what answers mean and what is tried again stay
+the client's: a request that has to be repeated goes by itself, as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from kafka.producer.transaction_manager import Priority, TransactionState
+
+
+class Overlap:
+    """Stands in for the sender's `_maybe_send_pending_request`; everything here runs in the sender's thread.
+
+    The client knows one transactional request in flight, by number: the newest of those sent here is told to it, and
+    each as its answer comes.
+    """
+
+    def __init__(self, manager: Any, sender: Any, accumulator: Any, one: Callable[[], bool]) -> None:
+        self._manager = manager
+        self._sender = sender
+        self._accumulator = accumulator
+        self._one = one
+        self._flying: set[int] = set()
+        self._sent = 0
+
+    def __call__(self) -> bool:
+        """Send what may go now; whether a transactional request was among it."""
+        if self._filling():
+            # Only with no records in flight: more than one request ahead would fill the connection up.
+            if self._accumulator.has_undrained() and not any(self._sender._in_flight_batches.values()):  # noqa: SLF001
+                self._sender._send_producer_data()  # noqa: SLF001  # takes partitions that were added, no others
+            handlers = self._together() if self._filling() else []
+            if handlers:
+                for handler, node in handlers:
+                    self._send(handler, node)
+                return True
+        return self._one()
+
+    def _filling(self) -> bool:
+        return bool(self._manager._current_state == TransactionState.IN_TRANSACTION)  # noqa: SLF001
+
+    def _together(self) -> list[tuple[Any, Any]]:
+        """All that waits, with the nodes it goes to, when it is more than one request and all of it may go now."""
+        manager = self._manager
+        with manager._lock:  # noqa: SLF001
+            if manager._new_partitions_in_transaction:  # noqa: SLF001
+                manager._enqueue_request(manager._add_partitions_to_transaction_handler())  # noqa: SLF001
+            waiting = sorted(manager._pending_requests)  # noqa: SLF001
+            handlers = [(one, manager.coordinator(one.coordinator_type)) for *_, one in waiting if _adds(one)]
+            fit = len(handlers) == len(waiting) > 1 and all(
+                node is not None and self._sender._client.is_ready(node)  # noqa: SLF001
+                for _, node in handlers
+            )
+            if fit:
+                manager._pending_requests.clear()  # noqa: SLF001
+            return handlers if fit else []
+
+    def _send(self, handler: Any, node: Any) -> None:
+        self._sent += 1
+        self._flying.add(self._sent)
+        self._tell(self._sent)
+        future = self._sender._client.send(node, handler.request)  # noqa: SLF001
+        future.add_both(partial(self._answered, handler, self._sent))
+
+    def _answered(self, handler: Any, number: int, answer: Any) -> None:
+        self._flying.discard(number)
+        self._tell(number)
+        try:
+            handler.on_complete(number, answer)
+        finally:
+            if self._flying:
+                self._tell(max(self._flying))
+
+    def _tell(self, number: int) -> None:
+        self._manager._in_flight_request_correlation_id = number  # noqa: SLF001
+
+
+def _adds(handler: Any) -> bool:
+    return bool(handler.priority == Priority.ADD_PARTITIONS_OR_OFFSETS and not handler.is_retry)
+
+
+def overlapped(producer: Any) -> Any:
+    """The transactional producer, which from now on sends so."""
+    manager, sender, accumulator = producer._transaction_manager, producer._sender, producer._accumulator  # noqa: SLF001
+    sender._maybe_send_pending_request = Overlap(manager, sender, accumulator, sender._maybe_send_pending_request)  # noqa: SLF001
+    return producer

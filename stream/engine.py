@@ -43,7 +43,8 @@ from stream.messages import AsOf
 logger = logging.getLogger(__name__)
 
 ENGINE_FORMAT: Final = 3  # 2: forget_ts; 3: a clock per partition, users know when they were seen
-_SWEPT: Final = 64  # users per partition looked at after a step, to remove the forgotten
+_SWEPT: Final = 64  # most users per partition looked at after a step, to remove the forgotten: one for four records
+_SWEPT_LEAST: Final = 4
 RECENT_RANKS: Final = 10_000  # newest scored events behind the accuracy gauges: a fall shows within minutes
 _COUNTERS: Final = (
     "events",
@@ -145,6 +146,7 @@ class Engine:
         # For the gauges only, so not in the cut: recovery fills them again from the journal's steps.
         self._recent_served = WindowedRankMetrics(RECENT_RANKS)
         self._recent_prequential = WindowedRankMetrics(RECENT_RANKS)
+        self._taken = 0  # records of the newest step
         self.last_loss = float("nan")
         self.journal_from = 0  # a journal offset at or before the entry of the newest step that a cut was due after
         if cut is not None:
@@ -207,6 +209,7 @@ class Engine:
             self._take(arrivals, messages, tally)
         for batch in batches:
             self.positions[batch.partition] = batch.next_offset
+        self._taken = tally.records
         self.record_number += tally.records
         alerts = self.meaning.watch(tally, self.record_number, self.event_ts, self.step_number)
         self.counters["alerts"] += len(alerts)
@@ -424,7 +427,8 @@ class Engine:
             self.counters["examples"] += report.examples
             self.last_loss = report.loss
         self.meaning.after_learning(self.record_number, refused)
-        self._store.sweep(self.clocks.now, max_users=_SWEPT)
+        # No result depends on it, so that what it takes may: all 64 are a tenth of the learning after 14 records.
+        self._store.sweep(self.clocks.now, max_users=min(_SWEPT, max(_SWEPT_LEAST, self._taken // 4)))
 
     @property
     def model_step(self) -> int:

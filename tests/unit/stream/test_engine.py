@@ -300,3 +300,19 @@ def test_users_unseen_for_long_are_forgotten_and_wrong_times_forget_nobody(tmp_p
     again = Engine.open(engine.config, tmp_path)
     assert again.digest() == digest
     again.close()
+
+
+def test_small_steps_look_at_few_users_to_forget(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def sweep(now: object, *, max_users: int) -> int:
+        asked.append(max_users)
+        return 0
+
+    for records in (14, 100, 400):
+        engine = Engine.open(small_config(), tmp_path / str(records))
+        engine._store.sweep = sweep  # type: ignore[method-assign]
+        engine.step(as_batches(events(records), 2, records)[0])
+        engine.learn(1)
+        engine.close()
+    assert asked == [4, 25, 64]

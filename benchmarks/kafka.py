@@ -115,6 +115,10 @@ class PerEvent:
         self._batches = self._log.poll(positions, most, wait_ms)
         return self._batches
 
+    def prepare(self, positions: Mapping[TopicPartition, int], partitions: Sequence[TopicPartition]) -> None:
+        lists = [TopicPartition(topics.RECOMMENDATIONS, batch.partition) for batch in self._batches]
+        self._log.prepare(positions, [*lists, *partitions])
+
     def commit(self, messages: Sequence[Message], positions: Mapping[TopicPartition, int]) -> None:
         outputs = [
             Message(topics.RECOMMENDATIONS, key, b'{"user":"%b"}' % (key or b""), 0)

@@ -45,7 +45,7 @@ PARTS = (
 
 
 class Ingest:
-    """The loop without a model: poll, decode, histories, commit.
+    """The loop without a model: poll, decode, histories, commit. Nobody learns, so nobody is given the contexts.
 
     Parameters
     ----------
@@ -75,12 +75,14 @@ class Ingest:
     def turn(self, max_events: int) -> int:
         """One step; returns the records taken."""
         batches = self._log.poll(self.positions, max_events, 50)
+        self.positions |= {TopicPartition(batch.topic, batch.partition): batch.next_offset for batch in batches}
+        taken = sum(map(len, batches))
+        if taken:
+            lists = [TopicPartition(topics.RECOMMENDATIONS, batch.partition) for batch in batches if self._output]
+            self._log.prepare(self.positions, [*lists, TopicPartition(topics.JOURNAL, 0)])
         messages: list[Message] = []
-        taken = 0
         for batch in batches:
             decoded = self._decoder.decode(batch.values, batch.keys)
-            taken += len(batch)
-            self.positions[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
             if not decoded.users:
                 continue
             rows = {user: row for row, user in enumerate(dict.fromkeys(decoded.users))}
@@ -88,7 +90,8 @@ class Ingest:
             index = np.array([rows[user] for user in decoded.users], dtype=np.int64)
             numbers = np.arange(self.events, self.events + len(index))
             items = self._vocabulary.admit(decoded.items, numbers).handles
-            done = append(self._store.read(batch.partition, users), index, items, decoded.ts, decoded.actions)
+            records = self._store.read(batch.partition, users)
+            done = append(records, index, items, decoded.ts, decoded.actions, want_contexts=False)
             self._store.write(batch.partition, users, done.records)
             self.events += len(index)
             if self._output:

@@ -152,7 +152,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     fade_followers: Annotated[
         float,
         Meta(gt=0, le=1, description="action fade_followers: counts of neighbours are multiplied by it, once; factor"),
-    ] = 0.1
+    ] = 0.01
     more_followers: Annotated[
         int,
         Meta(ge=1, le=50, description="action more_followers: newest items that an event is a follower of; count"),
@@ -164,7 +164,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = msgspec.field(
         default_factory=lambda: {
-            "meaning": ["fresh_replay", "higher_rate", "fade_followers", "more_followers"],
+            "meaning": ["more_steps", "fresh_replay", "higher_rate", "fade_followers", "more_followers"],
             "learner": ["rollback"],
             "shares": [],
             "new_intent": [],

@@ -102,7 +102,7 @@ def test_actions_change_the_learning_while_they_last_and_stand_in_the_notes(tmp_
         "drift.rate": "3.0",
         "drift.newest": str(newest),
         "drift.half_lives": "0.25",
-        "drift.followers": "0.1",
+        "drift.followers": "0.01",
         "drift.written": "6",
         "drift.reseed": "True",
     }

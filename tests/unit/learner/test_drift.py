@@ -256,3 +256,10 @@ def test_shares_that_changed_again_soon_are_found_again(name: str) -> None:
     bins = [change.at_event // EVENTS for change in opened]
     assert len(bins) == 2
     assert 100 < bins[0] <= 110 and 130 < bins[1] <= 142
+
+
+def test_more_steps_are_made_only_with_the_pairs_since_the_change() -> None:
+    """With older ones they did nothing (docs/decisions.md)."""
+    actions = DriftConfig().actions
+    assert "more_steps" in actions["meaning"]
+    assert all("fresh_replay" in what for what in actions.values() if "more_steps" in what)

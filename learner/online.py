@@ -280,8 +280,13 @@ class Learner:
         if len(place):
             self._network.warm_start(rows[place], contexts[place])
 
+    @property
+    def unlearned(self) -> int:
+        """Pairs that came since the last learning step."""
+        return self._replay.unlearned
+
     def learn(self, steps: int = 1, rate: float = 1.0, newest: int = 0) -> LearnReport:
-        """Make `steps` learning steps from the last step's pairs, spread over them, and replayed ones.
+        """Make `steps` learning steps from the pairs that came since the last, spread over them, and replayed ones.
 
         Parameters
         ----------
@@ -316,6 +321,7 @@ class Learner:
                 refused += 1
             elif outcome.examples:
                 made, losses, examples = made + 1, losses + outcome.loss, examples + outcome.examples
+        self._replay.learned()
         return LearnReport(made, losses / made if made else float("nan"), refused, examples)
 
     # -- the stand-in -----------------------------------------------------------------------------------------------

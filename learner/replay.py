@@ -82,7 +82,8 @@ class Replay:
         self._recent = _Ring(recent, max_len)
         self._uniform = _Ring(uniform, max_len)
         self._added = 0
-        self._last = 0  # pairs that the last `add` brought
+        self._last = 0  # pairs that came since the last learning step, or with the last `add` before it
+        self._learned = False  # whether they were learned
         self._random = np.random.Generator(np.random.PCG64(seed))
 
     def __len__(self) -> int:
@@ -90,8 +91,17 @@ class Replay:
 
     @property
     def last(self) -> int:
-        """Pairs that the last `add` brought and that are still held as the newest ones."""
+        """The fresh pairs: those added since `learned` was called, or until it was; as far as they are still held."""
         return self._last
+
+    @property
+    def unlearned(self) -> int:
+        """The fresh pairs of which no learning step has come yet."""
+        return 0 if self._learned else self._last
+
+    def learned(self) -> None:
+        """The fresh pairs were learned: those of the next `add` take their place."""
+        self._learned = True
 
     def add(self, users: NDArray[np.uint64], pairs: Pairs) -> None:
         """Keep pairs (n,) of the users with these keys (n,)."""
@@ -106,10 +116,10 @@ class Replay:
             kept = np.flatnonzero(places < size)
             self._uniform.put(places[kept], users[kept], pairs.at(kept))
         self._added += n
-        self._last = min(n, ring)
+        self._last, self._learned = min(self.unlearned + n, ring), False
 
     def fresh(self, start: int, stop: int) -> Pairs:
-        """Pairs `start` to `stop` of those that the last `add` brought."""
+        """Pairs `start` to `stop` of the fresh ones."""
         first = self._added - self._last
         return self._recent.get((first + np.arange(start, min(stop, self._last))) % self._recent.size)
 
@@ -138,7 +148,9 @@ class Replay:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but the generator, as arrays; only the filled part."""
-        arrays: dict[str, NDArray[Any]] = {"counts": np.array([self._added, self._last], dtype=np.int64)}
+        arrays: dict[str, NDArray[Any]] = {
+            "counts": np.array([self._added, -self._last if self._learned else self._last], dtype=np.int64)
+        }
         for name, ring in (("recent", self._recent), ("uniform", self._uniform)):
             filled = min(self._added, ring.size)
             for field in ("users", "contexts", "items", "weights"):
@@ -147,7 +159,8 @@ class Replay:
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Continue from what `to_arrays` gave."""
-        self._added, self._last = (int(count) for count in arrays["counts"])
+        self._added, last = (int(count) for count in arrays["counts"])
+        self._last, self._learned = abs(last), last < 0
         for name, ring in (("recent", self._recent), ("uniform", self._uniform)):
             for field in ("users", "contexts", "items", "weights"):
                 stored = arrays[f"{name}.{field}"]

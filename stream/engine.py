@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 ENGINE_FORMAT: Final = 3  # 2: forget_ts; 3: a clock per partition, users know when they were seen
 _SWEPT: Final = 64  # most users per partition looked at after a step, to remove the forgotten: one for four records
 _SWEPT_LEAST: Final = 4
+_FULL: Final = 10  # of so many parts of a mini-batch's records at least one is there before it is made
 RECENT_RANKS: Final = 10_000  # newest scored events behind the accuracy gauges: a fall shows within minutes
 _COUNTERS: Final = (
     "events",
@@ -407,8 +408,12 @@ class Engine:
     def plan_learning(self, events: int, backlog: int) -> int:
         """Mini-batches for a step of `events` records with `backlog` records still waiting; decided before the
         commit.
+
+        Small steps wait for each other until what they brought fills a tenth of a mini-batch.
         """
         engine = self.config.engine
+        if max(events, self._learner.unlearned) * engine.learn_steps * _FULL < engine.step_events:
+            return 0
         steps = -(-events * engine.learn_steps // engine.step_events)
         steps = round(steps * self.meaning.effects().steps)
         if backlog > engine.backlog_events:

@@ -330,6 +330,7 @@ def test_a_small_step_replays_so_many_pairs_for_each_fresh_one(ratio: float, mos
     stream = Stream(learner)
     for _ in range(10):
         learner.take(stream.batch())
+    learner.learn()
     learner.take(stream.batch(4))
     assert most / 2 <= learner.learn().examples <= most  # some pairs have no history to learn from
 

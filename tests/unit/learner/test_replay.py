@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,11 +27,26 @@ def test_the_ring_holds_the_newest_and_stays_bounded(counts: list[int]) -> None:
     held = set(replay.sample(400, 0).items.tolist()) if total else set()
     assert held <= set(range(max(0, total - 8) + 1, total + 1))
     assert len(replay) == min(total, 8) + min(total, 5)
-    last = counts[-1] if counts else 0
-    assert replay.fresh(0, 99).items.tolist() == list(range(total - min(last, 8) + 1, total + 1))
+    assert replay.fresh(0, 99).items.tolist() == list(range(total - min(total, 8) + 1, total + 1))
     sampled = replay.sample(3, 4)
     assert len(sampled.items) == (7 if total else 0)
     assert (sampled.contexts[:, 1] == sampled.items * 10).all()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["", "loaded in between"])
+def test_what_was_learned_is_fresh_until_more_comes(again: bool) -> None:
+    replay = filled([3, 2])
+    for unlearned, fresh in ((5, 5), (0, 5), (0, 5)):
+        assert (replay.unlearned, replay.last, len(replay.fresh(0, 99).items)) == (unlearned, fresh, fresh)
+        replay.learned()
+        if again:
+            arrays, replay = replay.to_arrays(), filled([])
+            replay.load_arrays(arrays)
+    for total in (2, 4):
+        replay.add(
+            np.zeros(2, dtype=np.uint64), Pairs(np.ones((2, 2), np.int64), np.ones(2, np.int64), np.ones(2, np.float32))
+        )
+        assert (replay.unlearned, replay.last, len(replay.fresh(0, 99).items)) == (total, total, total)
 
 
 @given(st.lists(st.integers(0, 20), max_size=6), st.integers(1, 12))

@@ -194,6 +194,21 @@ def test_learning_falls_by_rule_under_backlog_but_not_below_the_floor(tmp_path: 
     assert engine.plan_learning(0, 0) == 0
 
 
+def test_small_steps_wait_until_a_tenth_of_a_mini_batch_is_there(tmp_path: Path) -> None:
+    engine = Engine.open(small_config(partitions=1), tmp_path)
+    planned: list[int] = []
+    fresh: list[int] = []
+    for (batch,) in as_batches(events(96), 1, 12):
+        engine.step([batch])
+        fresh.append(engine._learner.unlearned)
+        planned.append(engine.plan_learning(len(batch), 0))
+        engine.learn(planned[-1])
+    assert planned == [int(pairs >= 26) for pairs in fresh]
+    assert 2 <= planned.count(1) <= 3 and planned[:2] == [0, 0]
+    assert (engine.plan_learning(25, 0), engine.plan_learning(26, 0)) == (0, 1)
+    engine.close()
+
+
 def test_another_step_size_recycles_no_other_item(tmp_path: Path) -> None:
     config = small_config(1)
     config = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, capacity=30))

@@ -141,10 +141,10 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 6000
     more_steps: Annotated[
         float, Meta(ge=1, le=100, description="action more_steps: learning steps are multiplied by it; factor")
-    ] = 3.0
+    ] = 5.0
     higher_rate: Annotated[
         float, Meta(gt=0, le=100, description="action higher_rate: learning rates are multiplied by it; factor")
-    ] = 3.0
+    ] = 2.0
     faster_decay: Annotated[
         float,
         Meta(gt=0, le=1, description="action faster_decay: half-lives of the popularity are multiplied by it; factor"),

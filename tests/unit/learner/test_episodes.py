@@ -178,10 +178,10 @@ def test_actions_last_their_time_and_single_ones_happen_once() -> None:
     monitor = DriftMonitor(config())
     assert monitor.effects() == Effects()
     opened = drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0].at_event
-    assert monitor.effects() == Effects(steps=3.0, rate=3.0, half_lives=0.25)
+    assert monitor.effects() == Effects(steps=5.0, rate=2.0, half_lives=0.25)
     last = opened // EVENTS + 6
     drive(monitor, {50: {"loss": 6.0}}, 56, last - 1)
-    assert monitor.effects().steps == 3.0
+    assert monitor.effects().steps == 5.0
     drive(monitor, {50: {"loss": 6.0}}, last - 1, last)
     assert monitor.effects() == Effects()
     assert monitor.is_open

@@ -98,8 +98,8 @@ def test_actions_change_the_learning_while_they_last_and_stand_in_the_notes(tmp_
     newest = int(notes[acting[0]]["drift.newest"])
     assert 0 < newest < 400
     assert notes[acting[0]] == {
-        "drift.steps": "3.0",
-        "drift.rate": "3.0",
+        "drift.steps": "5.0",
+        "drift.rate": "2.0",
         "drift.newest": str(newest),
         "drift.half_lives": "0.25",
         "drift.followers": "0.01",
@@ -108,8 +108,8 @@ def test_actions_change_the_learning_while_they_last_and_stand_in_the_notes(tmp_
     }
     assert notes[acting[1]]["drift.newest"] == str(newest + 32)
     assert {"drift.reseed", "drift.followers"}.isdisjoint(notes[acting[1]])  # they happen once
-    assert {planned[number] for number in acting} == {3}
-    assert set(planned) == {1, 3}
+    assert {planned[number] for number in acting} == {5}
+    assert set(planned) == {1, 5}
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -67,7 +67,7 @@ class IntentShift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=1):
-    """One intent. Topic `intent-catalog`, key intent id, compacted; tombstone: it was retired."""
+    """One intent. Topic `intent-catalog`, key intent id, compacted; tombstone: retired or merged, may come back."""
 
     intent: Annotated[int, Meta(description="never used again for another intent")]
     name: str = ""

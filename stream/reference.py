@@ -19,7 +19,7 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {  # topic: key, what is on it
     topics.EVENTS: ("user", "what users do; the input"),
     topics.RECOMMENDATIONS: ("user", "the newest list of each user; a tombstone when the user was erased"),
     topics.INTENT_SHIFTS: ("user", "a user's intent changed and held"),
-    topics.INTENT_CATALOG: ("intent id", "every intent as it is now; a tombstone when it was retired"),
+    topics.INTENT_CATALOG: ("intent id", "every intent now; a tombstone when retired or merged, and it may come back"),
     topics.DRIFT_ALERTS: ("signal", "a drift episode opened or closed"),
     topics.METRICS: ("worker", "the worker's figures every few seconds"),
     topics.ERASURES: ("user", "a user was forgotten: what is gone, what remains until when"),

@@ -287,8 +287,9 @@ class Engine:
                 weights=self._action_weights[actions[taken]],
                 ts=ts[taken],
             )
-            self.meaning.compare(batch, self.step_number)
+            compared = self.meaning.compare(batch, self.step_number)
             result = self._learner.take(batch, self._evaluates(), self.meaning.effects().written)
+            self.meaning.judge(compared, result.placed, self.step_number)
             self.prequential.add(result.ranks[result.ranks >= 0])
             self._recent_prequential.add(result.ranks)
             tally.events, tally.taken, tally.items = len(taken), result, batch.items

@@ -115,6 +115,17 @@ class _Looks:
         yield from (rows for rows in np.split(np.arange(len(self.later)), starts) if len(rows))
 
 
+class Compared(NamedTuple):
+    """What the gate compares of a step, beside the learner."""
+
+    events: NDArray[np.int64]
+    """(m,) which events of the step"""
+    snapshot: NDArray[np.float64] | None
+    """(m,) gains of the snapshot's lists; None: there is none"""
+    popular: NDArray[np.float64]
+    """(m,) gains of the popular list"""
+
+
 class Meaning:
     """Shifts, catalogue, drift.
 
@@ -136,8 +147,6 @@ class Meaning:
         self._monitor = DriftMonitor(config.drift, config.learner.seed)
         self._gate = Gate(config.gate)
         self._lead: float | None = None  # of the learner over its snapshot, where that has just taken over
-        # events of the step that are compared, gains of snapshot and popular list; within a step only
-        self._compared: tuple[NDArray[np.int64], NDArray[np.float64] | None, NDArray[np.float64]] | None = None
         self._movement = 0.0
         self._refused = 0
         self._dead: list[int] = []  # intents whose tombstone is still to be published
@@ -276,13 +285,13 @@ class Meaning:
 
     # -- drift ------------------------------------------------------------------------------------------------------
 
-    def compare(self, batch: StepBatch, step: int) -> None:
-        """Let the gate see how learner, snapshot and popular list do on events (n,) that nobody has learned yet.
+    def compare(self, batch: StepBatch, step: int) -> Compared | None:
+        """How snapshot and popular list do on events (n,) of a step that nobody has learned yet; None: it is not due.
 
-        Call before the learner takes them, and `watch` after that; who answers from then on may be another.
+        Call before the learner takes them, and `judge` after that, which needs the answer.
         """
         if not self._gate.due(step):
-            return
+            return None
         # the learner's own ranks are those of `take`, which of the first chunk are from before anything is learned
         wanted = np.flatnonzero((batch.contexts > 0).any(axis=1) & (batch.weights > 0))[: self._gate.config.sample]
         some = wanted[wanted < self._config.learner.mix.chunk]
@@ -292,17 +301,18 @@ class Meaning:
         if learner.has_stand_in:
             snapshot = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "snapshot").items, items)
         popular = learner.popular(k + histories.shape[1])
-        self._compared = some, snapshot, gains(without(popular, histories, k), items)
+        return Compared(some, snapshot, gains(without(popular, histories, k), items))
 
-    def _judge(self, placed: NDArray[np.int64], step: int) -> None:
-        """Give the gate what was compared in this step; `placed` (n,) are the learner's own ranks of its events."""
-        if self._compared is None:
+    def judge(self, compared: Compared | None, placed: NDArray[np.int64], step: int) -> None:
+        """Give the gate what was compared beside the learner's own ranks `placed` (n,) of the step's events.
+
+        Who answers from then on, in this step too, may be another.
+        """
+        if compared is None:
             return
-        (some, snapshot, popular), self._compared = self._compared, None
-        own = gain_of(placed[some], self._config.engine.list_len)
-        verdict = self._gate.compare(
-            step, own, own if snapshot is None else snapshot, popular, calm=not self._monitor.is_open
-        )
+        own = gain_of(placed[compared.events], self._config.engine.list_len)
+        snapshot = own if compared.snapshot is None else compared.snapshot
+        verdict = self._gate.compare(step, own, snapshot, compared.popular, calm=not self._monitor.is_open)
         if verdict.renew:
             self._learner.keep_stand_in()
         if verdict.changed:
@@ -326,8 +336,6 @@ class Meaning:
         taken, nobody = tally.taken, np.zeros(0, dtype=np.int64)
         if taken is None:
             self.shifts = []  # nobody was followed in this step
-        else:
-            self._judge(taken.placed, step)
         seen = Observed(
             events=tally.events,
             records=tally.records,

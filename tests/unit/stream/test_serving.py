@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner import GateConfig, LearnReport, Ranking
+from learner import GateConfig, LearnReport
+from learner.metrics import UNRANKED
+from learner.online import Taken
 from stream import topics
 from stream.config import Config
 from stream.engine import Engine
@@ -34,19 +36,18 @@ def gated_config(**drift: Any) -> Config:
 
 
 class Losing:
-    """Makes the learner's own lists empty in the steps of `bad`; its snapshot and the popular list are as they were."""
+    """The learner finds no event's item in the steps of `bad`; its snapshot and the popular list are as they were."""
 
     def __init__(self, engine: Engine, bad: range) -> None:
         self._engine, self._bad = engine, bad
-        self._asked = engine._learner.recommend
-        engine._learner.recommend = self.recommend  # type: ignore[method-assign]
+        self._take = engine._learner.take
+        engine._learner.take = self.take  # type: ignore[method-assign]
 
-    def recommend(self, histories: Any, actions: Any, ts: Any, k: int, now: Any = None, by: Any = None) -> Ranking:
-        ranking = self._asked(histories, actions, ts, k, now, by)
-        mine = (by or self._engine._learner.serving) == "learner" and len(histories) > 1
-        if mine and self._engine.step_number in self._bad:
-            return ranking._replace(items=np.zeros_like(ranking.items))
-        return ranking
+    def take(self, *args: Any, **kwargs: Any) -> Taken:
+        taken = self._take(*args, **kwargs)
+        if self._engine.step_number in self._bad:
+            return taken._replace(placed=np.full_like(taken.placed, UNRANKED))
+        return taken
 
 
 BAD = range(20, 30)

@@ -304,6 +304,8 @@ class DriftMonitor:
     def _close(self, episode: _Episode, event_number: int, ts: int) -> Change:
         self._episode, self._once = None, []
         self._closed_at = event_number
+        for watch in self._watches.values():
+            watch.signal.begin_anew()  # shares that the change moved too little or too slowly to alarm are normal too
         return self._change("closed", episode, event_number, ts)
 
     def _change(self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int) -> Change:

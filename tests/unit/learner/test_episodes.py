@@ -101,6 +101,19 @@ def test_an_episode_ends_after_its_longest_time_in_any_case() -> None:
     assert found[1].at_event - found[0].at_event == 2000
 
 
+def test_what_an_episode_did_to_the_shares_opens_no_other_one_after_it() -> None:
+    monitor = DriftMonitor(config(actions={}, signals={"loss": "page_hinkley", "intent_shares": "page_hinkley"}))
+    found = []
+    for number in range(160):
+        share = 0.5 if number < 56 else 0.7 if number < 110 else 0.3
+        intents = (np.random.default_rng(number).random(EVENTS) < share).astype(np.int64)
+        step = seen(number, loss=5.0 if number < 50 else 6.0)._replace(intents=intents)
+        found += monitor.step(step, (number + 1) * EVENTS)
+    first, later = [change for change in found if change.state == "opened"]
+    assert first.signals == ("loss",)
+    assert (later.signals, later.at_event > 110 * EVENTS) == (("intent_shares",), True)
+
+
 def test_an_alarm_in_the_cooldown_waits_and_one_after_it_does_not() -> None:
     first = drive(DriftMonitor(config()), {50: {"loss": 6.0}}, 0, 200)
     closed = first[-1].at_event // EVENTS

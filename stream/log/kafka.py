@@ -57,6 +57,7 @@ _COORDINATOR_BUSY: Final = (
     errors.CoordinatorLoadInProgressError,
     errors.NotCoordinatorError,
 )
+_UNDECIDED_MS: Final = 2_000  # what was decided is there sooner; a worker's transaction is open for a whole step
 _AGAIN_MS: Final = 5  # longer than a broker nearby takes for a fetch
 _TIMED_OUT: Final = ("PrepareEpochFence", "PrepareAbort", "CompleteAbort")  # a coordinator raises the epoch for these
 _ABORTED: Final = ("Ongoing", *_TIMED_OUT)  # what is going on, a claim aborts
@@ -493,12 +494,15 @@ class KafkaLog:
         bounded(close, 1_000, "kafka-close")
 
     def committed(self, worker_id: str) -> dict[TopicPartition, int]:
-        """The positions of the worker's last commit; empty when there was none."""
+        """The positions of the worker's last commit; empty when there was none.
+
+        A transaction that stays open, as that of a worker that hangs or was killed in a step, is not waited for.
+        """
         if worker_id == self._worker and self._producer is not None:
             return dict(self._positions)
-        return self._group_offsets(worker_id)
+        return self._group_offsets(worker_id, decided=False)
 
-    def _group_offsets(self, worker_id: str) -> dict[TopicPartition, int]:
+    def _group_offsets(self, worker_id: str, *, decided: bool = True) -> dict[TopicPartition, int]:
         group = _GROUP_PREFIX + worker_id
         with self._admin(f"read the positions of worker {worker_id}") as admin:
             try:
@@ -518,8 +522,13 @@ class KafkaLog:
                 metrics_enabled=False,
                 **self._options,
             )
+            wait_ms = self._config.request_timeout_ms if decided else _UNDECIDED_MS
             try:
-                offsets = {tp: consumer.committed(tp, timeout_ms=self._config.request_timeout_ms) for tp in found}
+                offsets = {tp: consumer.committed(tp, timeout_ms=wait_ms) for tp in found}
+            except errors.KafkaTimeoutError:
+                if decided:
+                    raise
+                offsets = {tp: there.offset for tp, there in found.items()}
             finally:
                 consumer.close(autocommit=False, timeout_ms=1000)
         return {TopicPartition(tp.topic, tp.partition): at for tp, at in offsets.items() if at is not None and at >= 0}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import kafka
+import kafka.errors as errors
 import pytest
+from kafka.structs import OffsetAndMetadata
 
+import stream.log.kafka
 from stream.log import kafkaclient
-from stream.log.base import LogError
+from stream.log.base import LogError, LogUnavailable, TopicPartition
+from stream.log.kafka import KafkaLog
 from stream.log.kafkaclient import bounded
 
 
@@ -52,3 +59,29 @@ def test_calls_that_do_not_come_back_end_the_process_before_there_are_too_many(
     assert not failure.retriable
     assert "2 calls of the Kafka client have not come back" in str(failure)
     assert threading.active_count() == before
+
+
+def test_the_positions_of_a_worker_that_hangs_in_a_step_are_told_without_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its transaction is open with the next ones; the brokers keep these back from who asks for decided ones only."""
+    tp, waited = kafka.TopicPartition("events", 0), []
+
+    class Admin:
+        def list_group_offsets(self, groups: dict[str, None]) -> dict[str, Any]:
+            return {group: {tp: OffsetAndMetadata(7, "", -1)} for group in groups}
+
+    class Consumer:
+        def committed(self, tp: Any, timeout_ms: int) -> int:
+            waited.append(timeout_ms)
+            raise errors.KafkaTimeoutError("UnstableOffsetCommit")
+
+        def close(self, **options: Any) -> None: ...
+
+    log: Any = KafkaLog("kafka://nowhere:9092")
+    monkeypatch.setattr(stream.log.kafka, "connect", lambda *_, **__: Consumer())
+    monkeypatch.setattr(log, "_admin", lambda _: contextlib.nullcontext(Admin()))
+    assert log.committed("w") == {TopicPartition("events", 0): 7}
+    assert waited == [2_000]
+    with pytest.raises(LogUnavailable):  # who claims has to know
+        log._group_offsets("w")

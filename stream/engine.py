@@ -410,10 +410,11 @@ class Engine:
         """Mini-batches for a step of `events` records with `backlog` records still waiting; decided before the
         commit.
 
-        Small steps wait for each other until what they brought fills a tenth of a mini-batch.
+        Small steps wait for each other until what they brought fills a tenth of a mini-batch, or all that is kept.
         """
-        engine = self.config.engine
-        if max(events, self._learner.unlearned) * engine.learn_steps * _FULL < engine.step_events:
+        engine, unlearned = self.config.engine, self._learner.unlearned
+        few = max(events, unlearned) * engine.learn_steps * _FULL < engine.step_events
+        if few and unlearned < self.config.learner.recent_pairs:
             return 0
         steps = -(-events * engine.learn_steps // engine.step_events)
         steps = round(steps * self.meaning.effects().steps)

@@ -209,6 +209,19 @@ def test_small_steps_wait_until_a_tenth_of_a_mini_batch_is_there(tmp_path: Path)
     engine.close()
 
 
+def test_small_steps_learn_also_where_fewer_pairs_are_kept_than_a_tenth_of_a_mini_batch(tmp_path: Path) -> None:
+    config = small_config(1)
+    config = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, recent_pairs=10))
+    engine = Engine.open(config, tmp_path)
+    planned: list[int] = []
+    for (batch,) in as_batches(events(48), 1, 12):
+        engine.step([batch])
+        planned.append(engine.plan_learning(len(batch), 0))
+        engine.learn(planned[-1])
+    assert 1 in planned
+    engine.close()
+
+
 def test_another_step_size_recycles_no_other_item(tmp_path: Path) -> None:
     config = small_config(1)
     config = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, capacity=30))

@@ -8,10 +8,12 @@ the client's: a request that has to be repeated goes by itself, as before.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import kafka.errors as errors
 from kafka.producer.transaction_manager import Priority, TransactionState
 
 
@@ -86,8 +88,22 @@ def _adds(handler: Any) -> bool:
     return bool(handler.priority == Priority.ADD_PARTITIONS_OR_OFFSETS and not handler.is_retry)
 
 
+def _unraised(await_ready: Callable[..., bool], pause_s: float, *arguments: Any, **options: Any) -> bool:
+    try:
+        return await_ready(*arguments, **options)
+    except errors.KafkaConnectionError:
+        time.sleep(pause_s)
+        return False
+
+
 def overlapped(producer: Any) -> Any:
-    """The transactional producer, which from now on sends so."""
+    """The transactional producer, which from now on sends so.
+
+    A node that cannot be reached is not an error to it any more: its sender (3.0.12) asks for another coordinator, but
+    forgets the request that it had in hand, and the commit would wait for its answer until it is given up.
+    """
     manager, sender, accumulator = producer._transaction_manager, producer._sender, producer._accumulator  # noqa: SLF001
+    client, pause_s = sender._client, sender.config["retry_backoff_ms"] / 1000  # noqa: SLF001
+    client.await_ready = partial(_unraised, client.await_ready, pause_s)
     sender._maybe_send_pending_request = Overlap(manager, sender, accumulator, sender._maybe_send_pending_request)  # noqa: SLF001
     return producer

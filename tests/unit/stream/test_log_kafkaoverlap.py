@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import kafka
 import kafka.errors as errors
 import pytest
 from kafka.future import Future
+from kafka.producer import sender as clients
 from kafka.producer.transaction_manager import ProducerIdAndEpoch, TransactionManager, TransactionState
 from kafka.structs import OffsetAndMetadata
 
-from stream.log.kafkaoverlap import Overlap
+from stream.log.kafkaoverlap import Overlap, overlapped
 
 TP = kafka.TopicPartition("t", 0)
 
@@ -127,3 +129,22 @@ def test_nothing_is_sent_ahead_to_a_node_that_is_not_ready_or_after_the_end(mana
     manager.begin_commit()
     assert not overlap()
     assert not sender._client.sent and not sender.data
+
+
+def test_a_request_is_not_forgotten_when_its_coordinator_cannot_be_reached(manager: TransactionManager) -> None:
+    class Unreachable(Client):
+        cluster = None
+
+        def is_ready(self, node: str) -> bool:
+            return False
+
+        def await_ready(self, node: str, timeout_ms: int = 0) -> bool:
+            raise errors.KafkaConnectionError("not ready")
+
+    accumulator = SimpleNamespace(has_undrained=lambda: False, has_incomplete=False)
+    sender = clients.Sender(Unreachable(), None, accumulator, transaction_manager=manager, retry_backoff_ms=1)
+    overlapped(SimpleNamespace(_transaction_manager=manager, _sender=sender, _accumulator=accumulator))
+    assert sender._maybe_send_pending_request()
+    names = [type(handler).__name__ for _, _, handler in sorted(manager._pending_requests)]
+    assert names == ["FindCoordinatorHandler", "AddPartitionsToTxnHandler", "AddOffsetsToTxnHandler"]
+    assert not manager.has_in_flight_transactional_request()

@@ -476,9 +476,8 @@ class KafkaLog:
     def _drop_producer(self) -> None:
         producer, self._producer, self._begun = self._producer, None, None
         if producer is not None:
-            manager = producer._transaction_manager  # noqa: SLF001  # the client has no public name for it
-            held = manager.producer_id_and_epoch
-            self._held = None if manager.is_bumping_epoch() else (held.producer_id, held.epoch)
+            held = producer._transaction_manager.producer_id_and_epoch  # noqa: SLF001  # it has no public name
+            self._held = (held.producer_id, held.epoch)
             self._discard(producer)
 
     def _discard(self, producer: Any) -> None:

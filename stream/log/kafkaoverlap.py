@@ -101,9 +101,14 @@ def overlapped(producer: Any) -> Any:
 
     A node that cannot be reached is not an error to it any more: its sender (3.0.12) asks for another coordinator, but
     forgets the request that it had in hand, and the commit would wait for its answer until it is given up.
+
+    Nor does it take a new epoch by itself when brokers refuse an epoch or a sequence number. The transaction is over,
+    but partitions whose answer was on its way would count as part of one, and get records outside of any. It is a fatal
+    error, as with brokers before 2.5: a new claim decides.
     """
     manager, sender, accumulator = producer._transaction_manager, producer._sender, producer._accumulator  # noqa: SLF001
     client, pause_s = sender._client, sender.config["retry_backoff_ms"] / 1000  # noqa: SLF001
     client.await_ready = partial(_unraised, client.await_ready, pause_s)
+    manager._supports_epoch_bump = lambda: False  # noqa: SLF001
     sender._maybe_send_pending_request = Overlap(manager, sender, accumulator, sender._maybe_send_pending_request)  # noqa: SLF001
     return producer

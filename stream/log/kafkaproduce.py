@@ -53,7 +53,6 @@ def _varint(value: int) -> bytes:
 
 _SHORT: Final = [_varint(value) for value in range(8192)]  # those of one and two bytes
 _NONE: Final = _varint(-1)
-_SEQUENCE_LOST: Final = (errors.OutOfOrderSequenceNumberError, errors.UnknownProducerIdError)
 
 
 def _number(value: int) -> bytes:
@@ -145,16 +144,12 @@ def _builder(records: Encoded) -> Any:
 
 
 def check(futures: Sequence[Any]) -> None:
-    """Raise what one of the batches failed with: the client commits a transaction without the records it gave up.
-
-    A lost sequence number comes first: the client answers it with a new epoch, and what is still on its way with the
-    old one is refused as if another producer had taken over.
-    """
-    failed = [future.exception for future in futures if future.failed()]
-    if failed:
-        raise next((exc for exc in failed if isinstance(exc, _SEQUENCE_LOST)), failed[0])
-    if not all(future.succeeded() for future in futures):
-        raise errors.KafkaTimeoutError("a batch has no answer after a flush")
+    """Raise what one of the batches failed with: the client commits a transaction without the records it gave up."""
+    for future in futures:
+        if future.failed():
+            raise future.exception
+        if not future.succeeded():
+            raise errors.KafkaTimeoutError("a batch has no answer after a flush")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +177,12 @@ def begin(
 
 
 def fill(producer: Any, begun: Begun, groups: Sequence[Group], most_bytes: int, most_request_bytes: int) -> None:
-    """Send the messages as part of the transaction; returns when all that belongs to it is written.
-
-    What became of the messages is looked at before the offsets, see `check`.
-    """
+    """Send the messages as part of the transaction; returns when all that belongs to it is written."""
     futures = send(producer, groups, most_bytes, most_request_bytes)
     producer.flush()
-    check(futures)
     if begun.written is not None:
         begun.written.wait()
+    check(futures)
 
 
 def _theirs(tp: TopicPartition) -> Any:

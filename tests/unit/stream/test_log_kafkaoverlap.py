@@ -11,6 +11,7 @@ import kafka.errors as errors
 import pytest
 from kafka.future import Future
 from kafka.producer import sender as clients
+from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.transaction_manager import ProducerIdAndEpoch, TransactionManager, TransactionState
 from kafka.structs import OffsetAndMetadata
 
@@ -32,6 +33,15 @@ class Client:
     def send(self, node: str, request: Any) -> Future:
         self.sent.append((type(request).__name__, Future()))
         return self.sent[-1][1]
+
+
+class NamedClient(Client):
+    """What the client's own sender takes."""
+
+    cluster = None
+
+    def await_ready(self, node: str, timeout_ms: int = 0) -> bool:
+        return self.ready
 
 
 class Sender:
@@ -132,9 +142,7 @@ def test_nothing_is_sent_ahead_to_a_node_that_is_not_ready_or_after_the_end(mana
 
 
 def test_a_request_is_not_forgotten_when_its_coordinator_cannot_be_reached(manager: TransactionManager) -> None:
-    class Unreachable(Client):
-        cluster = None
-
+    class Unreachable(NamedClient):
         def is_ready(self, node: str) -> bool:
             return False
 
@@ -147,4 +155,23 @@ def test_a_request_is_not_forgotten_when_its_coordinator_cannot_be_reached(manag
     assert sender._maybe_send_pending_request()
     names = [type(handler).__name__ for _, _, handler in sorted(manager._pending_requests)]
     assert names == ["FindCoordinatorHandler", "AddPartitionsToTxnHandler", "AddOffsetsToTxnHandler"]
+    assert not manager.has_in_flight_transactional_request()
+
+
+@pytest.mark.parametrize("error", [errors.OutOfOrderSequenceNumberError, errors.InvalidProducerEpochError])
+def test_after_a_lost_sequence_or_epoch_nothing_is_sent_to_what_was_being_added(
+    manager: TransactionManager, error: type[Exception]
+) -> None:
+    """By itself the client goes on with a new epoch, in which these partitions belong to no transaction."""
+    accumulator = SimpleNamespace(has_undrained=lambda: False, delivery_timeout_ms=60_000, deallocate=lambda _: None)
+    sender = clients.Sender(NamedClient(), None, accumulator, transaction_manager=manager)
+    overlapped(SimpleNamespace(_transaction_manager=manager, _sender=sender, _accumulator=accumulator))
+    assert sender._maybe_send_pending_request()
+    (_, offsets), (_, partitions) = sender._client.sent
+    batch = ProducerBatch(TP, SimpleNamespace(next_offset=lambda: 1))
+    sender._complete_batch_with_exception(batch, error("refused"))
+    partitions.success(SimpleNamespace(results_by_topic_v3_and_below=[("t", [(0, 0)])]))
+    offsets.success(SimpleNamespace(error_code=0))
+    assert manager.has_fatal_error() and batch.is_done
+    assert not manager.is_send_to_partition_allowed(TP)
     assert not manager.has_in_flight_transactional_request()

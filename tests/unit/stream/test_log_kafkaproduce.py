@@ -10,13 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
-from kafka.producer.transaction_manager import TransactionalRequestResult
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from stream.log import kafkaproduce
 from stream.log.base import Message
-from stream.log.kafkaclient import fenced
-from stream.log.kafkaproduce import Begun, _builder, check, encoded, fill
+from stream.log.kafkaproduce import _builder, check, encoded
 from stream.log.kafkarecords import unpack
 
 LONG = st.integers(0, 2**16).map(lambda size: b"x" * size)
@@ -69,25 +66,3 @@ def test_a_batch_without_a_good_answer_is_an_error() -> None:
         check(futures[:2])
     with pytest.raises(errors.KafkaTimeoutError, match="no answer"):
         check([futures[2]])
-
-
-def test_a_lost_sequence_number_is_not_taken_for_another_producer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client answers it with a new epoch, and what is on its way with the old one then looks fenced."""
-    written = TransactionalRequestResult()
-    written.done(errors.ProducerFencedError())
-    futures = []
-    for exc in (errors.ProducerFencedError(), errors.OutOfOrderSequenceNumberError("lost by the broker")):
-        result = FutureProduceResult(kafka.TopicPartition("t", 0))
-        futures.append(FutureRecordMetadata(result, 0, 0, None, -1, -1, -1))
-        result.success((-1, -1, lambda _, exc=exc: exc))
-    monkeypatch.setattr(kafkaproduce, "send", lambda *_: futures)
-
-    class Producer:
-        def flush(self) -> None: ...
-
-    with pytest.raises(errors.OutOfOrderSequenceNumberError) as found:
-        fill(Producer(), Begun({}, written, 0.0), [], 1, 1)
-    assert not fenced(found.value)
-    futures.clear()
-    with pytest.raises(errors.ProducerFencedError):
-        fill(Producer(), Begun({}, written, 0.0), [], 1, 1)

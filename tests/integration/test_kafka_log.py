@@ -16,7 +16,11 @@ from stream.log.base import Message, RecordBatch, TopicPartition, TopicSpec
 from stream.log.kafka import KafkaLog
 from tests.contracts.log_checks import LOG_CHECKS, LogCase, messages_of, starts, values
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # kafka-python leaves the sockets of connections that failed to the garbage collector, those of other modules too
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 
 @pytest.mark.parametrize("check", LOG_CHECKS, ids=lambda c: c.__name__)

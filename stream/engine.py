@@ -445,18 +445,20 @@ class Engine:
     def gauges(self) -> dict[str, float]:
         """Figures of the learner and of the served lists, for the metrics topic; no part of the state.
 
-        Accuracy is that of the newest `RECENT_RANKS` scored events, so that a fall is seen however long it runs.
+        Accuracy is that of the newest `RECENT_RANKS` scored events, so that a fall is seen however long it runs; before
+        the first one, after a restart too, it is left out: a 0 would look like a fall.
         """
         health = self._learner.intent_health()
-        served, ranked = self._recent_served.result(), self._recent_prequential.result()
         gauges = {
             "items": float(self._learner.size),
             "intents_active": float(health["active"]),
             "intents_effective": round(health["effective"], 2),
             "serving_snapshot": float(self._learner.serving == "snapshot"),
-            **{f"served_{name}": round(value, 5) for name, value in served.items()},
-            **{f"prequential_{name}": round(value, 5) for name, value in ranked.items()},
         }
+        for kind, recent in (("served", self._recent_served), ("prequential", self._recent_prequential)):
+            found = recent.result()
+            if found["n"]:
+                gauges |= {f"{kind}_{name}": round(value, 5) for name, value in found.items()}
         if not np.isnan(self.last_loss):
             gauges["loss"] = round(self.last_loss, 4)
         return gauges

@@ -187,6 +187,18 @@ def test_a_cut_with_another_format_inside_is_refused_with_its_place(
         Engine.open(config, tmp_path)
 
 
+def test_accuracy_is_not_told_before_anything_was_scored_nor_right_after_a_restart(tmp_path: Path) -> None:
+    def told(engine: Engine) -> set[str]:
+        return {name.split("_")[0] for name in engine.gauges() if name.endswith("_hr@10")}
+
+    assert told(Engine.open(small_config(), tmp_path / "new")) == set()
+    engine, _ = run(small_config(), tmp_path / "a", events(300), 50)
+    assert told(engine) == {"served", "prequential"}
+    engine.cut()
+    engine.close()
+    assert told(Engine.open(small_config(), tmp_path / "a")) == set()
+
+
 def test_learning_falls_by_rule_under_backlog_but_not_below_the_floor(tmp_path: Path) -> None:
     config = small_config(backlog_events=1000, learn_steps=8, learn_floor=2)
     engine = Engine(config, tmp_path, CutStore(tmp_path / "cuts"))

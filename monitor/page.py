@@ -25,7 +25,7 @@ from monitor.guard import COOKIE, local_path, same, session_value
 from monitor.problems import Problem
 from monitor.records import DeadLetter
 from monitor.service import Service
-from monitor.widgets import Cell, Chart, Spark, Table, Text, box, options_json, polyline, rows_json, set_prop
+from monitor.widgets import Cell, Chart, Spark, Table, Text, as_json, box, polyline, set_prop
 from stream.topics import (
     DEAD_LETTERS,
     DRIFT_ALERTS,
@@ -355,24 +355,24 @@ class Overview:
             get(
                 ("episodes", worker),
                 (METRICS, DRIFT_ALERTS),
-                lambda: rows_json(board.episode_rows(service, Times(view.series(worker, 0)), service.clock_ms())),
+                lambda: as_json(board.episode_rows(service, Times(view.series(worker, 0)), service.clock_ms())),
                 service.clock_ms() // 10_000,  # how long ago each began
             )
         )
         nothing = "" if view.catalog else "No intents yet. The worker publishes its catalogue as it learns."
         self._centres.show(
-            get(("centres", theme), (INTENT_CATALOG,), lambda: options_json(charts.centres(view, theme))),
+            get(("centres", theme), (INTENT_CATALOG,), lambda: as_json(charts.centres(view, theme))),
             f"Map of {len(view.catalog)} intents; {_table_says(len(view.catalog))} in the table below.",
             nothing,
         )
         self._intents.show(
-            get(("intents", theme), (INTENT_CATALOG,), lambda: rows_json(board.intent_rows(service, theme, _INTENTS)))
+            get(("intents", theme), (INTENT_CATALOG,), lambda: as_json(board.intent_rows(service, theme, _INTENTS)))
         )
         self._share_chart.show(
             *get(
                 ("shares", *key),
                 (METRICS, INTENT_CATALOG),
-                lambda: (options_json(charts.shares(view, worker, window, theme)), board.shares_say(view)),
+                lambda: (as_json(charts.shares(view, worker, window, theme)), board.shares_say(view)),
             ),
             nothing,
         )
@@ -380,10 +380,10 @@ class Overview:
             get(
                 ("shifts", theme),
                 (INTENT_SHIFTS, INTENT_CATALOG, ERASURES),
-                lambda: rows_json(board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme)),
+                lambda: as_json(board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme)),
             )
         )
-        self._reasons.show(get(("reasons",), (DEAD_LETTERS, ERASURES), lambda: rows_json(board.reason_rows(service))))
+        self._reasons.show(get(("reasons",), (DEAD_LETTERS, ERASURES), lambda: as_json(board.reason_rows(service))))
         letters = view.revision[DEAD_LETTERS], view.revision[ERASURES]
         if letters != self._letters_shown:
             self._letters_shown = letters
@@ -392,7 +392,7 @@ class Overview:
             get(
                 ("feed", theme),
                 (RECOMMENDATIONS, INTENT_CATALOG),
-                lambda: rows_json(board.feed_rows(service, theme, 6)),
+                lambda: as_json(board.feed_rows(service, theme, 6)),
             )
         )
 
@@ -401,7 +401,7 @@ class Overview:
         view = self._service.view
         points, _, _ = charts.span(view, worker, window_ms)
         return (
-            options_json(charts.accuracy(view, worker, window_ms, theme)),
+            as_json(charts.accuracy(view, worker, window_ms, theme)),
             board.accuracy_says(points, len(view.episodes())),
             "" if points else "The curve begins with the worker's first report.",
         )
@@ -498,22 +498,22 @@ def user_page(shell: Shell, user: str) -> None:
             )
         rows = newest.items if newest else []
         items.show(
-            rows_json([[Cell(str(i)), Cell(one.item), Cell(f"{one.score:.3f}")] for i, one in enumerate(rows[:20], 1)])
+            as_json([[Cell(str(i)), Cell(one.item), Cell(f"{one.score:.3f}")] for i, one in enumerate(rows[:20], 1)])
         )
         history.show(
-            rows_json(
+            as_json(
                 [
                     [Cell(board.moment(one.ts), kind="tight"), Cell(one.item), Cell(one.action or "–")]
                     for one in found.history[:50]
                 ]
             )
         )
-        shifts.show(rows_json(board.shift_rows(service, found.shifts[:20], shell.theme, with_user=False)))
+        shifts.show(as_json(board.shift_rows(service, found.shifts[:20], shell.theme, with_user=False)))
         if found.erased is not None:
             asked_ms = service.view.erasure_asked_ms(user)
             asked = "" if asked_ms is None else f"Asked for at {board.moment(asked_ms)} UTC, done"
             receipt.show(f"{asked or 'Done'} at step {found.erased.step:,}. Gone: {', '.join(found.erased.erased)}.")
-            remains.show(rows_json(board.remains_rows(found.erased, asked_ms)[:20]))
+            remains.show(as_json(board.remains_rows(found.erased, asked_ms)[:20]))
 
     shell.every_second(update)
 
@@ -567,16 +567,16 @@ def intent_page(shell: Shell, intent: int) -> None:
             get(
                 ("trail", theme, worker, intent),
                 (METRICS, INTENT_CATALOG),
-                lambda: options_json(charts.trail(view, worker, intent, theme)),
+                lambda: as_json(charts.trail(view, worker, intent, theme)),
             ),
             f"Share of users over time, now {one.share:.1%}",
         )
         place.show(
-            get(("place", theme, intent), (INTENT_CATALOG,), lambda: options_json(charts.centres(view, theme, intent))),
+            get(("place", theme, intent), (INTENT_CATALOG,), lambda: as_json(charts.centres(view, theme, intent))),
             "Map of the intents with this one marked",
         )
-        shifts.show(rows_json(board.shift_rows(service, found.shifts[:15], theme)))
-        items.show(rows_json([[Cell(str(i)), Cell(item)] for i, item in enumerate(one.top_items[:20], 1)]))
+        shifts.show(as_json(board.shift_rows(service, found.shifts[:15], theme)))
+        items.show(as_json([[Cell(str(i)), Cell(item)] for i, item in enumerate(one.top_items[:20], 1)]))
 
     shell.every_second(update)
 

@@ -83,14 +83,9 @@ class Cell(NamedTuple):
     kind: str = ""
 
 
-def rows_json(rows: Sequence[Sequence[Cell]]) -> str:
-    """Rows as `Table.show` takes them: once for all viewers."""
-    return _to_json(rows).decode()
-
-
-def options_json(options: dict[str, Any]) -> str:
-    """Options as `Chart.show` takes them: once for all viewers."""
-    return _to_json(options).decode()
+def as_json(shown: Sequence[Sequence[Cell]] | dict[str, Any]) -> str:
+    """Rows as `Table.show` or options as `Chart.show` takes them: once for all viewers."""
+    return _to_json(shown).decode()
 
 
 class Table(ui.element, component="static/rows.js"):
@@ -105,7 +100,7 @@ class Table(ui.element, component="static/rows.js"):
         self.props["rows"] = "[]"
 
     def show(self, rows: str) -> None:
-        """Show these rows, made by `rows_json`."""
+        """Show these rows, made by `as_json`."""
         set_prop(self, "rows", rows)
 
 
@@ -129,7 +124,7 @@ class Chart:
         self._empty.set_visibility(False)
 
     def show(self, options: str, says: str, empty: str = "") -> None:
-        """Draw what `options_json` made; `empty`, when not "", is said in place of the chart."""
+        """Draw what `as_json` made; `empty`, when not "", is said in place of the chart."""
         set_prop(self._box, "aria-label", empty or says)
         if self._empty.visible != bool(empty):
             self._empty.set_visibility(bool(empty))

@@ -1,6 +1,7 @@
 """What each part of the modern learner is worth: validation figures, everything else the same, same seeds.
 
     python -m benchmarks.ablation FILE --markdown [--hidden 64] [--epochs 16] [--seeds 0,1,2] [--only NAME]...
+                                  [--device auto] [--keep FILE]
 
 Mean and spread over the seeds, a line per part as it is done; `--markdown` makes them the table of docs/ablation.md.
 Test items are not looked at. The last line is JSON.
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
+from benchmarks.kept import Kept
 from learner.evaluation import choose_mixture
 from learner.offline import FitConfig, Trainer, count_items, each_epoch
 from learner.presets import MODERN
@@ -62,7 +65,6 @@ def measure(config: FitConfig, data: Sequences) -> dict[str, float]:
         "ndcg@5": best["ndcg@5"],
         "with counts, ndcg@20": mixed,
         "effective intents": best["intents.effective"],
-        "epoch seconds": statistics.median(entry.seconds for entry in log),
     }
 
 
@@ -74,6 +76,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--only", action="append", default=[], help="a part, as the table names it; again for more")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--keep", type=Path, help="file of the trainings that were made, which are not made again")
     parser.add_argument("--markdown", action="store_true", help="the lines as a Markdown table")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -83,10 +87,16 @@ def main() -> None:
         parser.error(f"--only {unknown[0]}: expected one of: {'; '.join(PARTS)}")
     base = overlay(
         msgspec.to_builtins(MODERN),
-        {"epochs": given.epochs, "evaluate_every": 2, "model": {"encoder": {"hidden": given.hidden}}},
+        {
+            "epochs": given.epochs,
+            "evaluate_every": 2,
+            "device": given.device,
+            "model": {"encoder": {"hidden": given.hidden}},
+        },
     )
     found: dict[str, Any] = {}
-    columns = ("ndcg@20", "ndcg@5", "with counts, ndcg@20", "effective intents", "epoch seconds")
+    columns = ("ndcg@20", "ndcg@5", "with counts, ndcg@20", "effective intents")
+    kept = Kept(given.keep)
     if given.markdown:
         print("| | " + " | ".join(columns) + " |")
         print("|---|" + "---|" * len(columns))
@@ -94,7 +104,7 @@ def main() -> None:
         runs = []
         for seed in (int(seed) for seed in given.seeds.split(",")):
             config = msgspec.convert(overlay(overlay(base, PARTS[name]), {"seed": seed}), FitConfig)
-            runs.append(measure(config, data))
+            runs.append(kept.of((given.file.name, config), partial(measure, config, data)))
         found[name] = {
             column: [statistics.mean(run[column] for run in runs), statistics.pstdev(run[column] for run in runs)]
             for column in columns

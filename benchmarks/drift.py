@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks.simulated import STEP, Cost, Kept, published, steps
+from benchmarks.kept import Kept
+from benchmarks.simulated import STEP, Cost, published, steps
 from learner import DriftConfig, set_threads
 from stream import topics
 from stream.config import Config

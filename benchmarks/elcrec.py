@@ -1,6 +1,7 @@
 """ELCRec on the paper's data: published weights, cost of an epoch, the paper's training, the best model.
 
-    python -m benchmarks.elcrec FOLDER [--parts authors,speed,paper,best] [--seeds 0,1,2] [--threads 2]
+    python -m benchmarks.elcrec FOLDER [--parts authors,speed,paper,best,sports] [--seeds 0,1,2] [--threads 2]
+                                [--members 1] [--device auto] [--keep FILE]
 
 FOLDER holds Beauty.txt, Sports_and_Outdoors.txt and ELCRec-Beauty-1.pt. The last line is JSON.
 """
@@ -14,12 +15,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from msgspec.structs import replace
 
+from benchmarks.kept import Kept
 from learner.checkpoint import load_authors
 from learner.evaluation import evaluate
 from learner.offline import FitConfig, Trainer, fit
@@ -43,7 +46,7 @@ def authors(folder: Path, beauty: Sequences) -> dict[str, Any]:
 
 def epochs(config: FitConfig, data: Sequences, count: int = 4) -> list[float]:
     """Seconds of each epoch after the first."""
-    trainer = Trainer(config, data)
+    trainer = Trainer(replace(config, device="cpu"), data)
     trainer.place_centers()
     return [trainer.epoch().seconds for _ in range(count)][1:]
 
@@ -64,21 +67,26 @@ def speed(beauty: Sequences) -> dict[str, Any]:
     return found
 
 
-def trainings(config: FitConfig, data: Sequences, seeds: list[int], title: str) -> dict[str, Any]:
+def training(config: FitConfig, data: Sequences) -> dict[str, Any]:
+    """The report of one fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(config, data, Path(folder)).report
+
+
+def trainings(config: FitConfig, file: Path, seeds: list[int], kept: Kept) -> dict[str, Any]:
     """Fit with each seed; mean and spread of the test figures."""
-    reports = []
+    data, reports = read_sequences(file), []
     for seed in seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            result = fit(replace(config, seed=seed), data, Path(folder))
-        reports.append(result.report)
-        if "network" in result.report:
-            show(f"{title}, seed {seed}, network alone", result.report["network"]["test"])
-        show(f"{title}, seed {seed}", result.report["test"])
-        test = result.report["test"]
+        own = replace(config, seed=seed)
+        report = kept.of((file.name, own), partial(training, own, data))
+        reports.append(report)
+        if "network" in report:
+            show(f"{file.name}, seed {seed}, network alone", report["network"]["test"])
+        show(f"{file.name}, seed {seed}", report["test"])
         print(
-            f"    {result.report['epochs']} epochs of {result.report['epoch_seconds']:.1f} s, "
-            f"{result.report['seconds'] / 60:.1f} min; effective intents {test['intents.effective']:.0f}; "
-            f"peak {result.report['peak_rss_mb']:.0f} MB",
+            f"    {report['epochs']} epochs of {report['epoch_seconds']:.1f} s, the best {report['best_epoch']}, "
+            f"{report['seconds'] / 60:.1f} min; effective intents {report['test']['intents.effective']:.0f}; "
+            f"peak {report['peak_rss_mb']:.0f} MB",
             flush=True,
         )
 
@@ -103,19 +111,23 @@ def main() -> None:
     parser.add_argument("--parts", default="authors,speed,best")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--members", type=int, default=1, help="networks of best and sports, averaged")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of the trainings")
+    parser.add_argument("--keep", type=Path, help="file of the trainings that were made, which are not made again")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    beauty = read_sequences(given.folder / "Beauty.txt")
+    kept, best = Kept(given.keep), replace(MODERN, members=given.members, device=given.device)
+    paper = replace(PRESETS["beauty"], device=given.device)
+    file, sports = given.folder / "Beauty.txt", given.folder / "Sports_and_Outdoors.txt"
+    beauty = read_sequences(file)
     found: dict[str, Any] = {"threads": given.threads}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "authors": lambda: authors(given.folder, beauty),
         "speed": lambda: speed(beauty),
-        "paper": lambda: trainings(PRESETS["beauty"], beauty, seeds, "paper's settings, Beauty"),
-        "best": lambda: trainings(MODERN, beauty, seeds, "best, Beauty"),
-        "sports": lambda: trainings(
-            MODERN, read_sequences(given.folder / "Sports_and_Outdoors.txt"), seeds, "best, Sports"
-        ),
+        "paper": lambda: trainings(paper, file, seeds, kept),
+        "best": lambda: trainings(best, file, seeds, kept),
+        "sports": lambda: trainings(best, sports, seeds, kept),
     }
     for part in given.parts.split(","):
         if part not in parts:

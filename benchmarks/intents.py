@@ -29,7 +29,8 @@ import torch
 from river import cluster
 from torch.nn import functional as F
 
-from benchmarks.simulated import Cost, Kept, Step, normalised_mutual_information, one_partition, steps
+from benchmarks.kept import Kept
+from benchmarks.simulated import Cost, Step, normalised_mutual_information, one_partition, steps
 from learner import IntentConfig, set_threads
 from learner.intents import interests, kmeans
 from stream.config import Config

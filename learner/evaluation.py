@@ -69,15 +69,15 @@ class _Part(NamedTuple):
     """rows and columns of the users' own histories"""
 
 
-def _parts(sequences: Sequences, split: Split, max_len: int) -> Iterator[_Part]:
+def _parts(sequences: Sequences, split: Split, model: ELCRec) -> Iterator[_Part]:
+    device, max_len = model.items.device, model.config.max_len
     chunk = max(1, min(CHUNK, MOST_SCORES // sequences.item_count))
     for length, group in sequences.by_length(split, max_len):
         for start in range(0, len(group), chunk):
             users = group[start : start + chunk]
-            answer = torch.from_numpy(sequences.answers(split, users))[:, None] - 1
-            row, item = sequences.seen(split, users)
-            history = sequences.histories(split, users, length)
-            yield _Part(users, history, answer, (torch.from_numpy(row), torch.from_numpy(item) - 1))
+            answer = torch.from_numpy(sequences.answers(split, users)).to(device)[:, None] - 1
+            row, item = (torch.from_numpy(part).to(device) for part in sequences.seen(split, users))
+            yield _Part(users, sequences.histories(split, users, length), answer, (row, item - 1))
 
 
 def ranks_of(scores: Tensor, answer: Tensor, seen: tuple[Tensor, Tensor]) -> Ints:
@@ -91,7 +91,7 @@ def ranks_of(scores: Tensor, answer: Tensor, seen: tuple[Tensor, Tensor]) -> Int
         raise LearnerError("the model gives scores that are not numbers; its weights are damaged or training diverged")
     ranks = scores.shape[1] - 1 - (scores < own).sum(1)  # what is no number counts against it, as a tie does
     ranks[own[:, 0] == -torch.inf] = UNRANKED
-    result: Ints = ranks.numpy()
+    result: Ints = ranks.cpu().numpy()
     return result
 
 
@@ -125,15 +125,16 @@ def evaluate(
     intents = np.zeros(len(sequences), np.int64)
     training = model.training
     model.eval()
-    for part in _parts(sequences, split, model.config.max_len):
+    for part in _parts(sequences, split, model):
         user, meeting = _encode(model, part.history)
         scores = model.scores(user)  # (n, N)
         if mixture is not None or others:
             scores = _log_probabilities(scores, others, part.history)
         if mixture is not None:
-            scores = mix(scores, log_shares(_shares(mixture.counts, part), mixture.floor), mixture.weight)
+            shares = _shares(mixture.counts, part, scores.device)
+            scores = mix(scores, log_shares(shares, mixture.floor), mixture.weight)
         ranks[part.users] = ranks_of(scores, part.answer, part.seen)
-        intents[part.users] = model.intents.nearest(meeting).intent.numpy()
+        intents[part.users] = model.intents.nearest(meeting).intent.cpu().numpy()
         if tick is not None:
             tick(len(part.users))
     model.train(training)
@@ -155,9 +156,9 @@ def choose_mixture(
     metrics = {point: RankMetrics((20,)) for point in grid}
     training = model.training
     model.eval()
-    for part in _parts(sequences, "validation", model.config.max_len):
+    for part in _parts(sequences, "validation", model):
         network = _log_probabilities(model.scores(_encode(model, part.history)[0]), others, part.history)  # (n, N)
-        shares = _shares(counts, part)  # (n, N)
+        shares = _shares(counts, part, network.device)  # (n, N)
         for floor in {floor: None for _, floor in grid}:  # a logarithm costs more than all else of a point
             logged = log_shares(shares, floor)
             for weight in (w for w, f in grid if f == floor):
@@ -170,7 +171,7 @@ def choose_mixture(
 
 def _encode(model: ELCRec, history: Ints) -> tuple[Tensor, Tensor]:
     """Outputs from which items are ranked, and from which the intent is read, (n, d) each."""
-    rows = torch.from_numpy(history)
+    rows = torch.from_numpy(history).to(model.items.device)
     if model.config.pool == "last" and model.config.lookback == 0:
         user = model.user(rows)
         return user, user
@@ -188,8 +189,8 @@ def _log_probabilities(scores: Tensor, others: Sequence[ELCRec], history: Ints) 
     return total / (1 + len(others))
 
 
-def _shares(counts: ItemCounts, part: _Part) -> Tensor:
-    return torch.from_numpy(counts.scores(part.history)[:, 1:])  # (n, N)
+def _shares(counts: ItemCounts, part: _Part, device: torch.device) -> Tensor:
+    return torch.from_numpy(counts.scores(part.history)[:, 1:]).to(device)  # (n, N)
 
 
 __all__ = ["GRID", "Mixture", "Outcome", "Point", "choose_mixture", "evaluate", "ranks_of"]

@@ -200,12 +200,12 @@ def future_targets(targets: Tensor, fade: float, horizon: int) -> tuple[Tensor, 
     J = min(horizon, T) if fade > 0 else 1
     wanted = targets > 0
     ahead = torch.stack([F.pad(targets[:, j:], (0, j)) for j in range(J)], dim=-1)[wanted]  # (P, J)
-    weight = (ahead > 0) * fade ** torch.arange(J)  # (P, J)
+    weight = (ahead > 0) * fade ** torch.arange(J, device=targets.device)  # (P, J)
     return ahead, weight / weight.sum(1, keepdim=True)
 
 
 def full_softmax(
-    h: Tensor, table: Tensor, target: Tensor, weight: Tensor, *, half: bool = False, chunk: int = 256
+    h: Tensor, table: Tensor, target: Tensor, weight: Tensor, *, half: bool = False, chunk: int | None = None
 ) -> Tensor:
     """Mean cross-entropy of the items taken among all M rows, ().
 
@@ -220,9 +220,10 @@ def full_softmax(
     half
         make the three products in bfloat16: over twice as fast where the processor has it, scores within 0.4%
     chunk
-        positions per piece; 256 x 12,101 scores fit a cache of 16 MB
+        positions per piece; None: 256 on a processor, where 256 x 12,101 scores fit a cache of 16 MB, 4096 elsewhere
     """
-    loss: Tensor = _FullSoftmax.apply(h, table, target, weight.to(h.dtype), chunk, half)  # type: ignore[no-untyped-call]
+    piece = chunk or (256 if h.device.type == "cpu" else 4096)
+    loss: Tensor = _FullSoftmax.apply(h, table, target, weight.to(h.dtype), piece, half)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -28,6 +28,7 @@ from learner.errors import DataError, LearnerError, ModelFileError
 from learner.evaluation import Mixture, choose_mixture, evaluate
 from learner.intents import kmeans
 from learner.model import Batch, ELCRec, ModelConfig
+from learner.runtime import DeviceName, device_of
 from learner.sequences import Sequences
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     batch_positions: Annotated[
         int, Meta(ge=1, le=100_000_000, description="most positions in a batch, the longest sequence aside; items")
     ] = 1024
+    batches: Annotated[
+        Literal["length", "random"],
+        Meta(description="length: users of similar length, hardly any padding; random: any users, as the authors do"),
+    ] = "length"
     epochs: Annotated[int, Meta(ge=1, le=100_000, description="most passes over the data; epochs")] = 60
     patience: Annotated[
         int, Meta(ge=1, le=100_000, description="epochs without a better validation NDCG@20 before stopping; epochs")
@@ -65,6 +70,9 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         int, Meta(ge=1, le=16, description="networks trained with seeds from `seed` on and averaged; count")
     ] = 1
     seed: Annotated[int, Meta(ge=0, le=2**62, description="of every draw; number")] = 0
+    device: Annotated[
+        DeviceName, Meta(description="where it is calculated; auto: cuda where torch sees a graphics card, else cpu")
+    ] = "auto"
 
 
 class Progress(NamedTuple):
@@ -125,8 +133,12 @@ class Trainer:
     def __init__(self, config: FitConfig, sequences: Sequences) -> None:
         self.config = config
         self.sequences = sequences
+        self.device = device_of(config.device)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.model = ELCRec(config.model, sequences.item_count, self.generator)
+        self.model = ELCRec(config.model, sequences.item_count, self.generator).to(self.device)
+        self._draws = self.generator  # of dropout and views, which are drawn where the model is
+        if self.device.type != "cpu":
+            self._draws = torch.Generator(self.device).manual_seed(config.seed)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         self.average = copy.deepcopy(self.model) if config.average > 0 else None
         self.steps_done = 0
@@ -138,9 +150,8 @@ class Trainer:
             raise DataError(
                 "no user has 4 items or more: with one each to validate and test, nothing is left to train on"
             )
-        native = torch.cpu.get_capabilities()
-        fast = bool(native.get("avx512_bf16") or native.get("amx_bf16"))
-        self._half = config.precision == "bfloat16" or (config.precision == "auto" and fast)
+        fast = config.precision == "auto" and _multiplies_bfloat16(self.device)
+        self._half = fast or config.precision == "bfloat16"
         self._log_q: Tensor | None = None
         self._cumulative = self._proposal()
 
@@ -158,7 +169,7 @@ class Trainer:
         train = train_items(self.sequences)
         counts += torch.from_numpy(np.bincount(train, minlength=len(counts) + 1)[1:])
         chance = counts / counts.sum()
-        self._log_q = (chance * c.sampled_negatives).log().float()
+        self._log_q = (chance * c.sampled_negatives).log().float().to(self.device)
         return chance.cumsum(0)
 
     @torch.no_grad()
@@ -168,16 +179,18 @@ class Trainer:
         self.model.eval()
         for length, group in self.sequences.by_length("train", self.config.model.max_len):
             for users in np.array_split(group, math.ceil(len(group) / 4096)):
-                rows = torch.from_numpy(self.sequences.histories("train", users, length))
-                points[torch.from_numpy(users)] = self.model.pool(self.model.encode(rows), rows)
+                rows = torch.from_numpy(self.sequences.histories("train", users, length)).to(self.device)
+                points[torch.from_numpy(users)] = self.model.pool(self.model.encode(rows), rows).cpu()
         self.model.intents.start_from(kmeans(points, self.config.model.intents.count, self.generator))
         if self.average is not None:
             self.average.load_state_dict(self.model.state_dict())
 
     def batches(self) -> list[Tensor]:
-        """Users of one epoch's batches: neighbours in length, so that almost nothing is padding, in random order."""
+        """Users of one epoch's batches, in random order."""
         c = self.config
         users = self._users[torch.randperm(len(self._users), generator=self.generator)]
+        if c.batches == "random":
+            return list(torch.split(users, max(1, min(c.batch_users, c.batch_positions // c.model.max_len))))
         length = torch.from_numpy(self._length)[users]
         order = torch.argsort(length, descending=True, stable=True)
         users, lengths = users[order], length[order].tolist()
@@ -197,12 +210,13 @@ class Trainer:
         rows = torch.from_numpy(self.sequences.histories("train", index, longest + 1))  # (B, T + 1)
         inputs, targets = rows[:, :-1], rows[:, 1:]
         targets = torch.where(inputs > 0, targets, 0)  # the first item of a shorter sequence has nothing before it
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
         if c.next_item == "bce":
-            return Batch(inputs, targets, self._others(rows, targets.shape))
+            return Batch(inputs, targets, self._others(rows, targets.shape).to(self.device))
         if self._cumulative is not None:
             draw = torch.rand(c.sampled_negatives, generator=self.generator, dtype=torch.float64)
             negatives = torch.searchsorted(self._cumulative, draw).clamp(max=self.sequences.item_count - 1) + 1
-            return Batch(inputs, targets, negatives, self._log_q)
+            return Batch(inputs, targets, negatives.to(self.device), self._log_q)
         return Batch(inputs, targets)
 
     def _others(self, rows: Tensor, shape: torch.Size) -> Tensor:
@@ -223,8 +237,12 @@ class Trainer:
     def step(self, users: Tensor) -> dict[str, float]:
         """One optimizer step on a batch of users; the loss and its parts."""
         self.model.train()
-        losses = self.model.losses(self.batch(users), self.generator, self._half)
-        total = float(losses.total.detach())
+        losses = self.model.losses(self.batch(users), self._draws, self._half)
+        terms = {"loss": losses.total, "next_item": losses.next_item, "sequence": losses.sequence}
+        terms |= {"intent": losses.intent, "cluster": losses.cluster}
+        given = {name: term.detach() for name, term in terms.items() if term is not None}
+        values = dict(zip(given, torch.stack(list(given.values())).tolist(), strict=True))  # one wait for the device
+        total = values["loss"]
         if not math.isfinite(total):
             raise LearnerError(
                 f"epoch {len(self.log) + 1}: the loss is {total}; lower learning_rate ({self.config.learning_rate})"
@@ -239,9 +257,7 @@ class Trainer:
                 self.config.average, (1 + self.steps_done) / (10 + self.steps_done)
             )  # young averages forget faster
             self._average(1 - decay)
-        terms = {"next_item": losses.next_item, "sequence": losses.sequence, "intent": losses.intent}
-        terms |= {"cluster": losses.cluster}
-        return {"loss": total} | {name: float(term.detach()) for name, term in terms.items() if term is not None}
+        return values
 
     @torch.no_grad()
     def _average(self, share: float) -> None:
@@ -275,7 +291,7 @@ class Trainer:
             entry.validation = evaluate(self.judged, self.sequences, "validation").figures()
             score = entry.validation["ndcg@20"]
             if self.best is None or score > self.best["score"]:
-                state = {name: value.clone() for name, value in self.judged.state_dict().items()}
+                state = {name: value.to("cpu", copy=True) for name, value in self.judged.state_dict().items()}
                 self.best = {"epoch": entry.epoch, "score": score, "state": state}
         self.log.append(entry)
 
@@ -295,6 +311,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "generator": self.generator.get_state(),
+            "draws": None if self._draws is self.generator else self._draws.get_state(),
             "steps": self.steps_done,
             "best": self.best,
             "log": msgspec.to_builtins(self.log),
@@ -307,6 +324,8 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.generator.set_state(state["generator"])
+        if self._draws is not self.generator:
+            self._draws.set_state(state["draws"])
         self.steps_done = int(state["steps"])
         self.best = state["best"]
         self.log = msgspec.convert(state["log"], list[EpochLog])
@@ -315,7 +334,15 @@ class Trainer:
         """The model with the best validation NDCG@20, in evaluation mode."""
         model = ELCRec(self.config.model, self.sequences.item_count)
         model.load_state_dict(self.judged.state_dict() if self.best is None else self.best["state"])
-        return model.eval()
+        return model.to(self.device).eval()
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    native = torch.cpu.get_capabilities()
+    return bool(native.get("avx512_bf16") or native.get("amx_bf16"))
 
 
 def fingerprint(config: FitConfig, sequences: Sequences) -> str:
@@ -447,11 +474,11 @@ def _conclude(
     }
     settings = {"fit": msgspec.to_builtins(config), "best_epoch": report["best_epoch"]}
     names = tuple(str(item) for item in range(1, sequences.item_count + 1))
-    fitted = Fitted(model, names, None if mixture is None else mixture[1:], settings)
+    fitted = Fitted(model.cpu(), names, None if mixture is None else mixture[1:], settings)
     if counts is not None:
         replace(folder / COUNTS_FILE, counts.save)
     for place, other in enumerate(others, start=1):
-        save_fitted(_member_folder(folder, place), Fitted(other, names, None, settings))
+        save_fitted(_member_folder(folder, place), Fitted(other.cpu(), names, None, settings))
     save_fitted(folder, fitted)
     return FitResult(fitted, report, members[0].log)
 

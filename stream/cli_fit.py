@@ -18,6 +18,7 @@ from learner.checkpoint import load_authors, load_fitted, replace
 from learner.evaluation import evaluate as evaluate_model
 from learner.presets import MODERN, PRESETS
 from learner.report import draw_curve, write_report
+from learner.runtime import DeviceName
 from learner.sequences import Sequences, read_sequences
 from learner.start import matching
 from stream import configfile
@@ -71,12 +72,16 @@ def fit(
     report: ReportOption = None,
     curve: Annotated[Path | None, typer.Option(help="Picture of the training [default: OUT/curve.png].")] = None,
     threads: ThreadsOption = 2,
+    device: Annotated[
+        DeviceName | None, typer.Option(help="Where to calculate, over the settings' [default: auto].")
+    ] = None,
 ) -> None:
     """Train on a file of sequences, choose by the validation items, test once."""
     torch.set_num_threads(threads)
     console = Console()
     settings = load_fit_config(config, MODERN if preset == "modern" else PRESETS[preset])
-    overrides = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    given = {"epochs": epochs, "seed": seed, "device": device}
+    overrides = {key: value for key, value in given.items() if value is not None}
     try:
         settings = msgspec.convert(msgspec.to_builtins(settings) | overrides, offline.FitConfig)
     except msgspec.ValidationError as error:

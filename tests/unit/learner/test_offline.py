@@ -35,6 +35,7 @@ def config(model: dict[str, Any] | None = None, **fields: Any) -> FitConfig:
         "batch_positions": 256,
         "learning_rate": 0.01,
         "average": 0.9,
+        "device": "cpu",
     }
     return msgspec.convert({**base, **fields}, FitConfig)
 
@@ -63,9 +64,13 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_resume_gives_the_same_bits(cycle: Sequences, tmp_path: Path, variant: dict[str, Any]) -> None:
-    settings = config(variant)
+def test_resume_gives_the_same_bits(cycle: Sequences, tmp_path: Path, variant: dict[str, Any], device: str) -> None:
+    settings = config(variant, device=device)
     whole = fit(settings, cycle, tmp_path / "whole")
 
     def stop(now: Progress) -> None:
@@ -79,6 +84,28 @@ def test_resume_gives_the_same_bits(cycle: Sequences, tmp_path: Path, variant: d
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert [entry.loss for entry in whole.log] == [entry.loss for entry in resumed.log]
     assert whole.report["test"] == resumed.report["test"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_model_ranks_the_same_wherever_it_was_fitted(cycle: Sequences, tmp_path: Path, device: str) -> None:
+    result = fit(config(device=device, members=2), cycle, tmp_path)
+    assert all(value.device.type == "cpu" for value in result.fitted.model.state_dict().values())
+    figures = evaluate_folder(tmp_path, cycle)
+    assert figures["ndcg@5"] == pytest.approx(result.report["test"]["ndcg@5"], abs=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics card here")
+def test_a_graphics_card_that_is_not_there_is_named(cycle: Sequences) -> None:
+    with pytest.raises(LearnerError, match=r"device = 'cuda', but torch sees no graphics card"):
+        Trainer(config(device="cuda"), cycle)
+
+
+@pytest.mark.parametrize("order", ["length", "random"])
+def test_an_epoch_takes_every_user_once(cycle: Sequences, order: str) -> None:
+    trainer = Trainer(config(batches=order, batch_users=7), cycle)
+    batches = trainer.batches()
+    assert sorted(torch.cat(batches).tolist()) == np.flatnonzero(cycle.lengths > 3).tolist()
+    assert max(map(len, batches)) == 7
 
 
 def test_intents_recover_a_known_mixture(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ M rows of the item table that are scored. Each is tested against a slow loop in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -42,25 +43,62 @@ def next_item_bce(h: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 class _InfoNCE(torch.autograd.Function):
-    """InfoNCE of rows x (2B, D), where i and i + B are partners. x meets itself: one product is its gradient."""
+    """InfoNCE of pairs of sequences in parts (2, n, T, D), the longest first; before its T positions a part is zero.
+
+    Each position meets only the parts that reach so far back, and one product is the gradient.
+    """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        rows = torch.arange(len(x), device=x.device)
-        partner = rows.roll(len(x) // 2)  # (2B,)
-        log_p = (x @ x.T).fill_diagonal_(float("-inf")).log_softmax(1)  # (2B, 2B)
-        loss = -log_p[rows, partner].mean()
-        by_score = log_p.exp_()
+    def forward(ctx: FunctionCtx, *parts: Tensor) -> Tensor:
+        B = sum(part.shape[1] for part in parts)
+        by_pair = parts[0].new_zeros(2, B, 2, B)
+        for n, far, near in _reaches(parts):
+            x = _stretch(parts, far, near)  # (2n, (far - near) * D)
+            by_pair[:, :n, :, :n] += (x @ x.T).view(2, n, 2, n)
+        rows = torch.arange(2 * B, device=by_pair.device)
+        partner = rows.roll(B)  # (2B,)
+        scores = by_pair.view(2 * B, 2 * B).fill_diagonal_(float("-inf"))
+        top, place = scores.max(1)  # (2B,)
+        by_score = scores.softmax(1)
+        loss = (top - by_score[rows, place].log() - scores[rows, partner]).mean()
         by_score[rows, partner] -= 1
-        ctx.save_for_backward(x, (by_score + by_score.T) / len(x))
+        ctx.save_for_backward((by_score + by_score.T) / (2 * B), *parts)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        x, by_score = ctx.saved_tensors  # type: ignore[attr-defined]
-        own: Tensor = by_score @ x * grad
-        return own
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
+        by_score, *parts = ctx.saved_tensors  # type: ignore[attr-defined]
+        B = len(by_score) // 2
+        own = [torch.empty_like(part) for part in parts]
+        for n, far, near in _reaches(parts):
+            scaled = (by_score.view(2, B, 2, B)[:, :n, :, :n] * grad).reshape(2 * n, 2 * n)
+            moved = (scaled @ _stretch(parts, far, near)).view(2, n, far - near, -1)
+            reaching = [part for part in own if part.shape[2] >= far]
+            for part, piece in zip(
+                reaching, torch.split(moved, [part.shape[1] for part in reaching], dim=1), strict=True
+            ):
+                T = part.shape[2]
+                part[:, :, T - far : T - near] = piece
+        return tuple(own)
+
+
+def _reaches(parts: Sequence[Tensor]) -> Iterator[tuple[int, int, int]]:
+    """(pairs n, far, near): the first n pairs have the positions from `far` to `near` from the right."""
+    n = sum(part.shape[1] for part in parts)
+    near = 0
+    for part in reversed(parts):
+        far = part.shape[2]
+        if far > near:
+            yield n, far, near
+        near = far
+        n -= part.shape[1]
+
+
+def _stretch(parts: Sequence[Tensor], far: int, near: int) -> Tensor:
+    """Those positions of all parts that have them, flat: (2n, (far - near) * D)."""
+    reaching = [part[:, :, part.shape[2] - far : part.shape[2] - near] for part in parts if part.shape[2] >= far]
+    return torch.cat(reaching, dim=1).flatten(0, 1).flatten(1)
 
 
 def info_nce(one: Tensor, two: Tensor) -> Tensor:
@@ -68,7 +106,7 @@ def info_nce(one: Tensor, two: Tensor) -> Tensor:
 
     Each of the 2B rows must find its partner among all 2B - 1 others. A single pair has nothing to be told from: 0.
     """
-    loss: Tensor = _InfoNCE.apply(torch.cat([one, two]))  # type: ignore[no-untyped-call]
+    loss: Tensor = _InfoNCE.apply(torch.stack([one, two])[:, :, None])  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -80,28 +118,27 @@ def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:
 
 
 def sequence_contrast(
-    one: Tensor, two: Tensor, valid_one: Tensor | None, valid_two: Tensor | None, centers: Tensor, fusion: Fusion
+    views: Sequence[Tensor], valid: Sequence[Tensor] | None, centers: Tensor, fusion: Fusion
 ) -> Tensor:
     """`L_seq`: InfoNCE between two views of each sequence, fused with their intents and flattened, ().
 
     Parameters
     ----------
-    one, two
-        (B, T, d) outputs of the encoder for the two views
-    valid_one, valid_two
-        (B, T) bool; padding counts as zero. None: every position counts, as in the authors' code.
+    views
+        (2, n, T, d) outputs of the encoder for both views of the batch's parts, the longest part first. All are
+        right-aligned, and what a part is shorter than another counts as zero.
+    valid
+        (2, n, T) bool each; padding counts as zero. None: every position counts, as in the authors' code.
     centers
         (K, d) unit vectors
     fusion
         `shift` adds the nearest centre, `concat` appends it
     """
-    flat = []
-    for h, valid in ((one, valid_one), (two, valid_two)):
-        fused = fuse(h, centers, fusion)
-        if valid is not None:
-            fused = fused * valid[..., None]
-        flat.append(fused.flatten(1))  # (B, T * d)
-    return info_nce(flat[0], flat[1])
+    fused = [fuse(h.flatten(0, 1), centers, fusion).view(*h.shape[:3], -1) for h in views]
+    if valid is not None:
+        fused = [h * counted[..., None] for h, counted in zip(fused, valid, strict=True)]
+    loss: Tensor = _InfoNCE.apply(*fused)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def intent_contrast(one: Tensor, two: Tensor, centers: Tensor, intent: Tensor) -> Tensor:

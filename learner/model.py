@@ -74,6 +74,17 @@ class Batch(NamedTuple):
     """(B, T) an item not taken, for `bce`; or (S,) shared ones, for the sampled softmax"""
     log_q: Tensor | None = None
     """(N,) log expected draws of items 1 to N, for the sampled softmax"""
+    parts: tuple[tuple[int, int], ...] = ()
+    """users and longest history of stretches of the batch that are encoded each by itself, the longest first, so that
+    little is padding; (): all as one"""
+
+    def cut(self, rows: Tensor) -> list[Tensor]:
+        """Its parts of rows (..., B, T), (..., n, T_p) each."""
+        found, start = [], 0
+        for users, longest in self.parts or (tuple(self.inputs.shape),):
+            found.append(rows[..., start : start + users, rows.shape[-1] - longest :])
+            start += users
+        return found
 
 
 class Losses(NamedTuple):
@@ -198,29 +209,34 @@ class ELCRec(nn.Module):
         """
         c = self.config
         contrasts = c.sequence_contrast > 0 or c.intent_contrast > 0
-        rows = [batch.inputs]
+        views: list[Tensor] = []
         if contrasts:
             if generator is None:
                 raise ValueError("the contrastive losses draw views of the sequences and need a generator")
-            rows += [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
+            views = [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
+        rows = batch.cut(torch.stack([batch.inputs, *views]))  # (V, n, T) each: the histories and their views
         wanted = batch.targets > 0  # (B, T)
         vectors = self._embed_each(*rows, *self._pairs(batch, wanted))
-        h = self._encode(vectors[0], batch.inputs, generator)  # (B, T, d)
+        outputs = [
+            self._encode(x.flatten(0, 1), part.flatten(0, 1), generator).view(*part.shape, -1)
+            for x, part in zip(vectors, rows, strict=False)
+        ]  # (V, n, T, d) each
+        h = torch.cat([out[0][here] for out, here in zip(outputs, batch.cut(wanted), strict=True)])  # (P, d)
         if c.next_item == "bce":
-            next_item = losses.next_item_bce(h[wanted], *vectors[-2:])
+            next_item = losses.next_item_bce(h, *vectors[-2:])
         else:
-            next_item = self._softmax(h[wanted], batch, half)
+            next_item = self._softmax(h, batch, half)
         total = next_item
-        pooled = self.pool(h, batch.inputs)  # (B, d)
+        pools = [self.pool(out.flatten(0, 1), part.flatten(0, 1)) for out, part in zip(outputs, rows, strict=True)]
+        pooled, *views = torch.cat(
+            [pool.view(*part.shape[:2], -1) for pool, part in zip(pools, rows, strict=True)], dim=1
+        )  # (B, d) each
         sequence = intent = cluster = None
-        views: list[Tensor] = []
         if contrasts:
-            one, two = self._encode(torch.cat(vectors[1:3]), torch.cat(rows[1:]), generator).chunk(2)  # (B, T, d) each
-            views = [self.pool(one, rows[1]), self.pool(two, rows[2])]  # (B, d) each
             centers = self.intents.unit()
             if c.sequence_contrast > 0:
-                counted = (None, None) if c.compat == "authors" else (rows[1] > 0, rows[2] > 0)
-                sequence = losses.sequence_contrast(one, two, counted[0], counted[1], centers, c.fusion)
+                counted = None if c.compat == "authors" else [part[1:] > 0 for part in rows]
+                sequence = losses.sequence_contrast([out[1:] for out in outputs], counted, centers, c.fusion)
                 total = total + c.sequence_contrast * sequence
             if c.intent_contrast > 0:
                 intent = losses.intent_contrast(views[0], views[1], centers, self.intents.nearest(pooled).intent)

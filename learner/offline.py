@@ -203,36 +203,43 @@ class Trainer:
         return [cuts[i] for i in torch.randperm(len(cuts), generator=self.generator).tolist()]
 
     def batch(self, users: Tensor) -> Batch:
-        """Inputs, targets and negatives of `users`."""
-        index = users.numpy()
+        """Inputs, targets and negatives of `users`, those with the longest histories first."""
         c = self.config.model
-        longest = c.max_len if c.compat == "authors" else int(self._length[index].max())  # their means need the padding
+        index = users.numpy()[np.argsort(-self._length[users.numpy()], kind="stable")]
+        lengths = self._length[index]
+        # the authors' means need the padding, and a graphics card has more to do with launching than with padding
+        parts = () if c.compat == "authors" or self.device.type != "cpu" else _parts(lengths)
+        longest = c.max_len if c.compat == "authors" else int(lengths[0])
         rows = torch.from_numpy(self.sequences.histories("train", index, longest + 1))  # (B, T + 1)
         inputs, targets = rows[:, :-1], rows[:, 1:]
         targets = torch.where(inputs > 0, targets, 0)  # the first item of a shorter sequence has nothing before it
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         if c.next_item == "bce":
-            return Batch(inputs, targets, self._others(rows, targets.shape).to(self.device))
+            return Batch(inputs, targets, self._others(rows, targets), parts=parts)
         if self._cumulative is not None:
             draw = torch.rand(c.sampled_negatives, generator=self.generator, dtype=torch.float64)
             negatives = torch.searchsorted(self._cumulative, draw).clamp(max=self.sequences.item_count - 1) + 1
-            return Batch(inputs, targets, negatives.to(self.device), self._log_q)
-        return Batch(inputs, targets)
+            return Batch(inputs, targets, negatives.to(self.device), self._log_q, parts)
+        return Batch(inputs, targets, parts=parts)
 
-    def _others(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """Items that are not in the user's rows, uniform, (B, T). Drawn again up to 10 times, then taken as they are.
+    def _others(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """Items that are not in the user's rows, uniform, (B, T), 0 where there is no target.
 
-        The authors also keep the held-out items out of the negatives, which tells the model what they are not.
+        Drawn again up to 10 times, then taken as they are. The authors also keep the held-out items out of the
+        negatives, which tells the model what they are not.
         """
         N = self.sequences.item_count
-        drawn = torch.randint(1, N + 1, shape, generator=self.generator)
+        user, place = targets.cpu().nonzero(as_tuple=True)  # (P,) each
+        own = rows[user]  # (P, T + 1)
+        drawn = torch.randint(1, N + 1, (len(user),), generator=self.generator)
         for _ in range(10):
-            taken = (drawn[:, :, None] == rows[:, None, :]).any(-1)  # (B, T)
-            again = int(taken.sum())
-            if again == 0:
+            taken = (drawn[:, None] == own).any(-1).nonzero()[:, 0]
+            if len(taken) == 0:
                 break
-            drawn[taken] = torch.randint(1, N + 1, (again,), generator=self.generator)
-        return drawn
+            drawn[taken] = torch.randint(1, N + 1, (len(taken),), generator=self.generator)
+        others = torch.zeros(targets.shape, dtype=torch.int64)
+        others[user, place] = drawn
+        return others.to(self.device)
 
     def step(self, users: Tensor) -> dict[str, float]:
         """One optimizer step on a batch of users; the loss and its parts."""
@@ -335,6 +342,17 @@ class Trainer:
         model = ELCRec(self.config.model, self.sequences.item_count)
         model.load_state_dict(self.judged.state_dict() if self.best is None else self.best["state"])
         return model.to(self.device).eval()
+
+
+def _parts(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[tuple[int, int], ...]:
+    """(users, longest history) of stretches of falling `lengths` (B,) in which none is under half of the longest."""
+    found, start = [], 0
+    while start < len(lengths):
+        longest = int(lengths[start])
+        stop = int(np.searchsorted(-lengths, -(longest / 2), side="right"))
+        found.append((stop - start, longest))
+        start = stop
+    return tuple(found)
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -28,6 +28,7 @@ def _paper(intents: int, layers: int, cluster: float, fusion: str) -> FitConfig:
         learning_rate=1e-3,
         batch_users=256,
         batch_positions=256 * 50,
+        batches="random",
         epochs=300,
         patience=40,
         evaluate_every=1,

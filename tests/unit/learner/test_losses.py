@@ -99,19 +99,30 @@ def slow_fused(h: Tensor, valid: Tensor | None, centers: Tensor, fusion: losses.
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("fusion", ["shift", "concat"])
 @settings(max_examples=12, deadline=None)
-@given(shape=shapes)
-def test_sequence_contrast_is_the_loop(shape: tuple[int, ...], fusion: losses.Fusion, padded: bool) -> None:
+@given(shape=shapes, lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5))
+def test_sequence_contrast_is_the_loop(
+    shape: tuple[int, ...], lengths: list[int], fusion: losses.Fusion, padded: bool
+) -> None:
+    """Users in parts that reach `lengths` far back, next to one array in which what is missing is zero."""
     B, T, d, K, seed = shape
-    valid_one, valid_two = (padding(B, T, seed), padding(B, T, seed + 1)) if padded else (None, None)
+    parts = [min(length, T) for length in sorted(lengths, reverse=True)]  # each of B users
+    parts[0] = T
+    reach = torch.cat([torch.arange(T).expand(B, T) >= T - length for length in parts])  # (parts * B, T)
+    total = len(reach)
+    one, two = (padding(total, T, seed + i) if padded else torch.ones(total, T, dtype=torch.bool) for i in range(2))
     centers = torch.nn.functional.normalize(make(K, d, seed=seed + 2).detach(), dim=-1).requires_grad_()
 
-    def fast(one: Tensor, two: Tensor, c: Tensor) -> Tensor:
-        return losses.sequence_contrast(one, two, valid_one, valid_two, c, fusion)
+    def cut(*views: Tensor) -> list[Tensor]:
+        split = torch.split(torch.stack(views), B, dim=1)
+        return [part[:, :, T - length :] for part, length in zip(split, parts, strict=True)]
 
-    def slow(one: Tensor, two: Tensor, c: Tensor) -> Tensor:
-        return slow_info_nce(slow_fused(one, valid_one, c, fusion), slow_fused(two, valid_two, c, fusion))
+    def fast(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
+        return losses.sequence_contrast(cut(h_one, h_two), cut(one, two) if padded else None, c, fusion)
 
-    agree(fast, slow, 0.3 * make(B, T, d, seed=seed + 3), 0.3 * make(B, T, d, seed=seed + 4), centers)
+    def slow(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
+        return slow_info_nce(slow_fused(h_one, one & reach, c, fusion), slow_fused(h_two, two & reach, c, fusion))
+
+    agree(fast, slow, 0.3 * make(total, T, d, seed=seed + 3), 0.3 * make(total, T, d, seed=seed + 4), centers)
 
 
 @few

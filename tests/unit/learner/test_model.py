@@ -46,8 +46,9 @@ def test_the_total_is_the_weighted_sum_of_its_terms(clustering: str, contrast: f
     assert made.items.grad is not None and not made.items.grad[0].any()  # padding never learns
 
 
+@pytest.mark.parametrize("parted", [False, True])
 @pytest.mark.parametrize("fusion", ["shift", "concat"])
-def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion) -> None:
+def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: bool) -> None:
     """Views, pools, nearest centres and negatives as the paper has them, user by user, without any padding."""
     made = model(
         encoder={"hidden": 8, "dropout": 0.0, "attention_dropout": 0.0},
@@ -58,7 +59,13 @@ def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion) -> None:
         fusion=fusion,
         pool="mean",
     ).double()
-    given = batch()._replace(negatives=torch.tensor([[9, 9, 8, 7], [8, 9, 1, 2], [9, 2, 3, 4]]))
+    order = [1, 2, 0]  # longest first, in the two parts that follow
+    given = Batch(
+        batch().inputs[order],
+        batch().targets[order],
+        negatives=torch.tensor([[8, 9, 1, 2], [0, 2, 3, 4], [0, 0, 8, 7]]),
+        parts=((2, 4), (1, 2)) if parted else (),
+    )
     found = made.losses(given, torch.Generator().manual_seed(7))
     again = torch.Generator().manual_seed(7)
     views = [random_view(given.inputs, again, made.mask_row) for _ in range(2)]

@@ -23,6 +23,7 @@ HOUR_MS: Final = 3_600_000
 _SCALE: Final = 10.0  # of what ADWIN sees: its bound has a term for values in 0 to 1, which would drown ours
 _DATED: Final = 128  # newest values among which ADWIN's change is dated
 _PRIOR_BINS: Final = 64  # values of 0 that Page-Hinkley starts with
+_KEPT: Final = 32  # newest values that can be taken back
 _WINSOR: Final = 3.0  # deviations beyond count as this many when the usual deviation is measured
 _WINSORED: Final = 1.0 / 0.9733  # mean square of a normal deviation cut at 3
 
@@ -243,6 +244,7 @@ class Cleaner:
         self._n = 0
         self._level = 0.0
         self._variance = 0.0
+        self._past: collections.deque[tuple[float, float]] = collections.deque(maxlen=_KEPT)  # both, before each value
         self._profile: NDArray[np.float64] = np.zeros(24)
         self._days: NDArray[np.int64] = np.zeros(24, dtype=np.int64)  # on how many days each hour was seen
         self._last_day: NDArray[np.int64] = np.full(24, -1, dtype=np.int64)
@@ -262,6 +264,7 @@ class Cleaner:
 
         weight: how much was measured, relative to a usual bin; a value from more is a surer one.
         """
+        self._past.append((self._level, self._variance))
         seasonal = self._season(ts) if self._rhythm else 0.0
         plain = value - seasonal
         if self._rhythm:
@@ -284,6 +287,14 @@ class Cleaner:
         self._variance += max(self._rate / 2, 1.0 / (seen + 1)) * (squared - self._variance)
         self._n += 1
         return cut if judged else None
+
+    def take_back(self, values: int) -> None:
+        """Let level and usual deviation be what they were before the newest so many values.
+
+        After a change that was found: measured by a deviation that has the change in it, the next one would look small.
+        """
+        for _ in range(min(values, len(self._past))):
+            self._level, self._variance = self._past.pop()
 
     def settle(self, value: float) -> None:
         """Take `value` as the level from now on: after a change that was found, the new level is the normal one."""
@@ -312,6 +323,7 @@ class Cleaner:
         """Everything that the next value's judgement depends on, JSON-able, exact."""
         return {
             "numbers": [self._n, self._level, self._variance],
+            "past": [list(one) for one in self._past],
             "profile": self._profile.tolist(),
             "days": self._days.tolist(),
             "last_day": self._last_day.tolist(),
@@ -320,6 +332,7 @@ class Cleaner:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what `to_state` gave."""
         self._n, self._level, self._variance = state["numbers"]
+        self._past = collections.deque(((level, variance) for level, variance in state["past"]), maxlen=_KEPT)
         self._profile = np.array(state["profile"], dtype=np.float64)
         self._days = np.array(state["days"], dtype=np.int64)
         self._last_day = np.array(state["last_day"], dtype=np.int64)

@@ -209,8 +209,8 @@ class Signal:
 
     Class attributes: `mode`, which direction is a drift; `rhythm`, whether hours of the day are compared; `floor`, the
     smallest usual deviation in the signal's own units, below which a change would not matter to anybody; `caution`, by
-    which Page-Hinkley's allowance is multiplied: above 1 where one bin says much the same as the last; `kind`, what
-    kind of drift it is if nothing else alarms.
+    which Page-Hinkley's allowance is multiplied: above 1 where one bin says much the same as the last; `limit`, usual
+    deviations that a bin counts at most; `kind`, what kind of drift it is if nothing else alarms.
     """
 
     name: ClassVar[str]
@@ -218,6 +218,7 @@ class Signal:
     rhythm: ClassVar[bool] = False
     floor: ClassVar[float] = 1e-6
     caution: ClassVar[float] = 1.0
+    limit: ClassVar[float] = 5.0
     kind: ClassVar[str] = "unknown"
 
     def __init__(self, config: DriftConfig) -> None:
@@ -236,8 +237,11 @@ class Signal:
         self._sum = self._weight = 0.0
         return mean, weight
 
-    def begin_anew(self) -> bool:
-        """A change was found, and what it led to is normal now; returns whether that is another level of the value."""
+    def begin_anew(self, since: int) -> bool:
+        """The newest `since` bins are of a change that was found, and what it led to is normal now.
+
+        Returns whether that is another level of the value.
+        """
         return True
 
     def to_state(self) -> dict[str, Any]:
@@ -283,6 +287,7 @@ class Distance(Signal):
     """How far users are from their nearest centre. A rise: they want what no intent stands for."""
 
     name = "distance"
+    caution = 1.5
     floor = 0.002
 
     def add(self, seen: Observed) -> None:
@@ -400,22 +405,27 @@ class ArrivalRate(Signal):
 
 
 class Shares(Signal):
-    """How unlike the newest bins' shares are to those before: chi-squared over its degrees, logarithm.
+    """How unlike the newest bins' shares are to those before, in deviations of what chance alone would show.
 
     What users take in one bin is too little to tell a change from chance: one visit alone is several events. So the
     newest `share_window` bins together are compared with the bins before them, whose weight halves every `reference`
     bins. A daily rhythm moves shares slowly, and the reference follows it.
+
+    The square of a cell's change over that of chance is about 1 where nothing changed, however many events there are on
+    either side. What is beyond 1 is added up, a large cell, which shows a change better, by the root of its share.
+
+    Class attributes: `cells`, how many shares; `most`, what the square of one cell's change counts at most.
     """
 
-    floor = 0.05
-    caution = 1.5
     cells: ClassVar[int]
+    most: ClassVar[float] = math.inf
 
     def __init__(self, config: DriftConfig) -> None:
         super().__init__(config)
         self._counts = np.zeros(self.cells)
         self._newest: deque[NDArray[np.float64]] = deque()  # counts of the newest bins, this one left out
         self._reference = np.zeros(self.cells)  # decayed counts of the bins before those
+        self._squares = 0.0  # sum of the squared weights of the events in the reference
         self._decay = 0.5 ** (1.0 / config.reference)
 
     def value(self) -> tuple[float, float]:
@@ -423,30 +433,39 @@ class Shares(Signal):
         self._newest.append(self._counts)
         self._counts = np.zeros(self.cells)
         if len(self._newest) > self.config.share_window:
-            self._reference = self._reference * self._decay + self._newest.popleft()
+            oldest = self._newest.popleft()
+            self._reference = self._reference * self._decay + oldest
+            self._squares = self._squares * self._decay**2 + float(oldest.sum())
         full = len(self._newest) == self.config.share_window
         counts, reference = self._grouped(np.sum(self._newest, axis=0)), self._grouped(self._reference)
-        n, known = float(counts.sum()), float(reference.sum())
-        both = counts + reference
-        used = both > 0
-        if not (full and n and known):
+        n, weight = float(counts.sum()), float(reference.sum())
+        if not (full and n and weight >= 1):
             return _NAN, 0.0
-        # of two samples, so that a reference that has just begun anew is given no more trust than it deserves
-        ratio = math.sqrt(known / n)
-        gap = (ratio * counts[used] - reference[used] / ratio) ** 2 / both[used]
-        return math.log(float(gap.mean()) + 0.01), 1.0
+        # as many events of equal weight would say as much; few of them, where the reference has just begun anew
+        known = weight * weight / self._squares
+        old, new = reference / weight, counts / n
+        share = (n * new + known * old) / (n + known)
+        used = share > 0
+        share, change = share[used], (new - old)[used]
+        squared = change * change / (share * (1 / n + 1 / known))
+        return self._summed(np.minimum(squared, self.most), np.sqrt(share)), 1.0
+
+    def _summed(self, squared: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+        """The bin's value, of the cells' squared changes and their weights, whose squares sum to 1."""
+        raise NotImplementedError
 
     def _grouped(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """The counts as they are compared."""
         return counts
 
-    def begin_anew(self) -> bool:
+    def begin_anew(self, since: int) -> bool:
         """What is new is the normal case from now on; the divergence itself is to be as small as ever.
 
-        Of the window, the newer half: the older one may be from before the change, and would make it be found twice.
+        Of the window at most the newer half: what is older may be from before it, and would make it be found twice.
         """
-        newer = list(self._newest)[-max(self.config.share_window // 2, 1) :]
+        newer = list(self._newest)[-max(min(self.config.share_window // 2, since), 1) :]
         self._reference = np.sum(newer, axis=0)
+        self._squares = float(np.sum(newer))
         self._newest.clear()
         return False
 
@@ -456,6 +475,7 @@ class Shares(Signal):
             "counts": self._counts.tolist(),
             "newest": [counts.tolist() for counts in self._newest],
             "reference": self._reference.tolist(),
+            "squares": self._squares,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -466,6 +486,7 @@ class Shares(Signal):
                 raise ValueError(f"shares over {array.shape}, expected {(self.cells,)}")
         self._counts, self._reference = arrays[:2]
         self._newest = deque(arrays[2:])
+        self._squares = float(state["squares"])
 
 
 class IntentShares(Shares):
@@ -475,6 +496,9 @@ class IntentShares(Shares):
     """
 
     name = "intent_shares"
+    floor = 0.05
+    caution = 2.5
+    limit = 8.0
     kind = "shares"
     cells = 256
     _groups: NDArray[np.integer[Any]] | None = None
@@ -486,6 +510,11 @@ class IntentShares(Shares):
         # given with every step, so that it need not be kept
         self._groups = None if seen.groups is None or len(seen.groups) > self.cells else seen.groups
 
+    def _summed(self, squared: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+        # a user is counted in every step, so that chance makes of it several times what it makes of independent events:
+        # the logarithm of how many times
+        return math.log(float(weight @ squared / weight.sum()) + 1.0)
+
     def _grouped(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._groups is None:
             return counts
@@ -493,16 +522,26 @@ class IntentShares(Shares):
 
 
 class Popularity(Shares):
-    """Shares of the items among the events, items hashed into cells."""
+    """Shares of the items among the events, items hashed into cells.
+
+    That one item comes or goes is no drift of the users, whatever its share: hence `most`. Where many change theirs the
+    value goes far beyond what chance brings, which is told from it by a high `limit`.
+    """
 
     name = "popularity"
-    caution = 1.25
+    floor = 0.9  # a little below what chance alone makes of it
+    caution = 2.25
+    limit = 8.0
     kind = "popularity"
     cells = 1024
+    most = 15.0
 
     def add(self, seen: Observed) -> None:
         """See `Signal`."""
         self._counts += np.bincount(_cell(seen.items, self.cells), minlength=self.cells)
+
+    def _summed(self, squared: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+        return float(weight @ (squared - 1)) / math.sqrt(2)  # the variance of a squared normal deviation is 2
 
 
 def _cell(handles: NDArray[np.integer[Any]], cells: int) -> NDArray[np.int64]:

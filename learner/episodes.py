@@ -18,7 +18,7 @@ from learner.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, Pag
 from learner.drift import GATE, ONCE, SIGNALS, Action, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
-FORMAT: Final = 4  # 4: without who serves, which the gate keeps
+FORMAT: Final = 5  # 5: what levels and usual deviations were before the newest bins
 _NAN: Final = float("nan")
 _LASTING: Final = frozenset(get_args(Action)) - set(ONCE)
 _RECENT: Final = 8  # newest values of a signal that are kept
@@ -83,7 +83,7 @@ class _Watch:
 
     def __init__(self, signal: Signal, detector: DetectorName, config: DriftConfig, seed: int) -> None:
         self.signal = signal
-        self.cleaner = Cleaner(config.half_life, config.warm_up, signal.floor, signal.rhythm)
+        self.cleaner = Cleaner(config.half_life, config.warm_up, signal.floor, signal.rhythm, signal.limit)
         self.detector = _make_detector(detector, signal, config, seed)
         self.recent: deque[float] = deque(maxlen=_RECENT)  # newest values
         self.score = 0.0  # of the newest bin
@@ -102,7 +102,8 @@ class _Watch:
 
     def settle(self) -> None:
         """Take what was found for normal; an improvement too, or it would hide the next change for the worse."""
-        if self.signal.begin_anew():
+        self.cleaner.take_back(self.detector.since)
+        if self.signal.begin_anew(self.detector.since):
             self.cleaner.settle(self.changed_to)
 
     @property
@@ -305,7 +306,8 @@ class DriftMonitor:
         self._episode, self._once = None, []
         self._closed_at = event_number
         for watch in self._watches.values():
-            watch.signal.begin_anew()  # shares that the change moved too little or too slowly to alarm are normal too
+            # shares that the change moved too little or too slowly to alarm are normal too
+            watch.signal.begin_anew(self.config.share_window)
         return self._change("closed", episode, event_number, ts)
 
     def _change(self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int) -> Change:

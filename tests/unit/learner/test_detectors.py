@@ -131,6 +131,31 @@ def test_a_change_stays_visible_until_the_level_is_settled() -> None:
     assert after == 0.0
 
 
+def test_what_a_change_did_to_level_and_deviation_is_taken_back() -> None:
+    cleaner = make_cleaner()
+    for value in noise(200):
+        cleaner.clean(value, 0)
+    before = cleaner.level, cleaner.deviation
+    for _ in range(10):
+        cleaner.clean(8.0, 0)
+    assert cleaner.level > before[0] + 0.5 and cleaner.deviation > 1.2 * before[1]
+    cleaner.take_back(10)
+    assert (cleaner.level, cleaner.deviation) == before
+
+
+def test_no_more_is_kept_to_be_taken_back_than_a_few_values() -> None:
+    cleaner = make_cleaner()
+    sizes = set()
+    for value in noise(200):
+        cleaner.clean(value, 0)
+        sizes.add(len(json.dumps(cleaner.to_state())) // 1000)
+    assert max(sizes) <= 2
+    deviation = cleaner.deviation
+    cleaner.take_back(10_000)
+    cleaner.take_back(1)  # of what is not known nothing
+    assert cleaner.deviation == pytest.approx(deviation, rel=0.3)
+
+
 def test_a_value_that_was_constant_is_measured_in_floors() -> None:
     cleaner = make_cleaner()
     for _ in range(100):
@@ -172,6 +197,9 @@ def test_the_cleaner_continues_bit_for_bit() -> None:
     other.load_state(json.loads(json.dumps(half.to_state())))
     rest = [other.clean(v, n * HOUR_MS // 3, 0.5 + n % 3) for n, v in enumerate(values) if n >= 250]
     assert rest == answers[250:]
+    for cleaner in (whole, other):
+        cleaner.take_back(5)
+    assert other.to_state() == whole.to_state()
 
 
 def test_a_state_that_does_not_fit_is_refused_by_name() -> None:

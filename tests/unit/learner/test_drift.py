@@ -258,6 +258,58 @@ def test_shares_that_changed_again_soon_are_found_again(name: str) -> None:
     assert 100 < bins[0] <= 110 and 130 < bins[1] <= 142
 
 
+@pytest.mark.parametrize(("name", "change"), [("loss", {"loss": 5.3}), ("new_items", {"new": 0.06})])
+def test_the_tenth_change_is_found_as_the_first_one_is(name: str, change: dict[str, Any]) -> None:
+    """What the changes before it did to the usual deviation must not hide it."""
+    monitor, opened = watch(name, quiet_events=2000, cooldown_events=0), []
+    for number in range(100, 700):
+        comes_and_goes = change if number >= 200 and number % 50 < 20 else {}
+        seen = observed(np.random.default_rng([11, number]), number, **comes_and_goes)
+        found = monitor.step(seen, (number + 1) * EVENTS)
+        opened += [one.at_event // EVENTS for one in found if one.state == "opened"]
+    assert [bins // 50 for bins in opened] == list(range(4, 14))
+    assert max(bins % 50 for bins in opened) <= 10
+
+
+def test_that_one_item_comes_or_goes_is_no_drift_of_popularity() -> None:
+    usual = np.arange(1, 201) ** -0.8
+    for place, weight in ((5, 0.0), (150, 6**-0.8)):  # every fiftieth event is on it
+        other = usual.copy()
+        other[place] = weight
+        monitor, found = watch("popularity"), []
+        for number in range(200):
+            seen = observed(np.random.default_rng([12, number]), number, items=usual if number < 100 else other)
+            found += monitor.step(seen, (number + 1) * EVENTS)
+        assert found == []
+
+
+@pytest.mark.parametrize("name", ["popularity", "intent_shares"])
+def test_shares_show_as_little_with_a_young_reference_as_with_an_old_one(name: str) -> None:
+    signal = SIGNALS[name](DriftConfig())
+    young: list[float] = []
+    old: list[float] = []
+    for number in range(3000):
+        signal.add(observed(np.random.default_rng([13, number]), number))
+        value, weight = signal.value()
+        if number % 30 == 29:
+            signal.begin_anew(3)
+        elif weight and number > 30:
+            young += [value] if number % 30 < 8 else []
+            old += [value] if number % 30 > 24 else []
+    assert float(np.mean(young)) == pytest.approx(float(np.mean(old)), abs=0.15 * float(np.std(old)) + 0.1)
+
+
+def test_after_a_time_of_bad_records_alone_shares_wait_for_a_reference() -> None:
+    nobody = np.zeros(0, dtype=np.int64)
+    signal = SIGNALS["popularity"](DriftConfig())
+    for number in range(20_000):
+        seen = observed(np.random.default_rng([14, number]), number) if number < 20 or number >= 19_980 else None
+        signal.add(Observed(0, EVENTS, EVENTS, 0, 0, 0, 0.0, 0.0, nobody, nobody, 0, 0.0, 0) if seen is None else seen)
+        value, weight = signal.value()
+        assert weight == 0 or math.isfinite(value)
+    assert weight == 1
+
+
 def test_more_steps_are_made_only_with_the_pairs_since_the_change() -> None:
     """With older ones they did nothing (docs/decisions.md)."""
     actions = DriftConfig().actions

@@ -1,11 +1,13 @@
 """Where users stand among the intents, and how strongly their newest items say that they have changed.
 
-An item belongs to the intents in shares (its code). A user who stays in an intent draws items from a mixture of his
-own: mostly that intent, now and then others, as his older items show, those from before he held it a little as well:
-what he left is what he most often comes back to. A user who has changed draws mostly from the new
-one, since some event not long ago. The lead of an intent is the log of the odds between the two, over the best such
-event: a test for a change point (after Page's CUSUM [1]) whose alternative is every other intent. It depends on nothing
-but items, intents, and since when the present one is held.
+An item belongs to the intents in shares (its code). A user who stays in an intent takes mostly its items, and now and
+then others. Which, there are two ways to tell: they are of one other intent, the same at all times, so that after a
+first such item a second says much less for a change; or they are a mixture of his own, as his older items show; and
+there are users who take anything at all times. Items from before he held the intent count as well: what he left is what
+he most often comes back to. A user who has changed takes mostly the new intent's items, since some event not long ago,
+and now and then what he left. The lead of an intent is the log of the odds between changing and staying, over all
+such events: a test for a change point (after Page's CUSUM [1]) whose alternative is every other intent. It depends on
+nothing but items, intents, and since when the present one is held.
 
 [1] E. S. Page, Continuous inspection schemes, Biometrika 41, 1954. Numpy in, numpy out.
 """
@@ -26,6 +28,9 @@ _OLDER: Final = 6  # items before a change that say where the user was
 _STALE_ITEMS: Final = 3.0  # older items without which nothing is said about them
 _STALE_SHARE: Final = 0.6  # of the older items, in another intent
 _STALE_LEFT: Final = 0.2  # of the older items, at most, in the held one
+_OWN: Final = 0.5  # share of the held intent in the newest item from which on that is no sign of a change
+_ERRATIC_OWN: Final = 0.25  # items that users who take anything take from their intent all the same
+_NEVER: Final = np.float32(-1e9)  # log of a probability of nothing
 
 
 class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +38,10 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     memory: Annotated[int, Meta(ge=1, le=1000, description="newest items of a history that are looked at; items")] = 30
     window: Annotated[int, Meta(ge=1, le=1000, description="a change began at most so long ago; the user's events")] = 5
-    loyalty: Annotated[float, Meta(gt=0, lt=1, description="items that users take from their intent; fraction")] = 0.8
+    loyalty: Annotated[float, Meta(gt=0, lt=1, description="items that users take from their intent; fraction")] = 0.87
+    anything: Annotated[
+        float, Meta(gt=0, lt=1, description="items that users take from any intent at all; fraction")
+    ] = 0.03
     prior_events: Annotated[
         float, Meta(gt=0, le=1e6, description="events as which `loyalty` counts in a user's own mixture; events")
     ] = 4.0
@@ -44,7 +52,24 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             le=1e6,
             description="items from before the held intent count as at most so many events in that mixture; events",
         ),
-    ] = 1.0
+    ] = 3.0
+    earlier_odds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e6,
+            description="what users take now and then is of what they held before, against another intent; odds",
+        ),
+    ] = 3.0
+    mixed_odds: Annotated[
+        float,
+        Meta(
+            gt=0, le=1e6, description="users take a mixture of their own, against one other intent now and then; odds"
+        ),
+    ] = 0.3
+    erratic_share: Annotated[float, Meta(gt=0, lt=1, description="users who take anything at all times; fraction")] = (
+        0.01
+    )
     sharpness: Annotated[
         float,
         Meta(ge=1, le=10, description="an item's shares of the intents are raised to this power; exponent"),
@@ -52,10 +77,16 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     change_share: Annotated[
         float, Meta(gt=0, lt=1, description="chance of a change at an event, before any evidence; probability")
     ] = 0.01
-    most: Annotated[float, Meta(gt=0, le=100, description="most that one event can say; log-odds")] = 6.0
     half_life: Annotated[
         float, Meta(gt=0, le=1000, description="memory of where users stand without a held intent; items")
     ] = 3.0
+
+    def __post_init__(self) -> None:
+        if self.loyalty + self.anything >= 1:
+            raise ValueError(
+                f"loyalty = {self.loyalty} and anything = {self.anything}: must be below 1 together: "
+                "the rest is what users take now and then"
+            )
 
 
 class Change(NamedTuple):
@@ -64,7 +95,8 @@ class Change(NamedTuple):
     to: NDArray[np.int64]
     """the strongest other intent"""
     lead: NDArray[np.float64]
-    """log-odds that the user has changed to it against that he has not; -inf where there is no other intent"""
+    """log-odds that the user has changed to it against that he has not; -inf where there is no other intent, and where
+    the newest item is of the held one"""
     began: NDArray[np.int64]
     """events since the change, the first one of the new intent included; at least 1"""
     before: NDArray[np.bool_]
@@ -119,45 +151,108 @@ def change(
         The test's parameters.
     """
     B, W, G = codes.shape
-    a, users, age = config.loyalty, np.arange(B), np.arange(W)[::-1]  # age 0 is the newest item
-    holds = held >= 0
+    users, age = np.arange(B), np.arange(W)[::-1]  # age 0 is the newest item
     R = min(config.window, W)
-    mine = present[:, :-R] & (age[:-R] < span[:, None])  # (B, W - R) of the held intent's time, before the window
+    holds, mine = held >= 0, present & (age < span[:, None])  # (B, W) of the held intent's time
     kinds = np.empty((B, 2, W - R), dtype=np.float32)
-    kinds[:, 0], kinds[:, 1] = mine, present[:, :-R] & ~mine
-    base, earlier = np.moveaxis(kinds @ codes[:, :-R], 1, 0)  # (B, G) each
-    count, known = base.sum(axis=1), earlier.sum(axis=1)  # (B,)
-    # what he held before goes on as something that he takes now and then
-    earlier *= (np.minimum(known, config.earlier_events) / np.maximum(known, 1e-9))[:, None]
-    prior = np.full((B, G), config.prior_events * (1 - a) / max(G - 1, 1), dtype=np.float32)
-    prior[users[holds], held[holds]] = config.prior_events * a
-    mixture = base + earlier + prior  # (B, G)
-    mixture /= mixture.sum(axis=1, keepdims=True)
-    newest = codes[:, : -R - 1 : -1]  # (B, R, G), newest first
-    stays = np.einsum("brg,bg->br", newest, mixture)  # (B, R)
-    ratio = newest * (a / np.maximum(stays, 1e-9))[..., None]
-    ratio += 1 - a
-    says = np.minimum(np.log(ratio, out=ratio), config.most, out=ratio)
-    says *= present[:, : -R - 1 : -1, None]
-    total = says  # (B, R, G) of the newest 1, 2, … events; numpy's cumsum is several times slower across rows
-    for r in range(1, R):
-        total[:, r] += total[:, r - 1]
-    total[np.arange(R) >= np.maximum(span, 1)[:, None]] = -np.inf
-    best = total[:, 0]
-    for r in range(1, R):
-        best = np.maximum(best, total[:, r])  # (B, G)
-    best[users[holds], held[holds]] = -np.inf
-    to = best.argmax(axis=1)
-    lead = np.where(holds, best[users, to] + np.log(config.change_share / max(G - 1, 1)), -np.inf)
-    began = 1 + total[users, :, to].argmax(axis=1)
-    near = slice(-R - _OLDER, None)  # where the items before a change can be
-    older_items = present[:, near] & (age[near] >= began[:, None]) & (age[near] < began[:, None] + _OLDER)
-    was = (older_items.astype(np.float32)[:, None] @ codes[:, near])[:, 0]  # (B, G)
-    older = base.argmax(axis=1)
+    kinds[:, 0], kinds[:, 1] = mine[:, :-R], present[:, :-R] & ~mine[:, :-R]
+    base, earlier = np.moveaxis(kinds @ codes[:, :-R], 1, 0)  # (B, G) each, of the items before the window
+    count, older = base.sum(axis=1), base.argmax(axis=1)
     left = np.where(holds, base[users, np.maximum(held, 0)], 0)
     stale = holds & (count >= _STALE_ITEMS) & (older != held)
     stale &= (base[users, older] > _STALE_SHARE * count) & (left < _STALE_LEFT * count)
-    return Change(to, lead, began, (was.argmax(axis=1) == to) & (was.sum(axis=1) > 0), older, stale)
+    to, lead, began = np.zeros(B, dtype=np.int64), np.full(B, -np.inf), np.ones(B, dtype=np.int64)
+    before = np.zeros(B, dtype=np.bool_)
+    # where the newest item is of the held intent, it speaks against a change, and nothing is looked for
+    odd = users[:0]
+    if G > 1:
+        odd = np.flatnonzero(holds & present[:, -1] & (codes[users, -1, np.maximum(held, 0)] < _OWN))
+    if len(odd):
+        near = slice(-R - _OLDER, None)  # where the items before a change can be
+        some, there, ages, hold, since = codes[odd, near], present[odd, near], age[near], held[odd], span[odd]
+        newest, known = np.ascontiguousarray(some[:, : -R - 1 : -1]), mine[odd, : -R - 1 : -1]
+        earlier = earlier[odd] + np.matmul((there[:, : -R - 1 : -1] & ~known)[:, None].astype(np.float32), newest)[:, 0]
+        stays = _stays(newest, known, hold, base[odd], earlier, config)
+        total = _moves(newest, known, hold, config) - stays[..., None]  # (b, R, G)
+        total[np.arange(R) >= np.maximum(since, 1)[:, None]] = _NEVER
+        best = _log_sum(total, 1)  # (b, G)
+        rows = np.arange(len(odd))
+        best[rows, hold] = _NEVER
+        goal = best.argmax(axis=1)
+        to[odd], lead[odd] = goal, best[rows, goal] + math.log(config.change_share / (G - 1))
+        began[odd] = start = 1 + total[rows, :, goal].argmax(axis=1)
+        old = there & (ages >= start[:, None]) & (ages < start[:, None] + _OLDER)
+        was = np.matmul(old.astype(np.float32)[:, None], some)[:, 0]  # (b, G)
+        before[odd] = (was.argmax(axis=1) == goal) & (was.sum(axis=1) > 0)
+    return Change(to, lead, began, before, older, stale)
+
+
+def _stays(
+    newest: Floats,
+    known: NDArray[np.bool_],
+    held: NDArray[np.integer[Any]],
+    base: Floats,
+    earlier: Floats,
+    config: EvidenceConfig,
+) -> Floats:
+    """Log-likelihood of the newest 1, 2, … R items (b, R) of users who stay, given their items before those.
+
+    newest (b, R, G), newest first; known (b, R) of the held intent's time; base, earlier (b, G) sums of the codes of
+    the older items of that time, and of the time before. What a user takes now and then is of one of the G intents, or
+    anything, or as in his own mixture; these two stand behind the intents.
+    """
+    b, R, G = newest.shape
+    users, own = np.arange(b), base[np.arange(b), held]
+    a, n = config.loyalty, config.anything / G
+    side = 1 - a - config.anything
+    share = earlier / np.maximum(earlier.sum(axis=1, keepdims=True), 1)  # (b, G), less where there was hardly anything
+    chance = np.float32(config.earlier_odds) * share + np.float32(1 / (G - 1))
+    chance[users, held] = 0
+    chance /= chance.sum(axis=1, keepdims=True)
+    sums = np.empty((b, R + 1, G + 2), dtype=np.float32)  # log-likelihoods with the items older than the newest r
+    oldest, others, stray = sums[:, R], base.sum(axis=1) - own, (1 - _ERRATIC_OWN) / G
+    oldest[:, :G] = np.log(np.maximum(chance, np.float32(1e-30))) + base * np.float32(math.log((side + n) / n))
+    oldest[:, :G] += (own * math.log(a + n) + others * math.log(n)).astype(np.float32)[:, None]
+    oldest[users, held] = _NEVER
+    oldest[:, G] = own * math.log(_ERRATIC_OWN + stray) + others * math.log(stray)
+    oldest[:, G] += math.log(config.erratic_share / (1 - config.erratic_share))
+    oldest[:, G + 1] = _log_sum(oldest[:, : G + 1], 1) + math.log(config.mixed_odds)
+    # what he held before goes on as something that he takes now and then
+    known_before = np.maximum(earlier.sum(axis=1), 1e-9)
+    mixture = earlier * (np.minimum(known_before, config.earlier_events) / known_before)[:, None] + base
+    mixture += np.float32(config.prior_events * (1 - a) / (G - 1))
+    mixture[users, held] += np.float32(config.prior_events * (a - (1 - a) / (G - 1)))
+    mixture /= mixture.sum(axis=1, keepdims=True)
+    mine, says = newest[users, :, held], np.empty((b, R, G + 2), dtype=np.float32)
+    np.multiply(newest, np.float32(side), out=says[:, :, :G])
+    says[:, :, :G] += (np.float32(a) * mine + np.float32(n))[..., None]
+    says[:, :, G] = np.float32(_ERRATIC_OWN) * mine + np.float32(stray)
+    says[:, :, G + 1] = np.matmul(newest, mixture[:, :, None])[:, :, 0] + np.float32(1e-12)
+    np.log(says, out=says)
+    says *= known[..., None]
+    for r in range(R - 1, -1, -1):
+        np.add(sums[:, r + 1], says[:, r], out=sums[:, r])
+    whole = _log_sum(sums, 2)  # (b, R + 1)
+    return np.asarray(whole[:, :1] - whole[:, 1:])
+
+
+def _log_sum(logs: Floats, axis: int) -> Floats:
+    """Log of the sum of what these are the logs of."""
+    top = logs.max(axis=axis, keepdims=True)
+    return np.asarray((np.log(np.exp(logs - top).sum(axis=axis, keepdims=True)) + top).squeeze(axis))
+
+
+def _moves(newest: Floats, known: NDArray[np.bool_], held: NDArray[np.integer[Any]], config: EvidenceConfig) -> Floats:
+    """Log-likelihood of the newest 1, 2, … R items of users who have moved to each intent, (b, R, G); see `_stays`."""
+    b, R, G = newest.shape
+    likely = newest * np.float32(config.loyalty)
+    left = newest[np.arange(b), :, held] * np.float32(1 - config.loyalty - config.anything)  # (b, R)
+    likely += (left + np.float32(config.anything / G))[..., None]
+    np.log(likely, out=likely)
+    likely *= known[..., None]
+    for r in range(1, R):  # numpy's cumsum is several times slower across rows
+        likely[:, r] += likely[:, r - 1]
+    return np.asarray(likely)
 
 
 __all__ = ["Change", "EvidenceConfig", "change", "standing"]

@@ -33,7 +33,7 @@ class ShiftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             le=100,
             description="lead of a new intent over the held one below which it is not looked at; log-odds",
         ),
-    ] = 4.0
+    ] = 1.75
     sure_margin: Annotated[float, Meta(ge=0, le=100, description="lead from which on one look is enough; log-odds")] = (
         8.0
     )
@@ -47,7 +47,7 @@ class ShiftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     settle_events: Annotated[
         int,
         Meta(ge=0, le=1000, description="a user's first events, in which the intent is still looked for; events"),
-    ] = 5
+    ] = 8
     half_life: Annotated[
         float, Meta(ge=10, le=1e9, description="memory of the calibration of the confidence; shifts whose end is known")
     ] = 5000.0

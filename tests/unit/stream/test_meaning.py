@@ -233,7 +233,7 @@ def test_who_moved_is_told_by_the_older_items_under_the_new_model(
 ) -> None:
     config = small_config(1)
     config = msgspec.structs.replace(
-        config, shifts=msgspec.structs.replace(config.shifts, publish_model_shifts=publish)
+        config, shifts=msgspec.structs.replace(config.shifts, publish_model_shifts=publish, settle_events=5)
     )
     engine = Engine.open(config, tmp_path)
     moved = Moved(engine, now=0)
@@ -251,7 +251,9 @@ def test_who_moved_is_told_by_the_older_items_under_the_new_model(
 
 
 def test_who_moves_in_the_middle_of_a_step_is_then_compared_with_the_new_intent(tmp_path: Path) -> None:
-    engine = Engine.open(small_config(1), tmp_path)
+    config = small_config(1)
+    config = msgspec.structs.replace(config, shifts=msgspec.structs.replace(config.shifts, settle_events=5))
+    engine = Engine.open(config, tmp_path)
     asked = engine._learner.intents
 
     def next_one(

@@ -214,7 +214,8 @@ class IntentTracker:
         span
             (B,) events for which they hold them; as long as the history goes back, where it is not given.
         newest_alone
-            (B,) for whom it is asked where the newest items alone put them; for all, where it is not given.
+            (B,) for whom it is asked where the newest items alone put them, and not whether they have changed; where it
+            is not given, both are asked for all.
         """
         config = self._config.evidence
         newest = rows[:, -config.memory :]
@@ -226,7 +227,8 @@ class IntentTracker:
         holds = np.full(B, -1) if held is None else np.asarray(held)
         places = self.identity.places_of(holds)
         group = np.where(places >= 0, self.merging.rows[places], -1)
-        found = change(codes, present, group, np.full(B, W) if span is None else np.asarray(span), config)
+        tested = group if newest_alone is None else np.where(newest_alone, -1, group)
+        found = change(codes, present, tested, np.full(B, W) if span is None else np.asarray(span), config)
         leads = found.lead > 0
         stale = found.stale & ~leads
         nearest = np.where(leads, found.to, np.where(stale, found.older, group))

@@ -153,8 +153,12 @@ class ELCRec(nn.Module):
         """Outputs at every position of rows (B, T), (B, T, d); what stands at padding means nothing."""
         return self._encode(self.embed(rows), rows, generator)
 
-    def _encode(self, vectors: Tensor, rows: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self.encoder(vectors, self._valid(rows), generator)  # type: ignore[no-any-return]
+    def _encode(self, vectors: Tensor, rows: Tensor, generator: torch.Generator | None, mixed: bool = False) -> Tensor:
+        if not mixed:
+            return self.encoder(vectors, self._valid(rows), generator)  # type: ignore[no-any-return]
+        with torch.autocast(rows.device.type, torch.bfloat16):
+            h: Tensor = self.encoder(vectors, self._valid(rows), generator)
+        return h.float()  # the losses compare what differs by less than bfloat16 can say
 
     def user(self, rows: Tensor) -> Tensor:
         """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
@@ -195,7 +199,9 @@ class ELCRec(nn.Module):
         """Scores of items 1 to N for outputs (B, d), (B, N)."""
         return self.head(user) @ self.table().T
 
-    def losses(self, batch: Batch, generator: torch.Generator | None, half: bool = False) -> Losses:
+    def losses(
+        self, batch: Batch, generator: torch.Generator | None, half: bool = False, mixed: bool = False
+    ) -> Losses:
         """All terms that have a weight.
 
         Parameters
@@ -206,6 +212,8 @@ class ELCRec(nn.Module):
             draws dropout and views; None = no dropout, and no term that needs views
         half
             full softmax in bfloat16
+        mixed
+            the encoder's products in bfloat16
         """
         c = self.config
         contrasts = c.sequence_contrast > 0 or c.intent_contrast > 0
@@ -218,7 +226,7 @@ class ELCRec(nn.Module):
         wanted = batch.targets > 0  # (B, T)
         vectors = self._embed_each(*rows, *self._pairs(batch, wanted))
         outputs = [
-            self._encode(x.flatten(0, 1), part.flatten(0, 1), generator).view(*part.shape, -1)
+            self._encode(x.flatten(0, 1), part.flatten(0, 1), generator, mixed).view(*part.shape, -1)
             for x, part in zip(vectors, rows, strict=False)
         ]  # (V, n, T, d) each
         h = torch.cat([out[0][here] for out, here in zip(outputs, batch.cut(wanted), strict=True)])  # (P, d)

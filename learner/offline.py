@@ -64,7 +64,10 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = 0.999
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        Meta(description="of the full softmax's products; auto: bfloat16 where the processor multiplies it natively"),
+        Meta(
+            description="of products; auto: the full softmax's in bfloat16 where the processor multiplies it natively; "
+            "bfloat16: the encoder's too"
+        ),
     ] = "auto"
     members: Annotated[
         int, Meta(ge=1, le=16, description="networks trained with seeds from `seed` on and averaged; count")
@@ -244,7 +247,8 @@ class Trainer:
     def step(self, users: Tensor) -> dict[str, float]:
         """One optimizer step on a batch of users; the loss and its parts."""
         self.model.train()
-        losses = self.model.losses(self.batch(users), self._draws, self._half)
+        mixed = self.config.precision == "bfloat16"
+        losses = self.model.losses(self.batch(users), self._draws, self._half, mixed)
         terms = {"loss": losses.total, "next_item": losses.next_item, "sequence": losses.sequence}
         terms |= {"intent": losses.intent, "cluster": losses.cluster}
         given = {name: term.detach() for name, term in terms.items() if term is not None}

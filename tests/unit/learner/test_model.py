@@ -98,6 +98,15 @@ def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: 
     torch.testing.assert_close(found.cluster, pull - push)
 
 
+def test_the_encoder_in_bfloat16_gives_the_same_losses_within_its_precision() -> None:
+    made = model(next_item="bce", sequence_contrast=0.2, intent_contrast=0.3, pool="mean")
+    given = batch()._replace(negatives=torch.tensor([[9, 9, 8, 7], [8, 9, 1, 2], [9, 2, 3, 4]]))
+    full, short = (made.losses(given, torch.Generator().manual_seed(7), mixed=mixed) for mixed in (False, True))
+    assert short.users.dtype == torch.float32
+    assert short.total.item() != full.total.item()
+    torch.testing.assert_close(short.total, full.total, rtol=0.02, atol=0)
+
+
 def test_padding_on_the_left_changes_nothing() -> None:
     made = model(pool="mean").eval()
     short, long = torch.tensor([[3, 4]]), torch.tensor([[0, 0, 3, 4]])

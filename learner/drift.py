@@ -139,6 +139,15 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     action_events: Annotated[
         int, Meta(ge=1, le=10**9, description="how long an action lasts from the opening on; events")
     ] = 6000
+    broken: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="a change of meaning leaves at most this share of the hits, or of the chance that the ranking "
+            "gave to what was taken; fraction",
+        ),
+    ] = 0.625
     more_steps: Annotated[
         float, Meta(ge=1, le=100, description="action more_steps: learning steps are multiplied by it; factor")
     ] = 5.0
@@ -244,6 +253,10 @@ class Signal:
         """
         return True
 
+    def left(self, before: float, after: float) -> float:
+        """What share of that which could be foretold is left after a change from `before` to `after`; 1: all of it."""
+        return 1.0
+
     def to_state(self) -> dict[str, Any]:
         """Everything kept between steps, JSON-able, exact."""
         return {"sum": self._sum, "weight": self._weight}
@@ -270,17 +283,24 @@ class ServedHits(Signal):
         self._sum += seen.hits
         self._weight += seen.served
 
+    def left(self, before: float, after: float) -> float:
+        """See `Signal`."""
+        return after / before if before > 0 else 1.0
+
 
 class Loss(Signal):
     """Loss of the ranking on pairs not learned yet. A rise is a drift."""
 
     name = "loss"
     floor = 0.01
-    kind = "meaning"
 
     def add(self, seen: Observed) -> None:
         """See `Signal`."""
         self._mean(seen.loss, seen.events)
+
+    def left(self, before: float, after: float) -> float:
+        """See `Signal`. A loss is the logarithm of a chance."""
+        return math.exp(min(before - after, 0.0))
 
 
 class Distance(Signal):

@@ -165,6 +165,7 @@ class _Alarm(msgspec.Struct):
     after: float
     since_event: int
     since_ts: int
+    left: float = 1.0
 
 
 class _Episode(msgspec.Struct):
@@ -177,6 +178,8 @@ class _Episode(msgspec.Struct):
     opened_at: int
     last_alarm: int
     actions: list[str]
+    left: float
+    """least share of what could be foretold that an alarm says is left"""
 
 
 class DriftMonitor:
@@ -256,7 +259,9 @@ class DriftMonitor:
     def _alarm(self, name: str) -> _Alarm:
         watch = self._watches[name]
         since_event, since_ts = self._ends[-1 - min(watch.detector.since, len(self._ends) - 1)]
-        return _Alarm(name, watch.detector.name, watch.score, watch.before, watch.changed_to, since_event, since_ts)
+        before, after = watch.before, watch.changed_to
+        left = watch.signal.left(before, after)
+        return _Alarm(name, watch.detector.name, watch.score, before, after, since_event, since_ts, left)
 
     def _go_on(self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_go_back: bool) -> list[Change]:
         changes = []
@@ -285,19 +290,21 @@ class DriftMonitor:
     def _join(self, episode: _Episode, alarms: list[_Alarm], event_number: int) -> None:
         episode.last_alarm = event_number
         episode.signals += [one.signal for one in alarms if one.signal not in episode.signals]
-        episode.kind = self._kind(episode.signals)
+        episode.left = min([episode.left, *(alarm.left for alarm in alarms)])
+        episode.kind = self._kind(episode.signals, episode.left)
 
     def _open(self, first: _Alarm, alarms: list[_Alarm], event_number: int, ts: int, can_go_back: bool) -> Change:
         names = list(dict.fromkeys([first.signal, *(alarm.signal for alarm in alarms)]))
         self._episodes += 1
-        kind = self._kind(names)
+        left = min(alarm.left for alarm in [first, *alarms])
+        kind = self._kind(names, left)
         actions: list[str] = [*self.config.actions.get(first.signal, self.config.actions.get(kind, []))]
         if not can_go_back:
             actions = [action for action in actions if action != "rollback"]
         if first.signal == GATE:
             actions = ["snapshot", *actions]  # done by whoever told of it
         self._episode = _Episode(
-            self._episodes, kind, names, first, opened_at=event_number, last_alarm=event_number, actions=actions
+            self._episodes, kind, names, first, event_number, last_alarm=event_number, actions=actions, left=left
         )
         self._once = [action for action in actions if action in ONCE]
         return self._change("opened", self._episode, event_number, ts)
@@ -335,14 +342,14 @@ class DriftMonitor:
         end = episode.opened_at + self.config.action_events
         return end if closed_at is None else min(end, closed_at)
 
-    def _kind(self, alarms: Sequence[str]) -> str:
-        """What kind of drift the alarms tell of, where they tell."""
+    def _kind(self, alarms: Sequence[str], left: float) -> str:
+        """What kind of drift the alarms tell of, where they tell; `left` as in `_Episode`."""
         found = set(alarms)
         if found & {GATE, "refusals"}:
             return "learner"
         if "new_items" in found:
             return "new_intent"
-        if {"loss", "served_hits"} <= found:
+        if left <= self.config.broken:
             return "meaning"  # what is taken may change as well: that alone does not make the lists so much worse
         if "intent_shares" in found and "popularity" in found:
             return "shares"
@@ -350,8 +357,6 @@ class DriftMonitor:
             return "popularity"
         if "intent_shares" in found:
             return "shares"
-        if found & {"loss", "served_hits"}:
-            return "meaning"
         return SIGNALS[alarms[0]].kind
 
     def effects(self) -> Effects:

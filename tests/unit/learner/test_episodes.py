@@ -32,16 +32,16 @@ def config(**changes: Any) -> DriftConfig:
     return DriftConfig(**(CONFIG | changes))
 
 
-def seen(number: int, loss: float = 5.0, distance: float = 0.5) -> Observed:
+def seen(number: int, loss: float = 5.0, distance: float = 0.5, hits: int = 30) -> Observed:
     wobble = 0.02 * math.sin(number * 1.7)
     intents = np.zeros(EVENTS, dtype=np.int64)
     return Observed(
-        EVENTS, EVENTS, 0, number, EVENTS, 30, loss + wobble, distance + wobble / 10, intents, NOBODY, 0, 0.01, 0
+        EVENTS, EVENTS, 0, number, EVENTS, hits, loss + wobble, distance + wobble / 10, intents, NOBODY, 0, 0.01, 0
     )
 
 
 def drive(
-    monitor: DriftMonitor, values: dict[int, dict[str, float]], start: int, stop: int, **serving: bool
+    monitor: DriftMonitor, values: dict[int, dict[str, Any]], start: int, stop: int, **serving: bool
 ) -> list[Change]:
     """`values` holds from each of its bins on."""
     found = []
@@ -260,15 +260,31 @@ def test_another_format_is_refused() -> None:
         DriftMonitor(config()).load_state({"format": 99})
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"loss": 5.4}, "unknown"),  # exp(-.4) = .67 of the chance is left
+        ({"loss": 5.6}, "meaning"),
+        ({"loss": 4.4}, None),
+        ({"hits": 21}, "unknown"),
+        ({"hits": 15}, "meaning"),
+    ],
+)
+def test_a_change_of_meaning_leaves_little_of_what_could_be_foretold(values: dict[str, Any], kind: str | None) -> None:
+    monitor = DriftMonitor(config(signals={"loss": "page_hinkley", "served_hits": "page_hinkley"}, actions={}))
+    found = drive(monitor, {50: values}, 0, 60)
+    assert [change.kind for change in found] == ([] if kind is None else [kind])
+
+
 def test_kinds_are_told_from_the_signals_together() -> None:
-    def kind(*signals: str) -> str:
-        return DriftMonitor(DriftConfig())._kind(signals)
+    def kind(*signals: str, left: float = 1.0) -> str:
+        return DriftMonitor(DriftConfig(broken=0.6))._kind(signals, left)
 
     assert kind("intent_shares") == kind("popularity", "intent_shares") == "shares"
-    assert kind("popularity") == kind("popularity", "loss") == "popularity"
-    assert kind("loss", "popularity", "served_hits") == "meaning"
-    assert kind("new_items", "loss") == "new_intent"
-    assert kind("served_hits") == kind("loss") == "meaning"
+    assert kind("popularity") == kind("popularity", "loss", left=0.7) == "popularity"
+    assert kind("popularity", "loss", left=0.6) == kind("served_hits", left=0.5) == "meaning"
+    assert kind("served_hits", "loss", left=0.7) == "unknown"
+    assert kind("new_items", "loss", left=0.5) == "new_intent"
     assert kind("refusals", "loss") == kind("gate") == "learner"
     assert kind("dead_letters") == "quality"
     assert kind("arrival_rate") == "traffic"

@@ -11,11 +11,15 @@ from learner.offline import FitConfig
 
 
 def _paper(intents: int, layers: int, cluster: float, fusion: str) -> FitConfig:
-    """The paper's settings: losses and weights, encoder, optimizer, early stopping. Only the network, no counts."""
+    """The paper's settings: losses and weights, encoder, optimizer, early stopping. Only the network, no counts.
+
+    Of `cluster`, the paper's weight of `L_cluster`, it is a hundredth: theirs pulls mostly on the padding, which no mean
+    has here, and on the histories alone nothing else is learnt under it. Beside `compat = "authors"` give it in full.
+    """
     model = {
         "max_len": 50,
         "encoder": {"hidden": 64, "layers": layers, "heads": 2, "dropout": 0.5, "attention_dropout": 0.5},
-        "intents": {"count": intents, "clustering": "paper", "weight": cluster, "queue": 0},
+        "intents": {"count": intents, "clustering": "paper", "weight": cluster / 100, "queue": 0},
         "next_item": "bce",
         "sequence_contrast": 0.1,
         "intent_contrast": 0.1,

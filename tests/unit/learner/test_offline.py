@@ -317,7 +317,7 @@ def test_damaged_counts_are_refused(cycle: Sequences, tmp_path: Path) -> None:
 
 def test_presets_hold_the_papers_settings() -> None:
     found = {
-        name: (c.model.intents.count, c.model.encoder.layers, c.model.intents.weight, c.model.fusion)
+        name: (c.model.intents.count, c.model.encoder.layers, 100 * c.model.intents.weight, c.model.fusion)
         for name, c in PRESETS.items()
     }
     assert found == {

@@ -484,8 +484,9 @@ class Shares(Signal):
         Of the window at most the newer half: what is older may be from before it, and would make it be found twice.
         """
         newer = list(self._newest)[-max(min(self.config.share_window // 2, since), 1) :]
-        self._reference = np.sum(newer, axis=0)
-        self._squares = float(np.sum(newer))
+        # there is none where an alarm has begun anew in the same bin; then the reference is made of those to come
+        self._reference = np.sum([np.zeros(self.cells), *newer], axis=0)
+        self._squares = float(self._reference.sum())
         self._newest.clear()
         return False
 

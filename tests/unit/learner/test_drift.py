@@ -299,6 +299,42 @@ def test_shares_show_as_little_with_a_young_reference_as_with_an_old_one(name: s
     assert float(np.mean(young)) == pytest.approx(float(np.mean(old)), abs=0.15 * float(np.std(old)) + 0.1)
 
 
+@pytest.mark.parametrize("name", ["popularity", "intent_shares"])
+def test_shares_that_begin_anew_twice_in_a_bin_are_saved_and_go_on(name: str) -> None:
+    signal, groups = SIGNALS[name](DriftConfig()), np.arange(12)
+    for number in range(20):
+        signal.add(observed(np.random.default_rng([15, number]), number)._replace(groups=groups))
+        signal.value()
+    signal.begin_anew(4)
+    signal.begin_anew(6)
+    other = SIGNALS[name](DriftConfig())
+    other.load_state(json.loads(json.dumps(signal.to_state())))
+    for number in range(20, 30):
+        for one in (signal, other):
+            one.add(observed(np.random.default_rng([15, number]), number)._replace(groups=groups))
+        value, weight = signal.value()
+        assert other.value() == pytest.approx((value, weight), rel=0, abs=0, nan_ok=True)
+    assert weight == 1
+
+
+def test_an_alarm_of_shares_that_ends_an_episode_in_the_same_bin_does_not_stop_the_stream() -> None:
+    """It stopped with an IndexError; the cuts of the next bins could not be read."""
+    monitor, found = DriftMonitor(DriftConfig(), seed=1), []
+    for number in range(180):
+        broken: dict[str, Any] = {"loss": 6.5, "hits": 0.05} if number >= 100 else {}
+        moved: dict[str, Any] = {"intents": np.array([6.0] + [0.5] * 11)} if number >= 120 else {}
+        seen = observed(np.random.default_rng([7, number]), number, **broken, **moved)
+        found += monitor.step(seen._replace(groups=np.arange(12)), (number + 1) * EVENTS)
+        if 115 < number < 135:
+            DriftMonitor(DriftConfig(), seed=1).load_state(json.loads(json.dumps(monitor.to_state())))
+    assert [(one.state, one.kind) for one in found] == [
+        ("opened", "meaning"),
+        ("closed", "meaning"),
+        ("opened", "shares"),
+        ("closed", "shares"),
+    ]
+
+
 def test_after_a_time_of_bad_records_alone_shares_wait_for_a_reference() -> None:
     nobody = np.zeros(0, dtype=np.int64)
     signal = SIGNALS["popularity"](DriftConfig())

@@ -165,7 +165,7 @@ class _Alarm(msgspec.Struct):
     after: float
     since_event: int
     since_ts: int
-    left: float = 1.0
+    left: float
 
 
 class _Episode(msgspec.Struct):
@@ -252,7 +252,7 @@ class DriftMonitor:
         Alarms that wait in a cooldown join it.
         """
         changes = [] if self._episode is None else [self._close(self._episode, event_number, ts)]
-        alarm = _Alarm(signal, signal, 0.0, before, after, event_number, ts)
+        alarm = _Alarm(signal, signal, 0.0, before, after, event_number, ts, left=1.0)
         waiting, self._waiting = self._waiting, []
         return [*changes, self._open(alarm, waiting, event_number, ts, can_go_back)]
 
@@ -413,6 +413,9 @@ class DriftMonitor:
         """
         if state.get("format") != FORMAT:
             raise LearnerStateError(f"drift: state of format {state.get('format')!r}, expected {FORMAT}")
+        restored(self._load, state, "drift")
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         for name, watch in self._watches.items():
             if state["detectors"].get(name) == watch.detector.name:
                 restored(watch.load_state, state["watches"][name], f"drift signal {name}")

@@ -260,6 +260,17 @@ def test_another_format_is_refused() -> None:
         DriftMonitor(config()).load_state({"format": 99})
 
 
+@pytest.mark.parametrize("where", ["episode", "waiting"])
+def test_an_alarm_of_a_build_that_did_not_know_what_was_left_is_refused(where: str) -> None:
+    monitor = DriftMonitor(config(cooldown_events=5000))
+    drive(monitor, {50: {"loss": 6.0}, 80: {"loss": 7.0}}, 0, 100 if where == "waiting" else 60)
+    state = json.loads(json.dumps(monitor.to_state()))
+    DriftMonitor(config()).load_state(state)
+    del (state["episode"] if where == "episode" else state["waiting"][0])["left"]
+    with pytest.raises(LearnerStateError, match="drift: stored state does not fit .*`left`"):
+        DriftMonitor(config()).load_state(state)
+
+
 @pytest.mark.parametrize(
     ("values", "kind"),
     [

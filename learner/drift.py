@@ -143,7 +143,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         float,
         Meta(
             ge=0,
-            le=1,
+            lt=1,
             description="a change of meaning leaves at most this share of the hits, or of the chance that the ranking "
             "gave to what was taken; fraction",
         ),
@@ -425,14 +425,14 @@ class ArrivalRate(Signal):
 
 
 class Shares(Signal):
-    """How unlike the newest bins' shares are to those before, in deviations of what chance alone would show.
+    """How unlike the newest bins' shares are to those before, beside what chance alone would show.
 
     What users take in one bin is too little to tell a change from chance: one visit alone is several events. So the
     newest `share_window` bins together are compared with the bins before them, whose weight halves every `reference`
     bins. A daily rhythm moves shares slowly, and the reference follows it.
 
     The square of a cell's change over that of chance is about 1 where nothing changed, however many events there are on
-    either side. What is beyond 1 is added up, a large cell, which shows a change better, by the root of its share.
+    either side. The squares are added up, that of a large cell, which shows a change better, by the root of its share.
 
     Class attributes: `cells`, how many shares; `most`, what the square of one cell's change counts at most.
     """
@@ -452,7 +452,7 @@ class Shares(Signal):
         """See `Signal`."""
         self._newest.append(self._counts)
         self._counts = np.zeros(self.cells)
-        if len(self._newest) > self.config.share_window:
+        while len(self._newest) > self.config.share_window:  # several, where the window was longer before a restart
             oldest = self._newest.popleft()
             self._reference = self._reference * self._decay + oldest
             self._squares = self._squares * self._decay**2 + float(oldest.sum())

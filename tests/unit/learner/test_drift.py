@@ -227,6 +227,7 @@ def test_that_two_centres_became_one_intent_is_no_drift_of_shares() -> None:
         ({"threshold": 0}, r"> 0.*threshold"),
         ({"bin_events": 1}, r">= 16.*bin_events"),
         ({"share_window": 0}, r">= 1.*share_window"),
+        ({"broken": 1.0}, r"< 1.0.*broken"),  # every alarm would be a change of meaning
         ({"actions": {"gates": ["rollback"]}}, "actions.gates: neither a kind of drift .* nor gate"),
         ({"actions": {"loss": ["reseed", "more_steps", "reseed"]}}, "actions.loss: reseed is there more than once"),
         ({"faster_decay": 1.5}, r"<= 1.0.*faster_decay"),
@@ -333,6 +334,16 @@ def test_an_alarm_of_shares_that_ends_an_episode_in_the_same_bin_does_not_stop_t
         ("opened", "shares"),
         ("closed", "shares"),
     ]
+
+
+def test_a_shorter_window_of_shares_goes_on_from_the_state_of_a_longer_one() -> None:
+    long, short = (SIGNALS["popularity"](DriftConfig(share_window=window)) for window in (6, 4))
+    for number in range(20):
+        long.add(observed(np.random.default_rng([16, number]), number))
+        long.value()
+    short.load_state(long.to_state())
+    short.add(observed(np.random.default_rng([16, 20]), 20))
+    assert short.value()[1] == 1
 
 
 def test_after_a_time_of_bad_records_alone_shares_wait_for_a_reference() -> None:

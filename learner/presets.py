@@ -13,8 +13,9 @@ from learner.offline import FitConfig
 def _paper(intents: int, layers: int, cluster: float, fusion: str) -> FitConfig:
     """The paper's settings: losses and weights, encoder, optimizer, early stopping. Only the network, no counts.
 
-    Of `cluster`, the paper's weight of `L_cluster`, it is a hundredth: theirs pulls mostly on the padding, which no mean
-    has here, and on the histories alone nothing else is learnt under it. Beside `compat = "authors"` give it in full.
+    Of `cluster`, the paper's weight of `L_cluster`, it is a hundredth: theirs pulls mostly on the padding, which no
+    mean has here, and on the histories alone nothing else is learnt under it. Beside `compat = "authors"` give it in
+    full.
     """
     model = {
         "max_len": 50,

@@ -34,7 +34,7 @@ from learner.sequences import Sequences
 logger = logging.getLogger(__name__)
 
 STATE_FILE, COUNTS_FILE = "training.pt", "counts.npz"
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -318,6 +318,7 @@ class Trainer:
         return {
             "format": STATE_FORMAT,
             "fingerprint": fingerprint(self.config, self.sequences),
+            "device": self.device.type,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -368,8 +369,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def fingerprint(config: FitConfig, sequences: Sequences) -> str:
-    """Names a training: equal for equal settings and data."""
-    digest = hashlib.sha256(msgspec.json.encode(config))
+    """Names a training: equal for equal settings and data. The device is told apart from them: `auto` may be either."""
+    digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(config, device="auto")))
     digest.update(sequences.items.tobytes())
     digest.update(sequences.offsets.tobytes())
     return digest.hexdigest()
@@ -397,11 +398,11 @@ def fit(
     Raises
     ------
     LearnerError
-        the loss is no number
+        the loss is no number, or `device = "cuda"` where torch sees no graphics card
     DataError
         no user has an item to train on
     ModelFileError
-        `folder` holds a training with other settings or data, or cannot be written
+        `folder` holds a training with other settings or data or one begun on another device, or cannot be written
     """
     started = time.perf_counter()
     members = []
@@ -447,7 +448,9 @@ def _resume(trainer: Trainer, path: Path) -> bool:
         return False
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        known = state["format"] == STATE_FORMAT and isinstance(state["fingerprint"], str)
+        known = state["format"] == STATE_FORMAT and all(
+            isinstance(state[key], str) for key in ("fingerprint", "device")
+        )
     except Exception as error:
         raise ModelFileError(f"{path}: not a training that can be continued; delete it to start again") from error
     if not known:
@@ -457,6 +460,11 @@ def _resume(trainer: Trainer, path: Path) -> bool:
     if state["fingerprint"] != fingerprint(trainer.config, trainer.sequences):
         raise ModelFileError(
             f"{path}: a training with other settings or data; delete it to start again, or choose another folder"
+        )
+    if state["device"] != trainer.device.type:
+        raise ModelFileError(
+            f"{path}: begun on device = '{state['device']}', this run is on '{trainer.device.type}' and would draw "
+            f"other numbers; take '{state['device']}' to go on, or delete it to start again"
         )
     try:
         trainer.restore(state)

@@ -135,6 +135,24 @@ def test_other_settings_do_not_go_on_with_a_training(cycle: Sequences, tmp_path:
         fit(config(epochs=2), cycle, tmp_path / "model")
 
 
+def test_a_training_goes_on_where_it_was_begun_and_nowhere_else(cycle: Sequences, tmp_path: Path) -> None:
+    """`auto` may find another device the next day, which draws other numbers."""
+    fit(config(epochs=1, device="auto"), cycle, tmp_path)
+    fit(config(epochs=1, device=DEVICES[-1]), cycle, tmp_path)  # the same, by its name
+    path = tmp_path / "training.pt"
+    torch.save({**torch.load(path, weights_only=True), "device": "elsewhere"}, path)
+    with pytest.raises(
+        ModelFileError, match=r"training\.pt: begun on device = 'elsewhere', this run is on '(cpu|cuda)'"
+    ):
+        fit(config(epochs=1, device="auto"), cycle, tmp_path)
+
+
+def test_an_unfinished_training_of_an_earlier_build_is_refused(cycle: Sequences, tmp_path: Path) -> None:
+    torch.save({"format": 1, "fingerprint": "of other settings"}, tmp_path / "training.pt")
+    with pytest.raises(ModelFileError, match=r"training\.pt: format 1, this version reads 2; delete it to start again"):
+        fit(config(), cycle, tmp_path)
+
+
 def test_a_broken_training_file_is_refused(cycle: Sequences, tmp_path: Path) -> None:
     (tmp_path / "training.pt").write_bytes(b"nonsense")
     with pytest.raises(ModelFileError, match="not a training that can be continued"):

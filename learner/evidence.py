@@ -40,10 +40,10 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     window: Annotated[int, Meta(ge=1, le=1000, description="a change began at most so long ago; the user's events")] = 5
     loyalty: Annotated[float, Meta(gt=0, lt=1, description="items that users take from their intent; fraction")] = 0.87
     anything: Annotated[
-        float, Meta(gt=0, lt=1, description="items that users take from any intent at all; fraction")
+        float, Meta(ge=1e-6, lt=1, description="items that users take from any intent at all; fraction")
     ] = 0.03
     prior_events: Annotated[
-        float, Meta(gt=0, le=1e6, description="events as which `loyalty` counts in a user's own mixture; events")
+        float, Meta(ge=1e-6, le=1e6, description="events as which `loyalty` counts in a user's own mixture; events")
     ] = 4.0
     earlier_events: Annotated[
         float,
@@ -75,7 +75,7 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Meta(ge=1, le=10, description="an item's shares of the intents are raised to this power; exponent"),
     ] = 1.5
     change_share: Annotated[
-        float, Meta(gt=0, lt=1, description="chance of a change at an event, before any evidence; probability")
+        float, Meta(ge=1e-9, lt=1, description="chance of a change at an event, before any evidence; probability")
     ] = 0.01
     half_life: Annotated[
         float, Meta(gt=0, le=1000, description="memory of where users stand without a held intent; items")

@@ -474,7 +474,7 @@ class Learner:
         """Where users with histories (B, L) stand among the intents; changes nothing.
 
         Against the ids `held` (B,), held for `span` (B,) events. Where the newest items alone put them is asked for
-        those in `newest_alone` (B,), for all where it is not given.
+        those in `newest_alone` (B,), and not whether they have left what they hold; both for all where it is not given.
         """
         rows = self._liked(histories, actions)
         parts = [

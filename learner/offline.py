@@ -49,7 +49,10 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = 1024
     batches: Annotated[
         Literal["length", "random"],
-        Meta(description="length: users of similar length, hardly any padding; random: any users, as the authors do"),
+        Meta(
+            description="length: users of similar length, hardly any padding; random: any users, as the authors do, "
+            "each counted as max_len positions"
+        ),
     ] = "length"
     epochs: Annotated[int, Meta(ge=1, le=100_000, description="most passes over the data; epochs")] = 60
     patience: Annotated[

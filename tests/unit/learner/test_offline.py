@@ -108,6 +108,24 @@ def test_an_epoch_takes_every_user_once(cycle: Sequences, order: str) -> None:
     assert max(map(len, batches)) == 7
 
 
+def test_a_batch_of_any_users_holds_as_many_as_max_len_allows(cycle: Sequences) -> None:
+    trainer = Trainer(config(batches="random", batch_users=80, batch_positions=47), cycle)
+    assert {len(users) for users in trainer.batches()[:-1]} == {3}  # of 12 positions each
+
+
+@pytest.mark.parametrize("variant", [{}, PAPER], ids=str)
+def test_bfloat16_is_of_the_encoder_too_and_auto_is_not(cycle: Sequences, variant: dict[str, Any]) -> None:
+    losses = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        trainer = Trainer(config(variant, precision=precision), cycle)
+        dtypes: set[torch.dtype] = set()
+        product = next(module for module in trainer.model.encoder.modules() if isinstance(module, torch.nn.Linear))
+        product.register_forward_hook(lambda *call, seen=dtypes: seen.add(call[-1].dtype))
+        losses[precision] = trainer.step(trainer.batches()[0])["loss"]
+        assert dtypes == {torch.bfloat16 if precision == "bfloat16" else torch.float32}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
 def test_intents_recover_a_known_mixture(tmp_path: Path) -> None:
     """Users of 8 groups, each with its own 12 items and a tenth of stray ones; nobody tells the model the groups."""
     rng = np.random.default_rng(1)

@@ -1,7 +1,7 @@
 """SASRec: a causal transformer over the item vectors of a history. It knows no item table.
 
 Histories are right-aligned: the newest item is at the last position, and position p of max_len always means "p from
-the right". Batches of equal length carry no padding at all, which is how the offline trainer feeds it.
+the right". Histories of equal length carry no padding at all; the offline trainer feeds it such of similar length.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from tests.unit.stream.commands import run_command
 
 FIGURES = {"hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "users", "intents.active", "intents.effective"}
 TINY = """
+device = "cpu"
 epochs = 3
 batch_users = 8
 [model]
@@ -151,6 +152,14 @@ def test_options_keep_the_limits_of_the_settings(tmp_path: Path, data: Path, opt
 def test_settings_lie_over_the_presets(settings: Path) -> None:
     config = load_fit_config(settings, MODERN)
     assert (config.epochs, config.model.encoder.hidden, config.model.encoder.positions) == (3, 8, "relative")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics card here")
+def test_a_device_asked_for_lies_over_the_settings(
+    tmp_path: Path, data: Path, settings: Path, main: Callable[..., str]
+) -> None:
+    told = main("fit", data, "--out", tmp_path / "model", "--config", settings, "--device", "cuda")
+    assert "device = 'cuda', but torch sees no graphics card here; take 'cpu' or 'auto'" in told
 
 
 def test_paths_must_fit_the_kind_of_model(data: Path) -> None:

@@ -32,6 +32,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "intents: encoder not moved by them": {"model": {"intents": {"stop_gradient": True}}},
     "intents: the paper's clustering": {"model": {"intents": {"clustering": "paper"}}},
     "intents: the paper's contrasts too": {"model": {"sequence_contrast": 0.1, "intent_contrast": 0.1}},
+    "intents: contrasts of cosines": {
+        "model": {"sequence_contrast": 0.1, "intent_contrast": 0.1, "contrast": "cosine"}
+    },
     "ranked from the newest output alone": {"model": {"lookback": 0.0}},
     "no average of weights": {"average": 0.0},
     "learned positions": {"model": {"encoder": {"positions": "learned"}}},

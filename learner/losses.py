@@ -101,13 +101,23 @@ def _stretch(parts: Sequence[Tensor], far: int, near: int) -> Tensor:
     return torch.cat(reaching, dim=1).flatten(0, 1).flatten(1)
 
 
-def info_nce(one: Tensor, two: Tensor) -> Tensor:
-    """InfoNCE between paired rows of one and two (B, D), dot product, temperature 1, ().
+def _contrast(parts: Sequence[Tensor], temperature: float | None) -> Tensor:
+    """InfoNCE of parts (2, n, T, D) by dot product, as in the paper, or by cosine over a temperature, ()."""
+    if temperature is not None:
+        lengths = [part.flatten(2).norm(dim=-1).clamp(min=1e-12) for part in parts]  # (2, n) each
+        root = temperature**0.5
+        parts = [part / (root * length[..., None, None]) for part, length in zip(parts, lengths, strict=True)]
+    loss: Tensor = _InfoNCE.apply(*parts)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def info_nce(one: Tensor, two: Tensor, temperature: float | None = None) -> Tensor:
+    """InfoNCE between paired rows of one and two (B, D), ().
 
     Each of the 2B rows must find its partner among all 2B - 1 others. A single pair has nothing to be told from: 0.
+    `temperature`: of cosines; None: dot products at temperature 1, as in the paper.
     """
-    loss: Tensor = _InfoNCE.apply(torch.stack([one, two])[:, :, None])  # type: ignore[no-untyped-call]
-    return loss
+    return _contrast([torch.stack([one, two])[:, :, None]], temperature)
 
 
 def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:
@@ -118,7 +128,11 @@ def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:
 
 
 def sequence_contrast(
-    views: Sequence[Tensor], valid: Sequence[Tensor] | None, centers: Tensor, fusion: Fusion
+    views: Sequence[Tensor],
+    valid: Sequence[Tensor] | None,
+    centers: Tensor,
+    fusion: Fusion,
+    temperature: float | None = None,
 ) -> Tensor:
     """`L_seq`: InfoNCE between two views of each sequence, fused with their intents and flattened, ().
 
@@ -133,21 +147,24 @@ def sequence_contrast(
         (K, d) unit vectors
     fusion
         `shift` adds the nearest centre, `concat` appends it
+    temperature
+        of cosines; None: dot products at temperature 1, as in the paper
     """
     fused = [fuse(h.flatten(0, 1), centers, fusion).view(*h.shape[:3], -1) for h in views]
     if valid is not None:
         fused = [h * counted[..., None] for h, counted in zip(fused, valid, strict=True)]
-    loss: Tensor = _InfoNCE.apply(*fused)  # type: ignore[no-untyped-call]
-    return loss
+    return _contrast(fused, temperature)
 
 
-def intent_contrast(one: Tensor, two: Tensor, centers: Tensor, intent: Tensor) -> Tensor:
+def intent_contrast(
+    one: Tensor, two: Tensor, centers: Tensor, intent: Tensor, temperature: float | None = None
+) -> Tensor:
     """`L_intent`: InfoNCE of each pooled view (B, d) against its user's centre, averaged over the two views, ().
 
-    `intent` (B,): index of the centre nearest to the unaugmented sequence.
+    `intent` (B,): index of the centre nearest to the unaugmented sequence. `temperature`: as for `info_nce`.
     """
     own = centers[intent]  # (B, d)
-    return (info_nce(one, own) + info_nce(two, own)) / 2
+    return (info_nce(one, own, temperature) + info_nce(two, own, temperature)) / 2
 
 
 def cluster_loss(h: Tensor, centers: Tensor, *, include_self: bool = False) -> Tensor:

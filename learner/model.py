@@ -47,6 +47,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     temperature: Annotated[float, Meta(gt=0, le=10, description="of the cosine score; cosine units")] = 0.07
     sequence_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_seq; factor, 0 = left out")] = 0.0
     intent_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_intent; factor, 0 = left out")] = 0.0
+    contrast: Annotated[
+        Literal["dot", "cosine"],
+        Meta(description="L_seq, L_intent: dot products, the paper's; or cosines, divided by contrast_temperature"),
+    ] = "dot"
+    contrast_temperature: Annotated[float, Meta(gt=0, le=10, description="of contrast = cosine; cosine units")] = 0.2
     fusion: Annotated[
         Literal["shift", "concat"], Meta(description="L_seq: a position's centre is added to it, or appended")
     ] = "shift"
@@ -242,12 +247,16 @@ class ELCRec(nn.Module):
         sequence = intent = cluster = None
         if contrasts:
             centers = self.intents.unit()
+            temperature = c.contrast_temperature if c.contrast == "cosine" else None
             if c.sequence_contrast > 0:
                 counted = None if c.compat == "authors" else [part[1:] > 0 for part in rows]
-                sequence = losses.sequence_contrast([out[1:] for out in outputs], counted, centers, c.fusion)
+                sequence = losses.sequence_contrast(
+                    [out[1:] for out in outputs], counted, centers, c.fusion, temperature
+                )
                 total = total + c.sequence_contrast * sequence
             if c.intent_contrast > 0:
-                intent = losses.intent_contrast(views[0], views[1], centers, self.intents.nearest(pooled).intent)
+                own = self.intents.nearest(pooled).intent
+                intent = losses.intent_contrast(views[0], views[1], centers, own, temperature)
                 total = total + c.intent_contrast * intent
         if c.intents.clustering == "paper":
             unit = F.normalize(pooled, dim=-1)

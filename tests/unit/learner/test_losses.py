@@ -75,11 +75,28 @@ def slow_info_nce(one: Tensor, two: Tensor) -> Tensor:
     return total / (2 * B)
 
 
+def slow_scaled(rows: Tensor, temperature: float | None) -> Tensor:
+    """Unit rows, so divided that their products are cosines over the temperature; None: as they are."""
+    if temperature is None:
+        return rows
+    return torch.stack([row / row.square().sum().sqrt() for row in rows]) / math.sqrt(temperature)
+
+
+temperatures = pytest.mark.parametrize("temperature", [None, 0.2])
+
+
+@temperatures
 @few
-@given(shapes)
-def test_info_nce_is_the_loop(shape: tuple[int, ...]) -> None:
+@given(shape=shapes)
+def test_info_nce_is_the_loop(shape: tuple[int, ...], temperature: float | None) -> None:
     B, _, d, _, seed = shape
-    agree(losses.info_nce, slow_info_nce, make(B, d, seed=seed), make(B, d, seed=seed + 1))
+
+    def slow(one: Tensor, two: Tensor) -> Tensor:
+        return slow_info_nce(slow_scaled(one, temperature), slow_scaled(two, temperature))
+
+    agree(
+        lambda one, two: losses.info_nce(one, two, temperature), slow, make(B, d, seed=seed), make(B, d, seed=seed + 1)
+    )
 
 
 def slow_fused(h: Tensor, valid: Tensor | None, centers: Tensor, fusion: losses.Fusion) -> Tensor:
@@ -96,12 +113,13 @@ def slow_fused(h: Tensor, valid: Tensor | None, centers: Tensor, fusion: losses.
     return torch.stack(rows)
 
 
+@temperatures
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("fusion", ["shift", "concat"])
 @settings(max_examples=12, deadline=None)
 @given(shape=shapes, lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5))
 def test_sequence_contrast_is_the_loop(
-    shape: tuple[int, ...], lengths: list[int], fusion: losses.Fusion, padded: bool
+    shape: tuple[int, ...], lengths: list[int], fusion: losses.Fusion, padded: bool, temperature: float | None
 ) -> None:
     """Users in parts that reach `lengths` far back, next to one array in which what is missing is zero."""
     B, T, d, K, seed = shape
@@ -117,26 +135,30 @@ def test_sequence_contrast_is_the_loop(
         return [part[:, :, T - length :] for part, length in zip(split, parts, strict=True)]
 
     def fast(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
-        return losses.sequence_contrast(cut(h_one, h_two), cut(one, two) if padded else None, c, fusion)
+        valid = cut(one, two) if padded else None
+        return losses.sequence_contrast(cut(h_one, h_two), valid, c, fusion, temperature)
 
     def slow(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
-        return slow_info_nce(slow_fused(h_one, one & reach, c, fusion), slow_fused(h_two, two & reach, c, fusion))
+        views = (slow_fused(h_one, one & reach, c, fusion), slow_fused(h_two, two & reach, c, fusion))
+        return slow_info_nce(*(slow_scaled(view, temperature) for view in views))
 
     agree(fast, slow, 0.3 * make(total, T, d, seed=seed + 3), 0.3 * make(total, T, d, seed=seed + 4), centers)
 
 
+@temperatures
 @few
-@given(shapes)
-def test_intent_contrast_is_the_loop(shape: tuple[int, ...]) -> None:
+@given(shape=shapes)
+def test_intent_contrast_is_the_loop(shape: tuple[int, ...], temperature: float | None) -> None:
     B, _, d, K, seed = shape
     intent = torch.randint(K, (B,), generator=torch.Generator().manual_seed(seed))
 
     def slow(one: Tensor, two: Tensor, c: Tensor) -> Tensor:
-        own = torch.stack([c[i] for i in intent])
-        return (slow_info_nce(one, own) + slow_info_nce(two, own)) / 2
+        own = slow_scaled(torch.stack([c[i] for i in intent]), temperature)
+        views = [slow_scaled(view, temperature) for view in (one, two)]
+        return sum((slow_info_nce(view, own) for view in views), start=c.new_zeros(())) / 2
 
     inputs = (make(B, d, seed=seed), make(B, d, seed=seed + 1), make(K, d, seed=seed + 2))
-    agree(lambda one, two, c: losses.intent_contrast(one, two, c, intent), slow, *inputs)
+    agree(lambda one, two, c: losses.intent_contrast(one, two, c, intent, temperature), slow, *inputs)
 
 
 @pytest.mark.parametrize("include_self", [True, False])

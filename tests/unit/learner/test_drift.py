@@ -284,6 +284,15 @@ def test_that_one_item_comes_or_goes_is_no_drift_of_popularity() -> None:
         assert found == []
 
 
+@pytest.mark.parametrize(("name", "limit"), [("popularity", 8.0), ("loss", 5.0)])
+def test_a_bin_counts_as_many_deviations_as_its_signal_says(name: str, limit: float) -> None:
+    monitor, most = watch(name, threshold=1000.0), 0.0
+    for number in range(110):
+        drive(monitor, name, number + 1, change_at=100, start=number)
+        most = max(most, monitor.scores()[name])
+    assert most == limit == SIGNALS[name].limit
+
+
 @pytest.mark.parametrize("name", ["popularity", "intent_shares"])
 def test_shares_show_as_little_with_a_young_reference_as_with_an_old_one(name: str) -> None:
     signal = SIGNALS[name](DriftConfig())

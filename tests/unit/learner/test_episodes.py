@@ -287,6 +287,16 @@ def test_a_change_of_meaning_leaves_little_of_what_could_be_foretold(values: dic
     assert [change.kind for change in found] == ([] if kind is None else [kind])
 
 
+def test_the_worst_of_an_episodes_alarms_says_what_is_left() -> None:
+    joins = {50: {"distance": 0.8}, 56: {"distance": 0.8, "loss": 6.0}}
+    found = drive(DriftMonitor(config(actions={})), joins, 0, 90)
+    assert [(change.state, change.kind) for change in found] == [("opened", "unknown"), ("closed", "meaning")]
+    waiting = DriftMonitor(config(actions={}, cooldown_events=5000))
+    waiting.tell("gate", 0.0, 1.0, 0, 0)
+    opened = drive(waiting, {50: {"distance": 0.8}, 53: {"distance": 0.8, "loss": 6.0}}, 0, 90)[1]
+    assert (opened.signals, opened.kind) == (("distance", "loss"), "meaning")
+
+
 def test_kinds_are_told_from_the_signals_together() -> None:
     def kind(*signals: str, left: float = 1.0) -> str:
         return DriftMonitor(DriftConfig(broken=0.6))._kind(signals, left)

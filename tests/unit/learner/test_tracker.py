@@ -58,6 +58,10 @@ def test_only_those_asked_for_are_placed_by_their_newest_items_alone() -> None:
     assert everybody.lead.tolist() == one.lead.tolist()
     for name in ("best", "confidence", "runner_up"):  # who holds no intent is always placed
         assert getattr(everybody, name)[1:].tolist() == getattr(one, name)[1:].tolist()
+    left = rows(1, 1, 1, 1, 1, 3, 3, 3, 3)
+    tested, placed = (tracker.view(left, held[1:2], np.array([9]), np.array([alone])) for alone in (False, True))
+    assert (tested.nearest[0], tested.lead[0] > 0) == (3, True)
+    assert (placed.best[0], placed.nearest[0], placed.lead[0]) == (3, 1, 0)  # nobody asks whether he has left it
 
 
 def test_items_are_looked_up_once_in_a_step_and_anew_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,11 @@ class _Watch:
         return median(list(self.recent)[-self.detector.since :])
 
     @property
+    def newly(self) -> float:
+        """The same of the newer half alone, which is all of the change, though it may begin later than it is put."""
+        return median(list(self.recent)[-((self.detector.since + 1) // 2) :])
+
+    @property
     def level(self) -> float:
         """Level of the newest bins."""
         return sum(self.recent) / len(self.recent) if self.recent else _NAN
@@ -260,7 +265,7 @@ class DriftMonitor:
         watch = self._watches[name]
         since_event, since_ts = self._ends[-1 - min(watch.detector.since, len(self._ends) - 1)]
         before, after = watch.before, watch.changed_to
-        left = watch.signal.left(before, after)
+        left = watch.signal.left(before, watch.newly)
         return _Alarm(name, watch.detector.name, watch.score, before, after, since_event, since_ts, left)
 
     def _go_on(self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_go_back: bool) -> list[Change]:

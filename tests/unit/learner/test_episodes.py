@@ -297,6 +297,15 @@ def test_the_worst_of_an_episodes_alarms_says_what_is_left() -> None:
     assert (opened.signals, opened.kind) == (("distance", "loss"), "meaning")
 
 
+@pytest.mark.parametrize("begins", range(50, 62))
+def test_what_is_left_is_read_where_the_change_is_whole(begins: int) -> None:
+    """The change begins within a bin, and is put a bin or two too early: those are not of what it left."""
+    monitor = DriftMonitor(config(signals={"loss": "page_hinkley"}, actions={}))
+    values = {begins: {"loss": 5.04}, begins + 1: {"loss": 5.8}}
+    found = drive(monitor, values, 0, begins + 10)
+    assert [change.kind for change in found] == ["meaning"]
+
+
 def test_kinds_are_told_from_the_signals_together() -> None:
     def kind(*signals: str, left: float = 1.0) -> str:
         return DriftMonitor(DriftConfig(broken=0.6))._kind(signals, left)

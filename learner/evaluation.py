@@ -19,7 +19,7 @@ from learner.model import ELCRec
 from learner.sequences import Sequences, Split
 
 Ints = npt.NDArray[np.int64]
-CHUNK = 512  # most users scored at once: 512 x 12,101 scores are 25 MB
+CHUNK = 256  # most users scored at once: 256 x 12,101 scores are 12 MB, and a mix holds a dozen such
 MOST_SCORES = 1 << 25  # 128 MB, several times over: a catalogue of millions takes few users at once
 
 Point = tuple[float, float]  # weight of the network, floor of the counts

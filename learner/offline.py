@@ -184,7 +184,7 @@ class Trainer:
         points = torch.zeros(len(self.sequences), self.config.model.encoder.hidden)
         self.model.eval()
         for length, group in self.sequences.by_length("train", self.config.model.max_len):
-            for users in np.array_split(group, math.ceil(len(group) / 4096)):
+            for users in np.array_split(group, math.ceil(len(group) / 1024)):
                 rows = torch.from_numpy(self.sequences.histories("train", users, length)).to(self.device)
                 points[torch.from_numpy(users)] = self.model.pool(self.model.encode(rows), rows).cpu()
         self.model.intents.start_from(kmeans(points, self.config.model.intents.count, self.generator))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from stream.config import Config
 from stream.sources.simulate import SimulatorConfig
 
 SHOP = SimulatorConfig(users=2000, items=1000, active=300, intents=12, spare_intents=12)
+# three events a second: a day is 259,200 records, so that the rhythm is one within the run
+QUIET = msgspec.structs.replace(SHOP, drift_every=0, events_per_second=3.0)
 WINDOWS = (2048, 512)  # records over which accuracy is averaged: the first one decides, the second one is finer
 RECOVERED = 0.95
 AFTER = 6144  # records after a drift whose accuracy is told
@@ -81,13 +84,17 @@ def kept_run(kept: Kept, config: Config, shop: SimulatorConfig, seed: int, event
     return Run(one["opened"], drifts, np.array(one["hits"]), one["cost_share"])
 
 
-def found(result: Run, every: int) -> list[tuple[str, int | None]]:
-    """Kind and delay of each drift, None for one that was missed."""
+def delays(drifts: Sequence[tuple[int, str]], opened: Sequence[int], every: int) -> list[tuple[str, int | None]]:
+    """Kind and delay of each drift, from where episodes opened; None for one that was missed."""
     outcome: list[tuple[str, int | None]] = []
-    for position, kind in result.drifts:
-        delays = [one["at_event"] - position for one in result.opened if 0 < one["at_event"] - position <= every]
-        outcome.append((kind, min(delays, default=None)))
+    for position, kind in drifts:
+        outcome.append((kind, min((at - position for at in opened if 0 < at - position <= every), default=None)))
     return outcome
+
+
+def found(result: Run, every: int) -> list[tuple[str, int | None]]:
+    """The same of a run."""
+    return delays(result.drifts, [one["at_event"] for one in result.opened], every)
 
 
 def recovery(result: Run, every: int, window: int, level_of: Run | None = None) -> dict[tuple[str, int], int]:
@@ -155,8 +162,6 @@ def main() -> None:
     drifting = msgspec.structs.replace(
         SHOP, drift_first=arguments.first, drift_every=arguments.every, drift_kinds=kinds
     )
-    # three events a second: a day is 259,200 records, so that the rhythm is one within the run
-    quiet = msgspec.structs.replace(SHOP, drift_every=0, events_per_second=3.0)
     variants = {
         "actions": base,
         "none": _drift(base, actions={}),
@@ -194,7 +199,7 @@ def main() -> None:
                     found_back = recovery(result, arguments.every, window, runs["none"])
                     same[name][window] |= {(seed, *drift): records for drift, records in found_back.items()}
         if "quiet" in only:
-            opened = len(kept_run(kept, base, quiet, seed, arguments.quiet).opened)
+            opened = len(kept_run(kept, base, QUIET, seed, arguments.quiet).opened)
             say(seed=seed, run="quiet", records=arguments.quiet, opened=opened)
             false += opened
     report: dict[str, Any] = {"seeds": arguments.seeds}

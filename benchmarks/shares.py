@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.drift import SHOP, say
+from benchmarks.drift import QUIET, SHOP, delays, say
 from benchmarks.simulated import STEP
 from learner import Change, DriftConfig, DriftMonitor, Observed
 from stream.sources.simulate import BAD, Chunk, Simulator, SimulatorConfig
@@ -91,18 +91,16 @@ def main() -> None:
     config = msgspec.convert(watched | json.loads(arguments.config), DriftConfig)
     every = arguments.every
     drifting = msgspec.structs.replace(SHOP, drift_first=2 * every, drift_every=every, drift_kinds=KINDS)
-    quiet = msgspec.structs.replace(SHOP, drift_every=0, events_per_second=3.0)  # a day is 259,200 records
-    delays: dict[str, list[int | None]] = {kind: [] for kind in KINDS}
+    by_kind: dict[str, list[int | None]] = {kind: [] for kind in KINDS}
     needless = false = 0
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         episodes, drifts = opened(config, drifting, seed, every * (2 + arguments.drifts))
-        of_drifts = 0
-        for position, kind in drifts:
-            after = [one.at_event - position for one in episodes if 0 < one.at_event - position <= every]
-            delays[kind].append(min(after, default=None))
-            of_drifts += bool(after)
+        outcome = delays(drifts, [one.at_event for one in episodes], every)
+        for kind, delay in outcome:
+            by_kind[kind].append(delay)
+        of_drifts = sum(delay is not None for _, delay in outcome)
         needless += len(episodes) - of_drifts
-        stationary, _ = opened(config, quiet, seed, arguments.quiet)
+        stationary, _ = opened(config, QUIET, seed, arguments.quiet)
         false += len(stationary)
         say(seed=seed, found=of_drifts, quiet=[(one.at_event, one.signals) for one in stationary])
     report: dict[str, Any] = {
@@ -111,7 +109,7 @@ def main() -> None:
             "found": sum(delay is not None for delay in all_of),
             "delay_median": float(np.median([delay for delay in all_of if delay is not None] or [0])),
         }
-        for kind, all_of in delays.items()
+        for kind, all_of in by_kind.items()
     }
     report["needless"] = needless
     report["quiet"] = {"records": arguments.seeds * arguments.quiet, "episodes": false}

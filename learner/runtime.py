@@ -28,9 +28,7 @@ def set_threads(count: int = 0) -> None:
     threadpoolctl.threadpool_limits(1, user_api="blas")
     if count:
         torch.set_num_threads(count)
-    torch.use_deterministic_algorithms(True)
-    # by default that also writes into all memory that torch takes, in case somebody reads it before it is set
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub for it
+    _deterministic()
     _keep_freed_memory()
 
 
@@ -47,8 +45,7 @@ def device_of(name: DeviceName) -> torch.device:
     if not torch.cuda.is_available():
         raise LearnerError("device = 'cuda', but torch sees no graphics card here; take 'cpu' or 'auto'")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS' sums depend on what else runs
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub for it
+    _deterministic()
     return torch.device("cuda")
 
 
@@ -59,6 +56,13 @@ def release_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)
+
+
+def _deterministic() -> None:
+    """Take of torch's algorithms those that give equal bits again."""
+    torch.use_deterministic_algorithms(True)
+    # by default that also writes into all memory that torch takes, in case somebody reads it before it is set
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub for it
 
 
 def _keep_freed_memory() -> None:

@@ -356,12 +356,10 @@ class DriftMonitor:
             return "new_intent"
         if left <= self.config.broken:
             return "meaning"  # what is taken may change as well: that alone does not make the lists so much worse
-        if "intent_shares" in found and "popularity" in found:
-            return "shares"
+        if "intent_shares" in found:
+            return "shares"  # also where what is taken changes with them
         if "popularity" in found:
             return "popularity"
-        if "intent_shares" in found:
-            return "shares"
         return SIGNALS[alarms[0]].kind
 
     def effects(self) -> Effects:

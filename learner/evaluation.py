@@ -131,8 +131,7 @@ def evaluate(
         if mixture is not None or others:
             scores = _log_probabilities(scores, others, part.history)
         if mixture is not None:
-            shares = _shares(mixture.counts, part, scores.device)
-            scores = mix(scores, log_shares(shares, mixture.floor), mixture.weight)
+            scores = mix(scores, log_shares(_shares(mixture.counts, part), mixture.floor), mixture.weight)
         ranks[part.users] = ranks_of(scores, part.answer, part.seen)
         intents[part.users] = model.intents.nearest(meeting).intent.cpu().numpy()
         if tick is not None:
@@ -158,7 +157,7 @@ def choose_mixture(
     model.eval()
     for part in _parts(sequences, "validation", model):
         network = _log_probabilities(model.scores(_encode(model, part.history)[0]), others, part.history)  # (n, N)
-        shares = _shares(counts, part, network.device)  # (n, N)
+        shares = _shares(counts, part)  # (n, N)
         for floor in {floor: None for _, floor in grid}:  # a logarithm costs more than all else of a point
             logged = log_shares(shares, floor)
             for weight in (w for w, f in grid if f == floor):
@@ -189,8 +188,8 @@ def _log_probabilities(scores: Tensor, others: Sequence[ELCRec], history: Ints) 
     return total / (1 + len(others))
 
 
-def _shares(counts: ItemCounts, part: _Part, device: torch.device) -> Tensor:
-    return torch.from_numpy(counts.scores(part.history)[:, 1:]).to(device)  # (n, N)
+def _shares(counts: ItemCounts, part: _Part) -> Tensor:
+    return torch.from_numpy(counts.scores(part.history)[:, 1:]).to(part.answer.device)  # (n, N)
 
 
 __all__ = ["GRID", "Mixture", "Outcome", "Point", "choose_mixture", "evaluate", "ranks_of"]

@@ -222,12 +222,12 @@ class ELCRec(nn.Module):
         """
         c = self.config
         contrasts = c.sequence_contrast > 0 or c.intent_contrast > 0
-        views: list[Tensor] = []
+        whole = [batch.inputs]
         if contrasts:
             if generator is None:
                 raise ValueError("the contrastive losses draw views of the sequences and need a generator")
-            views = [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
-        rows = batch.cut(torch.stack([batch.inputs, *views]))  # (V, n, T) each: the histories and their views
+            whole += [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
+        rows = batch.cut(torch.stack(whole))  # (V, n, T) each: the histories and their views
         wanted = batch.targets > 0  # (B, T)
         vectors = self._embed_each(*rows, *self._pairs(batch, wanted))
         outputs = [
@@ -240,10 +240,11 @@ class ELCRec(nn.Module):
         else:
             next_item = self._softmax(h, batch, half)
         total = next_item
-        pools = [self.pool(out.flatten(0, 1), part.flatten(0, 1)) for out, part in zip(outputs, rows, strict=True)]
-        pooled, *views = torch.cat(
-            [pool.view(*part.shape[:2], -1) for pool, part in zip(pools, rows, strict=True)], dim=1
-        )  # (B, d) each
+        pools = [
+            self.pool(out.flatten(0, 1), part.flatten(0, 1)).view(*part.shape[:2], -1)
+            for out, part in zip(outputs, rows, strict=True)
+        ]  # (V, n, d) each
+        pooled, *views = torch.cat(pools, dim=1)  # (B, d) each
         sequence = intent = cluster = None
         if contrasts:
             centers = self.intents.unit()

@@ -56,6 +56,7 @@ class Eyes:
             items=items,
             new_items=len(fresh),
             movement=nothing,
+            updates=0,
             refused=0,
         )
 

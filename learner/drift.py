@@ -76,6 +76,8 @@ class Observed(NamedTuple):
     """events on an item never seen before"""
     movement: float
     """mean distance that the centres moved since the last step"""
+    updates: int
+    """learning steps that moved them"""
     refused: int
     """learning steps that the guard refused since the last step"""
     groups: NDArray[np.integer[Any]] | None = None
@@ -316,22 +318,27 @@ class Distance(Signal):
 
 
 class CentreSpeed(Signal):
-    """How far the centres moved per 1,000 events; logarithm, as the speed falls by powers while a model learns."""
+    """How far a learning step moves the centres; logarithm, as that falls by powers while a model learns.
+
+    Not how far they move per event: how many learning steps an event is worth depends on the size of the engine's
+    steps, and so on the load, and on the actions. What is left of that, as more pairs at once say more clearly where to
+    go, is below two `floor`.
+    """
 
     name = "centre_speed"
     caution = 1.5
-    floor = 0.05
+    floor = 0.2
 
     def add(self, seen: Observed) -> None:
         """See `Signal`."""
         if math.isfinite(seen.movement):
             self._sum += seen.movement
-            self._weight += seen.events
+            self._weight += seen.updates
 
     def value(self) -> tuple[float, float]:
         """See `Signal`."""
-        mean, weight = super().value()
-        return (math.log(1000 * mean), weight) if weight and mean > 0 else (_NAN, 0.0)
+        mean, _ = super().value()
+        return (math.log(mean), 1.0) if mean > 0 else (_NAN, 0.0)
 
 
 class NewItems(Signal):

@@ -18,7 +18,7 @@ from learner.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, Pag
 from learner.drift import GATE, ONCE, SIGNALS, Action, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
-FORMAT: Final = 5  # 5: what levels and usual deviations were before the newest bins
+FORMAT: Final = 6  # 6: the speed of centres is per learning step
 _NAN: Final = float("nan")
 _LASTING: Final = frozenset(get_args(Action)) - set(ONCE)
 _RECENT: Final = 8  # newest values of a signal that are kept

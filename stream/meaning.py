@@ -38,7 +38,7 @@ from stream.log.base import Message
 from stream.messages import DriftAlert, Intent, IntentShift
 from stream.outputs import Coordinates, shift_message
 
-_FORMAT: Final = 3  # 3: the gate
+_FORMAT: Final = 4  # 4: learning steps since the last step
 LOOKS: Final = 8  # newest events of a user in a step after each of which there is a look
 _encode = msgspec.json.Encoder().encode
 
@@ -148,6 +148,7 @@ class Meaning:
         self._gate = Gate(config.gate)
         self._lead: float | None = None  # of the learner over its snapshot, where that has just taken over
         self._movement = 0.0
+        self._updates = 0
         self._refused = 0
         self._dead: list[int] = []  # intents whose tombstone is still to be published
         self._catalogued_at = -1  # records at which the catalogue was last published
@@ -349,10 +350,11 @@ class Meaning:
             items=nobody if tally.items is None else tally.items,
             new_items=0 if taken is None else taken.new_items,
             movement=self._movement,
+            updates=self._updates,
             refused=self._refused,
             groups=self._learner.tracker.merging.heads,
         )
-        self._movement, self._refused = 0.0, 0
+        self._movement, self._updates, self._refused = 0.0, 0, 0
         changes = []
         can_go_back = self._learner.has_stand_in
         if self._lead is not None:
@@ -392,8 +394,8 @@ class Meaning:
         notes = {f"drift.{name}": str(value) for name, value in asked.items()}
         return notes | ({"serving": "snapshot"} if self._gate.serving == "snapshot" else {})
 
-    def after_learning(self, number: int, refused: int) -> None:
-        """Call after every step's learning, also when there was none.
+    def after_learning(self, number: int, updates: int, refused: int) -> None:
+        """Call after every step's learning, also when there was none: learning steps made, and refused by the guard.
 
         Measures the centres, places dead ones anew, and does what an open episode asks for beside the learning.
         """
@@ -408,6 +410,7 @@ class Meaning:
             self._gate.went_back()
         turned = self._learner.tracker.turn(number, effects.reseed)
         self._movement += turned.movement
+        self._updates += updates
         self._refused += refused
         self._dead += [birth.died for birth in turned.births] + turned.absorbed
         self._monitor.acted()
@@ -448,6 +451,7 @@ class Meaning:
             "monitor": self._monitor.to_state(),
             "gate": self._gate.to_state(),
             "movement": self._movement,
+            "updates": self._updates,
             "refused": self._refused,
             "dead": self._dead,
             "catalogued_at": self._catalogued_at,
@@ -471,7 +475,7 @@ class Meaning:
         self._monitor.load_state(state["monitor"])
         self._gate.load_state(state["gate"])
         self._learner.serving = self._gate.serving
-        self._movement, self._refused = state["movement"], state["refused"]
+        self._movement, self._updates, self._refused = state["movement"], state["updates"], state["refused"]
         self._dead, self._catalogued_at = list(state["dead"]), state["catalogued_at"]
         self._aged_at = state["aged_at"]
 

@@ -40,6 +40,7 @@ def observed(rng: np.random.Generator, number: int, **changes: Any) -> Observed:
         items=rng.choice(len(items), EVENTS, p=items / items.sum()) + 1,
         new_items=int(rng.binomial(EVENTS, rates["new"])),
         movement=rates["movement"] * math.exp(0.1 * float(rng.normal())),
+        updates=1,
         refused=int(rng.poisson(rates["refused"])),
     )
 
@@ -130,6 +131,16 @@ def test_a_daily_rhythm_is_no_drift(name: str) -> None:
         assert number < 3 * DAY_BINS or alarms == []
 
 
+def test_centre_speed_does_not_ask_how_many_learning_steps_a_bin_had() -> None:
+    """A worker behind makes fewer of an event, one with small steps more, `more_steps` more still."""
+    monitor, rng = watch("centre_speed"), np.random.default_rng(4)
+    for number in range(400):
+        updates = (1, 9, 1, 5)[number // 100]
+        seen = observed(rng, number)
+        seen = seen._replace(movement=updates * seen.movement, updates=updates)
+        assert monitor.step(seen, (number + 1) * EVENTS) == []
+
+
 @each
 @pytest.mark.parametrize("cut", [3, 90, 101, 104])
 def test_it_saves_to_plain_data_and_continues_bit_for_bit(name: str, cut: int) -> None:
@@ -145,7 +156,7 @@ def test_it_saves_to_plain_data_and_continues_bit_for_bit(name: str, cut: int) -
 @pytest.mark.parametrize("name", CHANGED)  # the arrival rate reads the clock of whole steps
 def test_steps_of_any_size_make_the_same_bin(name: str) -> None:
     """A step cut in two shows the same as the whole."""
-    seen = observed(np.random.default_rng(2), 0)
+    seen = observed(np.random.default_rng(2), 0)._replace(updates=2)
     parts = [
         seen._replace(
             events=128,
@@ -157,6 +168,7 @@ def test_steps_of_any_size_make_the_same_bin(name: str) -> None:
             intents=seen.intents[half],
             items=seen.items[half],
             movement=seen.movement / 2,
+            updates=1,
             refused=0,
         )
         for hits, new, dead, half in (
@@ -175,7 +187,7 @@ def test_steps_of_any_size_make_the_same_bin(name: str) -> None:
 @each
 def test_a_bin_without_anything_has_no_weight(name: str) -> None:
     nobody = np.zeros(0, dtype=np.int64)
-    empty = Observed(0, 0, 0, 0, 0, 0, math.nan, math.nan, nobody, nobody, 0, math.nan, 0)
+    empty = Observed(0, 0, 0, 0, 0, 0, math.nan, math.nan, nobody, nobody, 0, math.nan, 0, 0)
     signal = SIGNALS[name](DriftConfig())
     signal.add(empty)
     assert signal.value()[1] == 0
@@ -187,7 +199,7 @@ def test_a_stream_of_nothing_but_bad_records_is_found() -> None:
     nobody = np.zeros(0, dtype=np.int64)
     found = []
     for number in range(100, 110):
-        bad = Observed(0, EVENTS, EVENTS, 0, 0, 0, math.nan, math.nan, nobody, nobody, 0, 0.0, 0)
+        bad = Observed(0, EVENTS, EVENTS, 0, 0, 0, math.nan, math.nan, nobody, nobody, 0, 0.0, 0, 0)
         found += monitor.step(bad, (number + 1) * EVENTS)
     assert [change.kind for change in found] == ["quality"]
 
@@ -359,8 +371,10 @@ def test_after_a_time_of_bad_records_alone_shares_wait_for_a_reference() -> None
     nobody = np.zeros(0, dtype=np.int64)
     signal = SIGNALS["popularity"](DriftConfig())
     for number in range(20_000):
-        seen = observed(np.random.default_rng([14, number]), number) if number < 20 or number >= 19_980 else None
-        signal.add(Observed(0, EVENTS, EVENTS, 0, 0, 0, 0.0, 0.0, nobody, nobody, 0, 0.0, 0) if seen is None else seen)
+        if number < 20 or number >= 19_980:
+            signal.add(observed(np.random.default_rng([14, number]), number))
+        else:
+            signal.add(Observed(0, EVENTS, EVENTS, 0, 0, 0, 0.0, 0.0, nobody, nobody, 0, 0.0, 0, 0))
         value, weight = signal.value()
         assert weight == 0 or math.isfinite(value)
     assert weight == 1

@@ -36,7 +36,7 @@ def seen(number: int, loss: float = 5.0, distance: float = 0.5, hits: int = 30) 
     wobble = 0.02 * math.sin(number * 1.7)
     intents = np.zeros(EVENTS, dtype=np.int64)
     return Observed(
-        EVENTS, EVENTS, 0, number, EVENTS, hits, loss + wobble, distance + wobble / 10, intents, NOBODY, 0, 0.01, 0
+        EVENTS, EVENTS, 0, number, EVENTS, hits, loss + wobble, distance + wobble / 10, intents, NOBODY, 0, 0.01, 1, 0
     )
 
 

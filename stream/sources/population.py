@@ -451,9 +451,15 @@ class Population:
         return numbers
 
     def _lead_on(self, slots: Ints) -> None:
-        """Give these items successors within their intent."""
+        """Give these items successors within their intent, and all others new ones for those that have left theirs.
+
+        What follows what is as much of an intent after a drift as before: the shop can be foretold as well.
+        """
         owners = np.repeat(self._owner[slots], 4)
         self._successors[slots] = self._draw_item(owners, self._rng.random(len(owners))).reshape(-1, 4)
+        left = self._owner[self._successors] != self._owner[:, None]  # (items, 4)
+        owners = self._owner[np.nonzero(left)[0]]
+        self._successors[left] = self._draw_item(owners, self._rng.random(len(owners)))
 
 
 _ARRAYS: Final = (

@@ -10,7 +10,18 @@ import pytest
 
 from stream.errors import SourceError
 from stream.events import MAX_TS, REASONS, ActionsConfig, Decoder, decode_events
-from stream.sources.simulate import ACTIONS, BAD, BOT, DUPLICATE, NORMAL, Chunk, Simulator, SimulatorConfig, Truth
+from stream.sources.simulate import (
+    ACTIONS,
+    BAD,
+    BOT,
+    DUPLICATE,
+    NORMAL,
+    Chunk,
+    DriftKind,
+    Simulator,
+    SimulatorConfig,
+    Truth,
+)
 
 SMALL = SimulatorConfig(users=500, items=400, active=50, intents=6, spare_intents=3, drift_first=9000, drift_every=5000)
 
@@ -208,6 +219,25 @@ def test_meaning_drift_puts_items_under_other_intents() -> None:
         owners.append(pairs.argmax(axis=1))
     changed = (owners[0] != owners[1]).mean()
     assert changed == pytest.approx(config.drift_strength * (1 - 1 / config.intents), abs=0.12)
+
+
+@pytest.mark.parametrize("kind", ["meaning", "new_intent", "lost_intent"])
+def test_after_a_drift_what_follows_what_is_as_sure_as_before(kind: DriftKind) -> None:
+    """Items that went over to another intent leave no hole behind those that they followed."""
+    config = msgspec.structs.replace(
+        SMALL, drift_first=40_000, drift_every=1_000_000, drift_kinds=(kind,), item_births=0.0, skew=0.0, noise=0.0
+    )
+    chunk = Simulator(config, seed=5).next_chunk(80_000)
+    sure = []
+    for span in (slice(0, 40_000), slice(40_000, 80_000)):
+        items, users = chunk.items[span], chunk.users[span]
+        order = np.argsort(users, kind="stable")
+        pairs = np.flatnonzero(np.diff(users[order]) == 0)
+        _, items = np.unique(items[order], return_inverse=True)
+        followers = np.zeros((items.max() + 1, items.max() + 1))
+        np.add.at(followers, (items[pairs], items[pairs + 1]), 1)
+        sure.append(np.sort(followers, axis=1)[:, -4:].sum() / len(pairs))
+    assert sure[1] == pytest.approx(sure[0], abs=0.03)
 
 
 def test_time_has_a_day_and_a_week_and_some_come_late() -> None:

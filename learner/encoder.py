@@ -1,12 +1,13 @@
 """SASRec: a causal transformer over the item vectors of a history. It knows no item table.
 
 Histories are right-aligned: the newest item is at the last position, and position p of max_len always means "p from
-the right". Histories of equal length carry no padding at all; the offline trainer feeds it such of similar length.
+the right". Of histories of many lengths only attention, by blocks of similar length, meets padding; see `layout`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,6 +15,8 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from learner.layout import Layout
 
 MASKED = (
     -1e4
@@ -113,16 +116,18 @@ class Layer(nn.Module):
         self.filter_norm = nn.LayerNorm(d, eps=1e-12) if config.frequency > 0 else None
 
     def forward(
-        self, x: Tensor, mask: Tensor, valid: Tensor | None, generator: torch.Generator | None, last: bool
+        self, x: Tensor, layout: Layout, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
     ) -> Tensor:
-        """One layer over x (B, T, d); with `last`, only the newest position is asked for: (B, 1, d)."""
+        """One layer over x (P, d); with `last`, only the newest of each history of the only block is asked for."""
         c = self.config
         seen = self.attention_norm(x) if c.norm == "pre" else x
-        asked = x[:, -1:] if last else x  # (B, Q, d), Q = 1 or T
-        mixed = dropout(self.out(self._attend(seen, mask, generator, last)), c.dropout, generator)
+        asked = layout.blocks(x)[0][:, -1] if last else x  # (Q, d)
+        mixed = dropout(self.out(self._attend(seen, layout, masks, generator, last)), c.dropout, generator)
         if self.filter is not None and self.filter_norm is not None:
-            smooth = self.filter(seen, valid)
-            smooth = dropout(smooth[:, -1:] if last else smooth, c.dropout, generator)
+            smoothed = [
+                self.filter(block, valid) for block, valid in zip(layout.blocks(seen), layout.valid, strict=True)
+            ]
+            smooth = dropout(smoothed[0][:, -1] if last else layout.flat(smoothed), c.dropout, generator)
             if c.norm == "pre":
                 asked = asked + (1 - c.frequency) * mixed + c.frequency * smooth
             else:
@@ -140,25 +145,32 @@ class Layer(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def _attend(self, x: Tensor, mask: Tensor, generator: torch.Generator | None, last: bool) -> Tensor:
-        B, T, d = x.shape
-        H = self.config.heads
+    def _attend(
+        self, x: Tensor, layout: Layout, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
+    ) -> Tensor:
         if last:
-            return self._attend_last(x, mask[..., -1:, :], generator)
-        query, key, value = self.qkv(x).chunk(3, dim=-1)
-        query = query.reshape(B, T, H, d // H).transpose(1, 2)  # (B, H, T, d/H)
-        key = key.reshape(B, T, H, d // H).permute(0, 2, 3, 1)  # (B, H, d/H, T)
-        value = value.reshape(B, T, H, d // H).transpose(1, 2)  # (B, H, T, d/H)
-        scores = query @ key / math.sqrt(d // H) + mask  # (B, H, T, T)
+            return self._attend_last(layout.blocks(x)[0], masks[0][..., -1:, :], generator)
+        blocks = zip(layout.blocks(self.qkv(x)), masks, strict=True)
+        return layout.flat([self._attend_block(block, mask, generator) for block, mask in blocks])
+
+    def _attend_block(self, qkv: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What each position sees, (n, T, d), from queries, keys and values (n, T, 3d)."""
+        n, T, d = qkv.shape[0], qkv.shape[1], self.config.hidden
+        H = self.config.heads
+        query, key, value = qkv.chunk(3, dim=-1)
+        query = query.reshape(n, T, H, d // H).transpose(1, 2)  # (n, H, T, d/H)
+        key = key.reshape(n, T, H, d // H).permute(0, 2, 3, 1)  # (n, H, d/H, T)
+        value = value.reshape(n, T, H, d // H).transpose(1, 2)  # (n, H, T, d/H)
+        scores = query @ key / math.sqrt(d // H) + mask  # (n, H, T, T)
         if self.bias is not None:
-            steps = torch.arange(T, device=x.device)
+            steps = torch.arange(T, device=qkv.device)
             scores = scores + self.bias[:, (steps[:, None] - steps[None, :]).clamp(min=0)]
         weights = dropout(scores.softmax(dim=-1), self.config.attention_dropout, generator)
-        seen: Tensor = (weights @ value).transpose(1, 2).reshape(B, T, d)
+        seen: Tensor = (weights @ value).transpose(1, 2).reshape(n, T, d)
         return seen
 
     def _attend_last(self, x: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What the newest position of x (B, T, d) sees, (B, 1, d), under a mask that (B, H, 1, T) can take.
+        """What the newest position of x (B, T, d) sees, (B, d), under a mask that (B, H, 1, T) can take.
 
         For one query per history no position needs a key or a value: q . (K x + k) = (K' q) . x + q . k, where q . k
         is the same for all positions and softmax does not see it, and the mean of V x + v is V of the mean of x, plus
@@ -175,7 +187,7 @@ class Layer(nn.Module):
             scores = scores + self.bias[:, :T].flip(-1)
         weights = dropout(scores.softmax(dim=-1), self.config.attention_dropout, generator)
         seen: Tensor = torch.einsum("bhd,hcd->bhc", weights @ x, of_value) + weights.sum(-1, keepdim=True) * b_value
-        return seen.reshape(B, 1, d)
+        return seen.reshape(B, d)
 
 
 class Encoder(nn.Module):
@@ -234,25 +246,52 @@ class Encoder(nn.Module):
         -------
         (B, T, d)
         """
-        return self._run(x, valid, generator, last=False)
+        return self.ragged(x.flatten(0, 1), _one_block(x, valid), generator).view_as(x)
 
     def last(self, x: Tensor, valid: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Encode the newest position only, (B, d): the last layer computes one query per history."""
-        return self._run(x, valid, generator, last=True)[:, 0]
+        return self._run(x.flatten(0, 1), _one_block(x, valid), generator, last=True)
 
-    def _run(self, x: Tensor, valid: Tensor | None, generator: torch.Generator | None, last: bool) -> Tensor:
-        T = x.shape[1]
-        if T > self.max_len:
-            raise ValueError(f"encoder got {T} positions, more than max_len = {self.max_len}")
+    def ragged(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
+        """Encode every position of histories as they are laid out, (P, d) to (P, d)."""
+        return self._run(x, layout, generator, last=False)
+
+    def _run(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last: bool) -> Tensor:
+        longest = max(block.shape[1] for block in layout.there)
+        if longest > self.max_len:
+            raise ValueError(f"encoder got {longest} positions, more than max_len = {self.max_len}")
         if not self.training:
             generator = None
         if self.positions is not None:
-            x = x + self.positions[self.max_len - T :]  # (B, T, d)
+            x = x + self._places(self.positions, layout)  # (P, d)
         x = dropout(self.input_norm(x), self.config.dropout, generator)
-        allowed = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()  # (T, T)
-        if valid is not None:
-            allowed = allowed & valid[:, None, None, :]  # (B, 1, T, T)
-        mask = torch.zeros(allowed.shape, dtype=x.dtype, device=x.device).masked_fill_(~allowed, MASKED)
+        masks = [_mask(block, valid, x.dtype) for block, valid in zip(layout.there, layout.valid, strict=True)]
         for index, layer in enumerate(self.layers):
-            x = layer(x, mask, valid, generator, last=last and index == len(self.layers) - 1)
+            x = layer(x, layout, masks, generator, last=last and index == len(self.layers) - 1)
         return x if self.output_norm is None else self.output_norm(x)
+
+    def _places(self, positions: Tensor, layout: Layout) -> Tensor:
+        """The vector of each position's place from the right, (P, d)."""
+        places = [
+            torch.arange(self.max_len - block.shape[1], self.max_len, device=block.device).expand(block.shape)
+            for block in layout.there
+        ]
+        return F.embedding(layout.flat(places), positions)
+
+
+def _one_block(x: Tensor, valid: Tensor | None) -> Layout:
+    """Of x (B, T, d), padding included."""
+    there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if valid is None else valid
+    return Layout([there], padded=True)
+
+
+def _mask(there: Tensor, valid: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What is added to a block's scores so that no position sees a later one, or padding: (T, T) or (n, 1, T, T)."""
+    T = there.shape[1]
+    allowed = torch.ones(T, T, dtype=torch.bool, device=there.device).tril()
+    if valid is not None:
+        allowed = allowed & valid[:, None, None, :]
+    return torch.zeros(allowed.shape, dtype=dtype, device=there.device).masked_fill_(~allowed, MASKED)
+
+
+__all__ = ["Encoder", "EncoderConfig", "Filter", "Layer", "dropout"]

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from learner.layout import Layout
+
 Fusion = Literal["shift", "concat"]
 
 
@@ -121,28 +123,24 @@ def info_nce(one: Tensor, two: Tensor, temperature: float | None = None) -> Tens
 
 
 def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:
-    """Join each position of h (B, T, d) with its nearest centre: the sum (B, T, d), or both side by side (B, T, 2d)."""
-    score = h @ centers.T - centers.square().sum(-1) / 2  # (B, T, K), highest where the distance is least
-    nearest = centers[score.argmax(-1)]  # (B, T, d)
+    """Join each of h (P, d) with its nearest centre: the sum (P, d), or both side by side (P, 2d)."""
+    score = h @ centers.T - centers.square().sum(-1) / 2  # (P, K), highest where the distance is least
+    nearest = centers[score.argmax(-1)]  # (P, d)
     return h + nearest if fusion == "shift" else torch.cat([h, nearest], dim=-1)
 
 
 def sequence_contrast(
-    views: Sequence[Tensor],
-    valid: Sequence[Tensor] | None,
-    centers: Tensor,
-    fusion: Fusion,
-    temperature: float | None = None,
+    views: Tensor, layout: Layout, centers: Tensor, fusion: Fusion, temperature: float | None = None
 ) -> Tensor:
     """`L_seq`: InfoNCE between two views of each sequence, fused with their intents and flattened, ().
 
     Parameters
     ----------
     views
-        (2, n, T, d) outputs of the encoder for both views of the batch's parts, the longest part first. All are
-        right-aligned, and what a part is shorter than another counts as zero.
-    valid
-        (2, n, T) bool each; padding counts as zero. None: every position counts, as in the authors' code.
+        (P, d) outputs of the encoder
+    layout
+        where they are in blocks (2n, T) of n sequences in one view, then in the other; the longest block first. All are
+        right-aligned, and what is not among the P counts as zero; the authors' code counts padding, too.
     centers
         (K, d) unit vectors
     fusion
@@ -150,10 +148,8 @@ def sequence_contrast(
     temperature
         of cosines; None: dot products at temperature 1, as in the paper
     """
-    fused = [fuse(h.flatten(0, 1), centers, fusion).view(*h.shape[:3], -1) for h in views]
-    if valid is not None:
-        fused = [h * counted[..., None] for h, counted in zip(fused, valid, strict=True)]
-    return _contrast(fused, temperature)
+    blocks = layout.blocks(fuse(views, centers, fusion))
+    return _contrast([block.view(2, -1, *block.shape[1:]) for block in blocks], temperature)
 
 
 def intent_contrast(

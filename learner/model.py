@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -14,6 +15,7 @@ from learner import losses
 from learner.augment import Compat, random_view
 from learner.encoder import Encoder, EncoderConfig
 from learner.intents import IntentCenters, IntentConfig
+from learner.layout import Layout, pick
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,8 +82,8 @@ class Batch(NamedTuple):
     log_q: Tensor | None = None
     """(N,) log expected draws of items 1 to N, for the sampled softmax"""
     parts: tuple[tuple[int, int], ...] = ()
-    """users and longest history of stretches of the batch that are encoded each by itself, the longest first, so that
-    little is padding; (): all as one"""
+    """users and longest history of stretches of the batch, the longest first, which are a block each to attention, so
+    that little is padding; (): all are one"""
 
     def cut(self, rows: Tensor) -> list[Tensor]:
         """Its parts of rows (..., B, T), (..., n, T_p) each."""
@@ -148,22 +150,10 @@ class ELCRec(nn.Module):
         """Vectors of rows (...), (..., d); the padding row never learns."""
         return F.embedding(rows, self.items, padding_idx=0)
 
-    def _embed_each(self, *rows: Tensor) -> tuple[Tensor, ...]:
-        """`embed` of each by one look-up: one gradient as large as the table is made, not one for each."""
-        flat = self.embed(torch.cat([part.flatten() for part in rows]))
-        vectors = torch.split(flat, [part.numel() for part in rows])
-        return tuple(part.view(*shaped.shape, -1) for part, shaped in zip(vectors, rows, strict=True))
-
-    def encode(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Outputs at every position of rows (B, T), (B, T, d); what stands at padding means nothing."""
-        return self._encode(self.embed(rows), rows, generator)
-
-    def _encode(self, vectors: Tensor, rows: Tensor, generator: torch.Generator | None, mixed: bool = False) -> Tensor:
-        if not mixed:
-            return self.encoder(vectors, self._valid(rows), generator)  # type: ignore[no-any-return]
-        with torch.autocast(rows.device.type, torch.bfloat16):
-            h: Tensor = self.encoder(vectors, self._valid(rows), generator)
-        return h.float()  # the losses compare what differs by less than bfloat16 can say
+    def encode(self, rows: Tensor) -> Tensor:
+        """Outputs at every position of rows (B, T), (B, T, d), without dropout; at padding they mean nothing."""
+        h: Tensor = self.encoder(self.embed(rows), self._valid(rows))
+        return h
 
     def user(self, rows: Tensor) -> Tensor:
         """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
@@ -227,22 +217,22 @@ class ELCRec(nn.Module):
             if generator is None:
                 raise ValueError("the contrastive losses draw views of the sequences and need a generator")
             whole += [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
-        rows = batch.cut(torch.stack(whole))  # (V, n, T) each: the histories and their views
-        wanted = batch.targets > 0  # (B, T)
-        vectors = self._embed_each(*rows, *self._pairs(batch, wanted))
-        outputs = [
-            self._encode(x.flatten(0, 1), part.flatten(0, 1), generator, mixed).view(*part.shape, -1)
-            for x, part in zip(vectors, rows, strict=False)
-        ]  # (V, n, T, d) each
-        h = torch.cat([out[0][here] for out, here in zip(outputs, batch.cut(wanted), strict=True)])  # (P, d)
-        if c.next_item == "bce":
-            next_item = losses.next_item_bce(h, *vectors[-2:])
-        else:
-            next_item = self._softmax(h, batch, half)
+        rows = [part.flatten(0, 1) for part in batch.cut(torch.stack(whole))]  # (V * n, T) each: histories, then views
+        layout = self._layout(rows)
+        asked = batch.targets.new_zeros(len(whole), *batch.targets.shape)
+        asked[0], asked[1:] = batch.targets, -1
+        asked = layout.flat([part.flatten(0, 1) for part in batch.cut(asked)])  # (P,) 0: nothing, -1: of a view
+        wanted = (asked > 0).nonzero()[:, 0]  # (Q,)
+        looked_up = [layout.flat(rows), *self._compared(batch)]
+        # by one look-up: one gradient as large as the table is made, not one for each
+        vectors, *others = torch.split(self.embed(torch.cat(looked_up)), [len(part) for part in looked_up])
+        out = self._encode(vectors, layout, generator, mixed)  # (P, d)
+        h = pick(out, wanted)
+        next_item = losses.next_item_bce(h, *others) if c.next_item == "bce" else self._softmax(h, batch, half)
         total = next_item
         pools = [
-            self.pool(out.flatten(0, 1), part.flatten(0, 1)).view(*part.shape[:2], -1)
-            for out, part in zip(outputs, rows, strict=True)
+            self.pool(block, part).view(len(whole), -1, out.shape[1])
+            for block, part in zip(layout.blocks(out), rows, strict=True)
         ]  # (V, n, d) each
         pooled, *views = torch.cat(pools, dim=1)  # (B, d) each
         sequence = intent = cluster = None
@@ -250,10 +240,9 @@ class ELCRec(nn.Module):
             centers = self.intents.unit()
             temperature = c.contrast_temperature if c.contrast == "cosine" else None
             if c.sequence_contrast > 0:
-                counted = None if c.compat == "authors" else [part[1:] > 0 for part in rows]
-                sequence = losses.sequence_contrast(
-                    [out[1:] for out in outputs], counted, centers, c.fusion, temperature
-                )
+                of_views = (asked < 0).nonzero()[:, 0]
+                seen = self._layout([part[len(part) // 3 :] for part in rows])
+                sequence = losses.sequence_contrast(pick(out, of_views), seen, centers, c.fusion, temperature)
                 total = total + c.sequence_contrast * sequence
             if c.intent_contrast > 0:
                 own = self.intents.nearest(pooled).intent
@@ -268,12 +257,24 @@ class ELCRec(nn.Module):
             total = total + c.intents.weight * cluster
         return Losses(total, next_item, sequence, intent, cluster, pooled.detach())
 
-    def _pairs(self, batch: Batch, wanted: Tensor) -> tuple[Tensor, ...]:
-        """Rows of the items taken and not taken at the P `wanted` positions, where `bce` compares them, (P,) each."""
+    def _layout(self, rows: Sequence[Tensor]) -> Layout:
+        """Of blocks of rows (n, T); to the authors' means and contrasts padding is a position like others."""
+        return Layout([part > 0 for part in rows], padded=self.config.compat == "authors")
+
+    def _encode(self, vectors: Tensor, layout: Layout, generator: torch.Generator | None, mixed: bool) -> Tensor:
+        if not mixed:
+            return self.encoder.ragged(vectors, layout, generator)
+        with torch.autocast(vectors.device.type, torch.bfloat16):
+            h = self.encoder.ragged(vectors, layout, generator)
+        return h.float()  # the losses compare what differs by less than bfloat16 can say
+
+    def _compared(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Rows of the items taken and not taken at the Q places with a target, where `bce` compares them, (Q,) each."""
         if self.config.next_item != "bce":
             return ()
         if batch.negatives is None:
             raise ValueError("next_item = 'bce' needs batch.negatives, one per target")
+        wanted = batch.targets > 0
         return batch.targets[wanted], batch.negatives[wanted]
 
     def _softmax(self, out: Tensor, batch: Batch, half: bool) -> Tensor:

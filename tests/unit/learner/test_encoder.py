@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.encoder import Encoder, EncoderConfig, Layer, dropout
+from learner.layout import Layout
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -39,6 +40,36 @@ def test_padding_changes_nothing(variant: dict[str, Any], length: int, pad: int,
     padded, bare = encoder(x, valid), encoder(x[:, T - length :])
     torch.testing.assert_close(padded[:, T - length :], bare)
     assert torch.isfinite(padded).all()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@settings(max_examples=10, deadline=None)
+@given(
+    lengths=st.lists(st.lists(st.integers(1, 8), min_size=1, max_size=3), min_size=1, max_size=3),
+    seed=st.integers(0, 2**31),
+)
+def test_histories_in_blocks_are_as_if_each_were_alone(
+    variant: dict[str, Any], lengths: list[list[int]], seed: int, padded: bool
+) -> None:
+    """Outputs, and the gradient of what goes in."""
+    encoder, generator = make(variant), torch.Generator().manual_seed(seed)
+    there = [torch.arange(max(block)) >= max(block) - torch.tensor(block)[:, None] for block in lengths]
+    x = [torch.randn(*block.shape, 8, dtype=torch.float64, generator=generator).requires_grad_() for block in there]
+    layout = Layout(there, padded=padded)
+    together = layout.blocks(encoder.ragged(layout.flat(x), layout))
+    found = [h[present] for h, block in zip(together, there, strict=True) for h, present in zip(h, block, strict=True)]
+    alone = [
+        encoder(row[present][None])[0]
+        for rows, block in zip(x, there, strict=True)
+        for row, present in zip(rows, block, strict=True)
+    ]
+    for one, other in zip(found, alone, strict=True):
+        torch.testing.assert_close(one, other)
+    weight = torch.randn(8, dtype=torch.float64, generator=generator)
+    slopes = [torch.autograd.grad((torch.cat(outputs) @ weight).square().sum(), x) for outputs in (found, alone)]
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -105,7 +136,8 @@ def test_attention_of_the_last_position_is_that_over_keys_and_values(
     x = torch.randn(B, T, d, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     valid = torch.arange(T) >= torch.tensor([[0], [3], [T - 1]])
     mask = torch.zeros(B, 1, T, T, dtype=torch.float64).masked_fill_(~valid[:, None, None, :], -1e4)
-    found = layer(x, mask, None, torch.Generator().manual_seed(5), True)[:, 0]
+    layout = Layout([valid], padded=True)
+    found = layer(x.flatten(0, 1), layout, [mask], torch.Generator().manual_seed(5), True)
 
     query, key, value = layer.qkv(x).split(d, dim=-1)  # (B, T, d) each
     scores = torch.stack(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from learner import losses
 from learner.intents import IntentCenters, IntentConfig
+from learner.layout import Layout
 from tests.unit.learner.test_intents import slow_sinkhorn
 
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31))
@@ -132,11 +133,11 @@ def test_sequence_contrast_is_the_loop(
 
     def cut(*views: Tensor) -> list[Tensor]:
         split = torch.split(torch.stack(views), B, dim=1)
-        return [part[:, :, T - length :] for part, length in zip(split, parts, strict=True)]
+        return [part[:, :, T - length :].flatten(0, 1) for part, length in zip(split, parts, strict=True)]
 
     def fast(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
-        valid = cut(one, two) if padded else None
-        return losses.sequence_contrast(cut(h_one, h_two), valid, c, fusion, temperature)
+        layout = Layout(cut(one, two))
+        return losses.sequence_contrast(layout.flat(cut(h_one, h_two)), layout, c, fusion, temperature)
 
     def slow(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
         views = (slow_fused(h_one, one & reach, c, fusion), slow_fused(h_two, two & reach, c, fusion))

@@ -60,11 +60,10 @@ class _InfoNCE(torch.autograd.Function):
         rows = torch.arange(2 * B, device=by_pair.device)
         partner = rows.roll(B)  # (2B,)
         scores = by_pair.view(2 * B, 2 * B).fill_diagonal_(float("-inf"))
-        top, place = scores.max(1)  # (2B,)
         by_score = scores.softmax(1)
-        loss = (top - by_score[rows, place].log() - scores[rows, partner]).mean()
+        loss = (scores.amax(1) - by_score.amax(1).log() - scores[rows, partner]).mean()
         by_score[rows, partner] -= 1
-        ctx.save_for_backward((by_score + by_score.T) / (2 * B), *parts)
+        ctx.save_for_backward(by_score.T.contiguous().add_(by_score).div_(2 * B), *parts)
         return loss
 
     @staticmethod

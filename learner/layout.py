@@ -74,6 +74,8 @@ class Layout:
     [5, 6, 7]
     >>> layout.blocks(torch.tensor([[5.0], [6.0], [7.0]]))[0][..., 0].tolist()
     [[0.0, 5.0], [6.0, 7.0]]
+    >>> layout.numbers()[0].tolist()
+    [[-1, 0], [1, 2]]
     """
 
     def __init__(self, blocks: Sequence[Tensor], *, padded: bool = False) -> None:
@@ -96,6 +98,11 @@ class Layout:
             (part if places is None else _spread(part, places, block.numel())).view(*block.shape, -1)
             for part, places, block in parts
         ]
+
+    def numbers(self) -> list[Tensor]:
+        """Which of the P positions is where, (n, T) each, -1 where none is."""
+        places = torch.arange(1, sum(self._sizes) + 1, device=self.there[0].device)
+        return [block[..., 0] - 1 for block in self.blocks(places[:, None])]
 
     def flat(self, blocks: Sequence[Tensor]) -> Tensor:
         """The positions (P, ...) of blocks (n, T, ...)."""

@@ -6,7 +6,7 @@ M rows of the item table that are scored. Each is tested against a slow loop in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -45,70 +45,48 @@ def next_item_bce(h: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 class _InfoNCE(torch.autograd.Function):
-    """InfoNCE of pairs of sequences in parts (2, n, T, D), the longest first; before its T positions a part is zero.
+    """InfoNCE of pairs of vectors, given in stretches (2, n, m): of all pairs the first, of the first n each other one.
 
-    Each position meets only the parts that reach so far back, and one product is the gradient.
+    What a pair has no stretch of is zero. Each meets the others only where both have something, and one product is the
+    gradient.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, *parts: Tensor) -> Tensor:
-        B = sum(part.shape[1] for part in parts)
-        by_pair = parts[0].new_zeros(2, B, 2, B)
-        for n, far, near in _reaches(parts):
-            x = _stretch(parts, far, near)  # (2n, (far - near) * D)
-            by_pair[:, :n, :, :n] += (x @ x.T).view(2, n, 2, n)
-        rows = torch.arange(2 * B, device=by_pair.device)
+    def forward(ctx: FunctionCtx, *stretches: Tensor) -> Tensor:
+        B = stretches[0].shape[1]
+        scores, *others = [x @ x.T for x in (part.flatten(0, 1) for part in stretches)]  # (2n, 2n) each
+        for n, more in zip([part.shape[1] for part in stretches[1:]], others, strict=True):
+            scores.view(2, B, 2, B)[:, :n, :, :n] += more.view(2, n, 2, n)
+        rows = torch.arange(2 * B, device=scores.device)
         partner = rows.roll(B)  # (2B,)
-        scores = by_pair.view(2 * B, 2 * B).fill_diagonal_(float("-inf"))
+        scores.fill_diagonal_(float("-inf"))
         by_score = scores.softmax(1)
         loss = (scores.amax(1) - by_score.amax(1).log() - scores[rows, partner]).mean()
         by_score[rows, partner] -= 1
-        ctx.save_for_backward(by_score.T.contiguous().add_(by_score).div_(2 * B), *parts)
+        ctx.save_for_backward(by_score.T.contiguous().add_(by_score).div_(2 * B), *stretches)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
-        by_score, *parts = ctx.saved_tensors  # type: ignore[attr-defined]
+        by_score, *stretches = ctx.saved_tensors  # type: ignore[attr-defined]
         B = len(by_score) // 2
-        own = [torch.empty_like(part) for part in parts]
-        for n, far, near in _reaches(parts):
-            scaled = (by_score.view(2, B, 2, B)[:, :n, :, :n] * grad).reshape(2 * n, 2 * n)
-            moved = (scaled @ _stretch(parts, far, near)).view(2, n, far - near, -1)
-            reaching = [part for part in own if part.shape[2] >= far]
-            for part, piece in zip(
-                reaching, torch.split(moved, [part.shape[1] for part in reaching], dim=1), strict=True
-            ):
-                T = part.shape[2]
-                part[:, :, T - far : T - near] = piece
-        return tuple(own)
+        by_pair = (by_score * grad).view(2, B, 2, B)
+        return tuple(
+            (by_pair[:, :n, :, :n].reshape(2 * n, 2 * n) @ part.flatten(0, 1)).view_as(part)
+            for n, part in ((part.shape[1], part) for part in stretches)
+        )
 
 
-def _reaches(parts: Sequence[Tensor]) -> Iterator[tuple[int, int, int]]:
-    """(pairs n, far, near): the first n pairs have the positions from `far` to `near` from the right."""
-    n = sum(part.shape[1] for part in parts)
-    near = 0
-    for part in reversed(parts):
-        far = part.shape[2]
-        if far > near:
-            yield n, far, near
-        near = far
-        n -= part.shape[1]
-
-
-def _stretch(parts: Sequence[Tensor], far: int, near: int) -> Tensor:
-    """Those positions of all parts that have them, flat: (2n, (far - near) * D)."""
-    reaching = [part[:, :, part.shape[2] - far : part.shape[2] - near] for part in parts if part.shape[2] >= far]
-    return torch.cat(reaching, dim=1).flatten(0, 1).flatten(1)
-
-
-def _contrast(parts: Sequence[Tensor], temperature: float | None) -> Tensor:
-    """InfoNCE of parts (2, n, T, D) by dot product, as in the paper, or by cosine over a temperature, ()."""
+def _contrast(stretches: Sequence[Tensor], temperature: float | None) -> Tensor:
+    """InfoNCE of stretches (2, n, m) by dot product, as in the paper, or by cosine over a temperature, ()."""
     if temperature is not None:
-        lengths = [part.flatten(2).norm(dim=-1).clamp(min=1e-12) for part in parts]  # (2, n) each
+        B = stretches[0].shape[1]
+        squares = [F.pad(part.square().sum(-1), (0, B - part.shape[1])) for part in stretches]  # (2, B) each
+        length = torch.stack(squares).sum(0).clamp(min=1e-24).sqrt()  # (2, B)
         root = temperature**0.5
-        parts = [part / (root * length[..., None, None]) for part, length in zip(parts, lengths, strict=True)]
-    loss: Tensor = _InfoNCE.apply(*parts)  # type: ignore[no-untyped-call]
+        stretches = [part / (root * length[:, : part.shape[1], None]) for part in stretches]
+    loss: Tensor = _InfoNCE.apply(*stretches)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -118,7 +96,7 @@ def info_nce(one: Tensor, two: Tensor, temperature: float | None = None) -> Tens
     Each of the 2B rows must find its partner among all 2B - 1 others. A single pair has nothing to be told from: 0.
     `temperature`: of cosines; None: dot products at temperature 1, as in the paper.
     """
-    return _contrast([torch.stack([one, two])[:, :, None]], temperature)
+    return _contrast([torch.stack([one, two])], temperature)
 
 
 def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:
@@ -138,8 +116,9 @@ def sequence_contrast(
     views
         (P, d) outputs of the encoder
     layout
-        where they are in blocks (2n, T) of n sequences in one view, then in the other; the longest block first. All are
-        right-aligned, and what is not among the P counts as zero; the authors' code counts padding, too.
+        where they are in blocks (2n, T), n sequences in one view, then in the other. The first block has the newest
+        positions of all, each other one those before of the first n, who reach so far back. What is not among the P
+        counts as zero; the authors' code counts padding, too.
     centers
         (K, d) unit vectors
     fusion
@@ -148,7 +127,7 @@ def sequence_contrast(
         of cosines; None: dot products at temperature 1, as in the paper
     """
     blocks = layout.blocks(fuse(views, centers, fusion))
-    return _contrast([block.view(2, -1, *block.shape[1:]) for block in blocks], temperature)
+    return _contrast([block.view(2, len(block) // 2, -1) for block in blocks], temperature)
 
 
 def intent_contrast(

@@ -219,10 +219,8 @@ class ELCRec(nn.Module):
             whole += [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
         rows = [part.flatten(0, 1) for part in batch.cut(torch.stack(whole))]  # (V * n, T) each: histories, then views
         layout = self._layout(rows)
-        asked = batch.targets.new_zeros(len(whole), *batch.targets.shape)
-        asked[0], asked[1:] = batch.targets, -1
-        asked = layout.flat([part.flatten(0, 1) for part in batch.cut(asked)])  # (P,) 0: nothing, -1: of a view
-        wanted = (asked > 0).nonzero()[:, 0]  # (Q,)
+        targets = F.pad(batch.targets[None], (0, 0, 0, 0, 0, len(whole) - 1))  # (V, B, T)
+        wanted = layout.flat([part.flatten(0, 1) for part in batch.cut(targets)]).nonzero()[:, 0]  # (Q,) of P
         looked_up = [layout.flat(rows), *self._compared(batch)]
         # by one look-up: one gradient as large as the table is made, not one for each
         vectors, *others = torch.split(self.embed(torch.cat(looked_up)), [len(part) for part in looked_up])
@@ -240,9 +238,8 @@ class ELCRec(nn.Module):
             centers = self.intents.unit()
             temperature = c.contrast_temperature if c.contrast == "cosine" else None
             if c.sequence_contrast > 0:
-                of_views = (asked < 0).nonzero()[:, 0]
-                seen = self._layout([part[len(part) // 3 :] for part in rows])
-                sequence = losses.sequence_contrast(pick(out, of_views), seen, centers, c.fusion, temperature)
+                places, stretches = _stretches(layout)
+                sequence = losses.sequence_contrast(pick(out, places), stretches, centers, c.fusion, temperature)
                 total = total + c.sequence_contrast * sequence
             if c.intent_contrast > 0:
                 own = self.intents.nearest(pooled).intent
@@ -286,6 +283,21 @@ class ELCRec(nn.Module):
                 self.head(out), self.table(), target, weight, batch.negatives - 1, batch.log_q
             )
         return losses.full_softmax(self.head(out), self.table(), target, weight, half=half)
+
+
+def _stretches(layout: Layout) -> tuple[Tensor, Layout]:
+    """Of blocks (3n, T), histories and two views, longest first: the views as `losses.sequence_contrast` takes them.
+
+    Returns which of the layout's positions are in a view, (P',), and where they are in blocks (2n', t) of how far back.
+    """
+    parts = [numbers.view(3, -1, numbers.shape[1])[1:] for numbers in layout.numbers()]  # (2, n, T) each
+    near, found = 0, []
+    for far in sorted({part.shape[2] for part in parts}):
+        reaching = [part[:, :, part.shape[2] - far : part.shape[2] - near] for part in parts if part.shape[2] >= far]
+        found.append(torch.cat(reaching, dim=1).flatten(0, 1))  # (2n', far - near)
+        near = far
+    stretches = Layout([numbers >= 0 for numbers in found])
+    return stretches.flat(found), stretches
 
 
 __all__ = ["Batch", "Compat", "ELCRec", "Losses", "ModelConfig"]

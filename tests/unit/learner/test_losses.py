@@ -132,8 +132,14 @@ def test_sequence_contrast_is_the_loop(
     centers = torch.nn.functional.normalize(make(K, d, seed=seed + 2).detach(), dim=-1).requires_grad_()
 
     def cut(*views: Tensor) -> list[Tensor]:
-        split = torch.split(torch.stack(views), B, dim=1)
-        return [part[:, :, T - length :].flatten(0, 1) for part, length in zip(split, parts, strict=True)]
+        """From the newest to the oldest positions, each time of those users who reach so far back."""
+        ends = [0, *sorted(set(parts))]
+        users = [sum(length >= far for length in parts) * B for far in ends[1:]]
+        stacked = torch.stack(views)
+        return [
+            stacked[:, :n, T - far : T - near].flatten(0, 1)
+            for n, far, near in zip(users, ends[1:], ends[:-1], strict=True)
+        ]
 
     def fast(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
         layout = Layout(cut(one, two))

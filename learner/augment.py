@@ -44,7 +44,8 @@ def mask(rows: Tensor, generator: torch.Generator, mask_row: int, share: float =
     valid = rows > 0
     count = (share * valid.sum(1)).long()  # (B,)
     key = torch.rand(rows.shape, generator=generator, device=rows.device).masked_fill(~valid, 2.0)  # (B, T)
-    rank = key.argsort(dim=1).argsort(dim=1)  # (B, T) valid ones first, in random order
+    place = torch.arange(rows.shape[1], device=rows.device).repeat(len(rows), 1)
+    rank = torch.empty_like(place).scatter_(1, key.argsort(dim=1), place)  # (B, T) valid ones first, in random order
     return torch.where(valid & (rank < count[:, None]), mask_row, rows)
 
 

@@ -212,27 +212,28 @@ class ELCRec(nn.Module):
         """
         c = self.config
         contrasts = c.sequence_contrast > 0 or c.intent_contrast > 0
-        whole = [batch.inputs]
+        whole = batch.inputs[None]  # (V, B, T)
         if contrasts:
             if generator is None:
                 raise ValueError("the contrastive losses draw views of the sequences and need a generator")
-            whole += [random_view(batch.inputs, generator, self.mask_row, c.compat) for _ in range(2)]
-        rows = [part.flatten(0, 1) for part in batch.cut(torch.stack(whole))]  # (V * n, T) each: histories, then views
+            views = random_view(batch.inputs.repeat(2, 1), generator, self.mask_row, c.compat)
+            whole = torch.cat([whole, views.view(2, *batch.inputs.shape)])
+        rows = [part.flatten(0, 1) for part in batch.cut(whole)]  # (V * n, T) each: histories, then views
         layout = self._layout(rows)
         targets = F.pad(batch.targets[None], (0, 0, 0, 0, 0, len(whole) - 1))  # (V, B, T)
         wanted = layout.flat([part.flatten(0, 1) for part in batch.cut(targets)]).nonzero()[:, 0]  # (Q,) of P
         looked_up = [layout.flat(rows), *self._compared(batch)]
         # by one look-up: one gradient as large as the table is made, not one for each
-        vectors, *others = torch.split(self.embed(torch.cat(looked_up)), [len(part) for part in looked_up])
+        vectors, *compared = torch.split(self.embed(torch.cat(looked_up)), [len(part) for part in looked_up])
         out = self._encode(vectors, layout, generator, mixed)  # (P, d)
         h = pick(out, wanted)
-        next_item = losses.next_item_bce(h, *others) if c.next_item == "bce" else self._softmax(h, batch, half)
+        next_item = losses.next_item_bce(h, *compared) if c.next_item == "bce" else self._softmax(h, batch, half)
         total = next_item
         pools = [
             self.pool(block, part).view(len(whole), -1, out.shape[1])
             for block, part in zip(layout.blocks(out), rows, strict=True)
         ]  # (V, n, d) each
-        pooled, *views = torch.cat(pools, dim=1)  # (B, d) each
+        pooled, *others = torch.cat(pools, dim=1)  # (B, d) each
         sequence = intent = cluster = None
         if contrasts:
             centers = self.intents.unit()
@@ -243,13 +244,13 @@ class ELCRec(nn.Module):
                 total = total + c.sequence_contrast * sequence
             if c.intent_contrast > 0:
                 own = self.intents.nearest(pooled).intent
-                intent = losses.intent_contrast(views[0], views[1], centers, own, temperature)
+                intent = losses.intent_contrast(others[0], others[1], centers, own, temperature)
                 total = total + c.intent_contrast * intent
         if c.intents.clustering == "paper":
             unit = F.normalize(pooled, dim=-1)
             cluster = losses.cluster_loss(unit, self.intents.unit(), include_self=c.compat == "authors")
         elif c.intents.clustering == "balanced":
-            cluster = self.intents.balanced_loss(pooled, *views)
+            cluster = self.intents.balanced_loss(pooled, *others)
         if cluster is not None:
             total = total + c.intents.weight * cluster
         return Losses(total, next_item, sequence, intent, cluster, pooled.detach())

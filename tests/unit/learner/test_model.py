@@ -68,7 +68,7 @@ def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: 
     )
     found = made.losses(given, torch.Generator().manual_seed(7))
     again = torch.Generator().manual_seed(7)
-    views = [random_view(given.inputs, again, made.mask_row) for _ in range(2)]
+    views = random_view(given.inputs.repeat(2, 1), again, made.mask_row).view(2, *given.inputs.shape)
 
     def alone(rows: Tensor) -> list[Tensor]:
         """Each user's outputs, (T_u, d)."""

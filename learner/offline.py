@@ -34,7 +34,7 @@ from learner.sequences import Sequences
 logger = logging.getLogger(__name__)
 
 STATE_FILE, COUNTS_FILE = "training.pt", "counts.npz"
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 
 
 class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -322,7 +322,7 @@ class CentreSpeed(Signal):
 
     Not how far they move per event: how many learning steps an event is worth depends on the size of the engine's
     steps, and so on the load, and on the actions. What is left of that, as more pairs at once say more clearly where to
-    go, is below two `floor`.
+    go, is about two `floor`, and becomes the level before it is an alarm.
     """
 
     name = "centre_speed"

@@ -76,8 +76,8 @@ class Observed(NamedTuple):
     """events on an item never seen before"""
     movement: float
     """mean distance that the centres moved since the last step"""
-    updates: int
-    """learning steps that moved them"""
+    updates: float
+    """learning steps that moved them, one at twice the usual rate counted twice"""
     refused: int
     """learning steps that the guard refused since the last step"""
     groups: NDArray[np.integer[Any]] | None = None
@@ -322,12 +322,12 @@ class CentreSpeed(Signal):
 
     Not how far they move per event: how many learning steps an event is worth depends on the size of the engine's
     steps, and so on the load, and on the actions. What is left of that, as more pairs at once say more clearly where to
-    go, is about two `floor`, and becomes the level before it is an alarm.
+    go, is below two `floor`.
     """
 
     name = "centre_speed"
     caution = 1.5
-    floor = 0.2
+    floor = 0.25
 
     def add(self, seen: Observed) -> None:
         """See `Signal`."""

@@ -1,7 +1,8 @@
 """SASRec: a causal transformer over the item vectors of a history. It knows no item table.
 
 Histories are right-aligned: the newest item is at the last position, and position p of max_len always means "p from
-the right". Of histories of many lengths only attention, by blocks of similar length, meets padding; see `layout`.
+the right". Of histories of many lengths only what looks along them meets padding, in blocks of similar length; see
+`layout`.
 """
 
 from __future__ import annotations
@@ -263,20 +264,23 @@ class Encoder(nn.Module):
         if not self.training:
             generator = None
         if self.positions is not None:
-            x = x + self._places(self.positions, layout)  # (P, d)
+            x = self._placed(x, self.positions, layout)
         x = dropout(self.input_norm(x), self.config.dropout, generator)
         masks = [_mask(block, valid, x.dtype) for block, valid in zip(layout.there, layout.valid, strict=True)]
         for index, layer in enumerate(self.layers):
             x = layer(x, layout, masks, generator, last=last and index == len(self.layers) - 1)
         return x if self.output_norm is None else self.output_norm(x)
 
-    def _places(self, positions: Tensor, layout: Layout) -> Tensor:
-        """The vector of each position's place from the right, (P, d)."""
+    def _placed(self, x: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+        """Add to each of x (P, d) the vector of its place from the right."""
+        if layout.is_one_block:  # most of what is asked online: no look-up
+            n, T = layout.there[0].shape
+            return (x.view(n, T, -1) + positions[self.max_len - T :]).flatten(0, 1)
         places = [
             torch.arange(self.max_len - block.shape[1], self.max_len, device=block.device).expand(block.shape)
             for block in layout.there
         ]
-        return F.embedding(layout.flat(places), positions)
+        return x + F.embedding(layout.flat(places), positions)
 
 
 def _one_block(x: Tensor, valid: Tensor | None) -> Layout:

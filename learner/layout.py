@@ -1,6 +1,7 @@
 """Histories of many lengths at once: one after another for what asks a position by itself, in blocks for the rest.
 
-P positions hold no padding, or as little as is asked for; a block of n histories is right-aligned, (n, T).
+A block of n histories of similar length is right-aligned, (n, T), and has padding; the P positions have none, unless it
+is asked for.
 """
 
 from __future__ import annotations
@@ -9,52 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
-
-
-class _Spread(torch.autograd.Function):
-    """Rows (P, c) to different places of (size, c), zeros elsewhere. torch's own gradient of the way back adds rows up
-    one by one, as if places could be the same.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, places: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(places)
-        return x.new_zeros(size, *x.shape[1:]).index_copy_(0, places, x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
-        (places,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad.index_select(0, places), None, None
-
-
-class _Pick(torch.autograd.Function):
-    """Rows of (size, c) at different places, (P, c): `_Spread` the other way."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        ctx.size = len(x)  # type: ignore[attr-defined]
-        return x.index_select(0, places)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        (places,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        size: int = ctx.size  # type: ignore[attr-defined]
-        return grad.new_zeros(size, *grad.shape[1:]).index_copy_(0, places, grad), None
-
-
-def pick(x: Tensor, places: Tensor) -> Tensor:
-    """Rows of x (N, ...) at `places` (P,), all different."""
-    picked: Tensor = _Pick.apply(x, places)  # type: ignore[no-untyped-call]
-    return picked
-
-
-def _spread(x: Tensor, places: Tensor, size: int) -> Tensor:
-    spread: Tensor = _Spread.apply(x, places, size)  # type: ignore[no-untyped-call]
-    return spread
 
 
 class Layout:
@@ -91,13 +46,19 @@ class Layout:
             block.numel() if places is None else len(places) for places, block in zip(self._places, blocks, strict=True)
         ]
 
+    @property
+    def is_one_block(self) -> bool:
+        """Whether the P positions are all those of a single block."""
+        return len(self.there) == 1 and self._places[0] is None
+
     def blocks(self, x: Tensor) -> list[Tensor]:
         """Positions x (P, c) as blocks (n, T, c), zeros where none is."""
-        parts = zip(torch.split(x, self._sizes), self._places, self.there, strict=True)
-        return [
-            (part if places is None else _spread(part, places, block.numel())).view(*block.shape, -1)
-            for part, places, block in parts
-        ]
+        found = []
+        for part, places, block in zip(torch.split(x, self._sizes), self._places, self.there, strict=True):
+            if places is not None:
+                part = part.new_zeros(block.numel(), x.shape[1]).index_copy_(0, places, part)
+            found.append(part.view(*block.shape, -1))
+        return found
 
     def numbers(self) -> list[Tensor]:
         """Which of the P positions is where, (n, T) each, -1 where none is."""
@@ -107,10 +68,10 @@ class Layout:
     def flat(self, blocks: Sequence[Tensor]) -> Tensor:
         """The positions (P, ...) of blocks (n, T, ...)."""
         rows = [
-            block.flatten(0, 1) if places is None else pick(block.flatten(0, 1), places)
+            block.flatten(0, 1) if places is None else block.flatten(0, 1).index_select(0, places)
             for block, places in zip(blocks, self._places, strict=True)
         ]
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-__all__ = ["Layout", "pick"]
+__all__ = ["Layout"]

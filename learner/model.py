@@ -15,7 +15,7 @@ from learner import losses
 from learner.augment import Compat, random_view
 from learner.encoder import Encoder, EncoderConfig
 from learner.intents import IntentCenters, IntentConfig
-from learner.layout import Layout, pick
+from learner.layout import Layout
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,14 +76,14 @@ class Batch(NamedTuple):
     inputs: Tensor
     """(B, T) item rows"""
     targets: Tensor
-    """(B, T) the item taken after each input"""
+    """(B, T) the item taken after each input; none where there is no input"""
     negatives: Tensor | None = None
     """(B, T) an item not taken, for `bce`; or (S,) shared ones, for the sampled softmax"""
     log_q: Tensor | None = None
     """(N,) log expected draws of items 1 to N, for the sampled softmax"""
     parts: tuple[tuple[int, int], ...] = ()
-    """users and longest history of stretches of the batch, the longest first, which are a block each to attention, so
-    that little is padding; (): all are one"""
+    """users and longest history of each part of the batch, the longest first; a part is a block to attention, so that
+    little there is padding; (): all are one"""
 
     def cut(self, rows: Tensor) -> list[Tensor]:
         """Its parts of rows (..., B, T), (..., n, T_p) each."""
@@ -226,7 +226,7 @@ class ELCRec(nn.Module):
         # by one look-up: one gradient as large as the table is made, not one for each
         vectors, *compared = torch.split(self.embed(torch.cat(looked_up)), [len(part) for part in looked_up])
         out = self._encode(vectors, layout, generator, mixed)  # (P, d)
-        h = pick(out, wanted)
+        h = out.index_select(0, wanted)
         next_item = losses.next_item_bce(h, *compared) if c.next_item == "bce" else self._softmax(h, batch, half)
         total = next_item
         pools = [
@@ -240,7 +240,8 @@ class ELCRec(nn.Module):
             temperature = c.contrast_temperature if c.contrast == "cosine" else None
             if c.sequence_contrast > 0:
                 places, stretches = _stretches(layout)
-                sequence = losses.sequence_contrast(pick(out, places), stretches, centers, c.fusion, temperature)
+                seen = out.index_select(0, places)
+                sequence = losses.sequence_contrast(seen, stretches, centers, c.fusion, temperature)
                 total = total + c.sequence_contrast * sequence
             if c.intent_contrast > 0:
                 own = self.intents.nearest(pooled).intent

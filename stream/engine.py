@@ -424,16 +424,16 @@ class Engine:
 
     def learn(self, steps: int) -> None:
         """Make `steps` mini-batch updates from the users touched and replayed ones."""
-        made = refused = 0
+        moved, refused = 0.0, 0
         if steps > 0:
             effects = self.meaning.effects()
             report = self._learner.learn(steps, effects.rate, effects.newest)
-            made, refused = report.steps, report.refused
-            self.counters["learn_steps"] += made
+            moved, refused = report.steps * effects.rate, report.refused
+            self.counters["learn_steps"] += report.steps
             self.counters["learn_refused"] += refused
             self.counters["examples"] += report.examples
             self.last_loss = report.loss
-        self.meaning.after_learning(self.record_number, made, refused)
+        self.meaning.after_learning(self.record_number, moved, refused)
         # No result depends on it, so that what it takes may: all 64 are a tenth of the learning after 14 records.
         self._store.sweep(self.clocks.now, max_users=min(_SWEPT, max(_SWEPT_LEAST, self._taken // 4)))
 

@@ -148,7 +148,7 @@ class Meaning:
         self._gate = Gate(config.gate)
         self._lead: float | None = None  # of the learner over its snapshot, where that has just taken over
         self._movement = 0.0
-        self._updates = 0
+        self._updates = 0.0
         self._refused = 0
         self._dead: list[int] = []  # intents whose tombstone is still to be published
         self._catalogued_at = -1  # records at which the catalogue was last published
@@ -354,7 +354,7 @@ class Meaning:
             refused=self._refused,
             groups=self._learner.tracker.merging.heads,
         )
-        self._movement, self._updates, self._refused = 0.0, 0, 0
+        self._movement, self._updates, self._refused = 0.0, 0.0, 0
         changes = []
         can_go_back = self._learner.has_stand_in
         if self._lead is not None:
@@ -394,8 +394,8 @@ class Meaning:
         notes = {f"drift.{name}": str(value) for name, value in asked.items()}
         return notes | ({"serving": "snapshot"} if self._gate.serving == "snapshot" else {})
 
-    def after_learning(self, number: int, updates: int, refused: int) -> None:
-        """Call after every step's learning, also when there was none: learning steps made, and refused by the guard.
+    def after_learning(self, number: int, updates: float, refused: int) -> None:
+        """Call after every step's learning, also when there was none: steps made, by their rate, and those refused.
 
         Measures the centres, places dead ones anew, and does what an open episode asks for beside the learning.
         """

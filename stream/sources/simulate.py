@@ -30,7 +30,7 @@ ACTIONS: Final = ("view", "cart", "purchase", "dislike")
 NORMAL, BOT, DUPLICATE, BAD = 0, 1, 2, 3
 
 Ints = NDArray[np.int64]
-_FORMAT: Final = 1
+_FORMAT: Final = 2  # 2: what follows items that change intent
 _BLOCK: Final = 8192
 _MINUTE_MS: Final = 60_000
 _WEEK_MINUTES: Final = 7 * 24 * 60

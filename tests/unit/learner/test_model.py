@@ -98,6 +98,33 @@ def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: 
     torch.testing.assert_close(found.cluster, pull - push)
 
 
+@pytest.mark.parametrize("fusion", ["shift", "concat"])
+def test_to_the_authors_padding_is_a_position_like_others(fusion: Fusion) -> None:
+    """Means and contrasts of `compat = "authors"` run over whole rows, what stands at their padding included."""
+    made = model(
+        encoder={"hidden": 8, "dropout": 0.0, "attention_dropout": 0.0},
+        intents={"count": 3, "queue": 0, "clustering": "paper", "weight": 0.7},
+        next_item="bce",
+        sequence_contrast=0.2,
+        intent_contrast=0.3,
+        fusion=fusion,
+        pool="mean",
+        compat="authors",
+    ).double()
+    given = batch()._replace(negatives=torch.tensor([[0, 0, 8, 7], [8, 9, 1, 2], [0, 2, 3, 4]]))
+    found = made.losses(given, torch.Generator().manual_seed(7))
+    again = torch.Generator().manual_seed(7)
+    one, two = random_view(given.inputs.repeat(2, 1), again, made.mask_row, "authors").view(2, *given.inputs.shape)
+    h, h_one, h_two = (made.encode(rows) for rows in (given.inputs, one, two))
+    centers = made.intents.unit()
+    flat = [slow_fused(view, None, centers, fusion) for view in (h_one, h_two)]
+    torch.testing.assert_close(found.sequence, slow_info_nce(*flat))
+    torch.testing.assert_close(found.users, h.mean(1))
+    own = centers[made.intents.nearest(h.mean(1)).intent]
+    intent = (slow_info_nce(h_one.mean(1), own) + slow_info_nce(h_two.mean(1), own)) / 2
+    torch.testing.assert_close(found.intent, intent)
+
+
 def test_the_encoder_in_bfloat16_gives_the_same_losses_within_its_precision() -> None:
     made = model(next_item="bce", sequence_contrast=0.2, intent_contrast=0.3, pool="mean")
     given = batch()._replace(negatives=torch.tensor([[9, 9, 8, 7], [8, 9, 1, 2], [9, 2, 3, 4]]))

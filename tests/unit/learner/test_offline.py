@@ -167,7 +167,7 @@ def test_a_training_goes_on_where_it_was_begun_and_nowhere_else(cycle: Sequences
 
 def test_an_unfinished_training_of_an_earlier_build_is_refused(cycle: Sequences, tmp_path: Path) -> None:
     torch.save({"format": 1, "fingerprint": "of other settings"}, tmp_path / "training.pt")
-    with pytest.raises(ModelFileError, match=r"training\.pt: format 1, this version reads 2; delete it to start again"):
+    with pytest.raises(ModelFileError, match=r"training\.pt: format 1, this version reads 3; delete it to start again"):
         fit(config(), cycle, tmp_path)
 
 
@@ -241,7 +241,7 @@ def test_negatives_are_never_the_users_own(cycle: Sequences) -> None:
 
 
 @pytest.mark.parametrize(("order", "share"), [("length", 0.85), ("random", 0.75)])
-def test_little_of_what_is_encoded_is_padding(cycle: Sequences, order: str, share: float) -> None:
+def test_little_of_what_attention_meets_is_padding(cycle: Sequences, order: str, share: float) -> None:
     trainer = Trainer(config(batches=order), cycle)
     batches = [trainer.batch(users) for users in trainer.batches()]
     held = sum(int((batch.inputs > 0).sum()) for batch in batches)

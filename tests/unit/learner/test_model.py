@@ -21,6 +21,20 @@ def model(**given: Any) -> ELCRec:
     return ELCRec(convert(settings, ModelConfig), 9, torch.Generator().manual_seed(1))
 
 
+def paper(**given: Any) -> ELCRec:
+    """With all of the paper's losses, in float64 and without dropout."""
+    settings = {
+        "encoder": {"hidden": 8, "dropout": 0.0, "attention_dropout": 0.0},
+        "intents": {"count": 3, "queue": 0, "clustering": "paper", "weight": 0.7},
+        "next_item": "bce",
+        "sequence_contrast": 0.2,
+        "intent_contrast": 0.3,
+        "pool": "mean",
+        **given,
+    }
+    return model(**settings).double()
+
+
 def batch() -> Batch:
     inputs = torch.tensor([[0, 0, 1, 2], [3, 4, 5, 6], [0, 7, 8, 9]])
     targets = torch.tensor([[0, 0, 2, 3], [4, 5, 6, 7], [0, 8, 9, 1]])
@@ -50,15 +64,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(clustering: str, contrast: f
 @pytest.mark.parametrize("fusion", ["shift", "concat"])
 def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: bool) -> None:
     """Views, pools, nearest centres and negatives as the paper has them, user by user, without any padding."""
-    made = model(
-        encoder={"hidden": 8, "dropout": 0.0, "attention_dropout": 0.0},
-        intents={"count": 3, "queue": 0, "clustering": "paper", "weight": 0.7},
-        next_item="bce",
-        sequence_contrast=0.2,
-        intent_contrast=0.3,
-        fusion=fusion,
-        pool="mean",
-    ).double()
+    made = paper(fusion=fusion)
     order = [1, 2, 0]  # longest first, in the two parts that follow
     given = Batch(
         batch().inputs[order],
@@ -101,16 +107,7 @@ def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: 
 @pytest.mark.parametrize("fusion", ["shift", "concat"])
 def test_to_the_authors_padding_is_a_position_like_others(fusion: Fusion) -> None:
     """Means and contrasts of `compat = "authors"` run over whole rows, what stands at their padding included."""
-    made = model(
-        encoder={"hidden": 8, "dropout": 0.0, "attention_dropout": 0.0},
-        intents={"count": 3, "queue": 0, "clustering": "paper", "weight": 0.7},
-        next_item="bce",
-        sequence_contrast=0.2,
-        intent_contrast=0.3,
-        fusion=fusion,
-        pool="mean",
-        compat="authors",
-    ).double()
+    made = paper(fusion=fusion, compat="authors")
     given = batch()._replace(negatives=torch.tensor([[0, 0, 8, 7], [8, 9, 1, 2], [0, 2, 3, 4]]))
     found = made.losses(given, torch.Generator().manual_seed(7))
     again = torch.Generator().manual_seed(7)

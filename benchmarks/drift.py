@@ -129,11 +129,15 @@ def of_kind(times: Times, kind: str) -> Times:
     return {drift: records for drift, records in times.items() if drift[1] == kind}
 
 
-def compare(times: dict[str, Times]) -> dict[str, Any]:
-    """Drifts that took accuracy down without actions, per variant the mean records to recovery, and the ratio."""
+def compare(times: dict[str, Times], every: int) -> dict[str, Any]:
+    """Drifts that took accuracy down without actions, per variant the mean records to recovery, and the ratio.
+
+    `not_back`: drifts from which accuracy did not come back before the next one, which count as `every` records.
+    """
     none = times["none"]
     means = {name: round(sum(one.get(drift, 0) for drift in none) / max(len(none), 1)) for name, one in times.items()}
-    return {"drifts": len(none), "mean": means, "ratio": ratio(times["actions"], none)}
+    not_back = {name: sum(one.get(drift) == every for drift in none) for name, one in times.items()}
+    return {"drifts": len(none), "mean": means, "not_back": not_back, "ratio": ratio(times["actions"], none)}
 
 
 def main() -> None:
@@ -228,7 +232,8 @@ def main() -> None:
         report["recovery_ratio_same_level"] = ratio(same["actions"][WINDOWS[0]], same["none"][WINDOWS[0]])
         report["recovery"] = {
             f"window_{window}": {
-                kind: compare({name: of_kind(times[name][window], kind) for name in variants}) for kind in kinds
+                kind: compare({name: of_kind(times[name][window], kind) for name in variants}, arguments.every)
+                for kind in kinds
             }
             for window in WINDOWS
         }

@@ -1,7 +1,7 @@
 """ELCRec on the paper's data: published weights, cost of an epoch, the paper's training, the best model.
 
     python -m benchmarks.elcrec FOLDER [--parts authors,speed,paper,best,sports] [--seeds 0,1,2] [--threads 2]
-                                [--members 1] [--device auto] [--keep FILE]
+                                [--members 1] [--device auto] [--keep FILE] [--networks DIR]
 
 FOLDER holds Beauty.txt, Sports_and_Outdoors.txt and ELCRec-Beauty-1.pt. The last line is JSON.
 """
@@ -68,18 +68,23 @@ def speed(beauty: Sequences) -> dict[str, Any]:
     return found
 
 
-def training(config: FitConfig, data: Sequences) -> dict[str, Any]:
-    """The report of one fit."""
-    with tempfile.TemporaryDirectory() as folder:
-        return fit(config, data, Path(folder)).report
+def training(config: FitConfig, data: Sequences, networks: Path) -> dict[str, Any]:
+    """The report of one fit; the network of each seed is in a folder of `networks`, and trained where it is not yet."""
+    folders = [networks / str(config.seed + place) for place in range(config.members)]
+    for place, folder in enumerate(folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        member = folders[0] / f"member-{place}"
+        if place and not member.exists():
+            member.symlink_to(folder.resolve(), target_is_directory=True)
+    return fit(config, data, folders[0]).report
 
 
-def trainings(config: FitConfig, file: Path, seeds: list[int], kept: Kept) -> dict[str, Any]:
+def trainings(config: FitConfig, file: Path, seeds: list[int], kept: Kept, networks: Path) -> dict[str, Any]:
     """Fit with each seed; mean and spread of the test figures."""
     data, reports = read_sequences(file), []
     for seed in seeds:
         own = replace(config, seed=seed)
-        report = kept.of((file.name, own), partial(training, own, data))
+        report = kept.of((file.name, own), partial(training, own, data, networks))
         reports.append(report)
         if "network" in report:
             show(f"{file.name}, seed {seed}, network alone", report["network"]["test"])
@@ -115,6 +120,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=1, help="networks of best and sports, averaged")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of the trainings")
     parser.add_argument("--keep", type=Path, help="file of the trainings that were made, which are not made again")
+    parser.add_argument("--networks", type=Path, help="folder of the networks, which runs with other --members share")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     seeds = [int(seed) for seed in given.seeds.split(",")]
@@ -123,17 +129,19 @@ def main() -> None:
     file, sports = given.folder / "Beauty.txt", given.folder / "Sports_and_Outdoors.txt"
     beauty = read_sequences(file)
     found: dict[str, Any] = {"threads": given.threads}
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "authors": lambda: authors(given.folder, beauty),
-        "speed": lambda: speed(beauty),
-        "paper": lambda: trainings(paper, file, seeds, kept),
-        "best": lambda: trainings(best, file, seeds, kept),
-        "sports": lambda: trainings(best, sports, seeds, kept),
-    }
-    for part in given.parts.split(","):
-        if part not in parts:
-            parser.error(f"--parts {part}: expected some of {', '.join(parts)}")
-        found[part] = parts[part]()
+    with tempfile.TemporaryDirectory() as forgotten:
+        networks = given.networks or Path(forgotten)
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "authors": lambda: authors(given.folder, beauty),
+            "speed": lambda: speed(beauty),
+            "paper": lambda: trainings(paper, file, seeds, kept, networks / "paper"),
+            "best": lambda: trainings(best, file, seeds, kept, networks / "best"),
+            "sports": lambda: trainings(best, sports, seeds, kept, networks / "sports"),
+        }
+        for part in given.parts.split(","):
+            if part not in parts:
+                parser.error(f"--parts {part}: expected some of {', '.join(parts)}")
+            found[part] = parts[part]()
     found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(found))
 

@@ -221,28 +221,31 @@ class Trainer:
         targets = torch.where(inputs > 0, targets, 0)  # the first item of a shorter sequence has nothing before it
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         if c.next_item == "bce":
-            return Batch(inputs, targets, self._others(rows, targets), parts=parts)
+            taken = rows
+            if c.compat == "authors":  # theirs are told what the answers are not
+                answers = [self.sequences.answers(split, index) for split in ("validation", "test")]
+                taken = torch.cat([rows, torch.from_numpy(np.stack(answers, axis=1))], dim=1)
+            return Batch(inputs, targets, self._others(taken, targets), parts=parts)
         if self._cumulative is not None:
             draw = torch.rand(c.sampled_negatives, generator=self.generator, dtype=torch.float64)
             negatives = torch.searchsorted(self._cumulative, draw).clamp(max=self.sequences.item_count - 1) + 1
             return Batch(inputs, targets, negatives.to(self.device), self._log_q, parts)
         return Batch(inputs, targets, parts=parts)
 
-    def _others(self, rows: Tensor, targets: Tensor) -> Tensor:
-        """Items that are not in the user's rows, uniform, (B, T), 0 where there is no target.
+    def _others(self, taken: Tensor, targets: Tensor) -> Tensor:
+        """Items that are not in the user's row of `taken` (B, S), uniform, (B, T), 0 where there is no target.
 
-        Drawn again up to 10 times, then taken as they are. The authors also keep the held-out items out of the
-        negatives, which tells the model what they are not.
+        Drawn again up to 10 times, then taken as they are.
         """
         N = self.sequences.item_count
         user, place = targets.cpu().nonzero(as_tuple=True)  # (P,) each
-        own = rows[user]  # (P, T + 1)
+        own = taken[user]  # (P, S)
         drawn = torch.randint(1, N + 1, (len(user),), generator=self.generator)
         for _ in range(10):
-            taken = (drawn[:, None] == own).any(-1).nonzero()[:, 0]
-            if len(taken) == 0:
+            again = (drawn[:, None] == own).any(-1).nonzero()[:, 0]
+            if len(again) == 0:
                 break
-            drawn[taken] = torch.randint(1, N + 1, (len(taken),), generator=self.generator)
+            drawn[again] = torch.randint(1, N + 1, (len(again),), generator=self.generator)
         others = torch.zeros(targets.shape, dtype=torch.int64)
         others[user, place] = drawn
         return others.to(self.device)

@@ -240,6 +240,19 @@ def test_negatives_are_never_the_users_own(cycle: Sequences) -> None:
         assert int(batch.negatives.max()) <= cycle.item_count
 
 
+@pytest.mark.parametrize(("compat", "avoided"), [("none", False), ("authors", True)])
+def test_only_the_authors_negatives_avoid_what_is_held_out(cycle: Sequences, compat: str, avoided: bool) -> None:
+    trainer, drawn = Trainer(config({**PAPER, "compat": compat}), cycle), 0
+    for users in trainer.batches():
+        batch = trainer.batch(users)
+        assert batch.negatives is not None
+        index = np.array(sorted(users.tolist(), key=lambda user: -cycle.lengths[user]))
+        for split in ("validation", "test"):
+            answers = torch.from_numpy(cycle.answers(split, index))
+            drawn += int((batch.negatives == answers[:, None]).sum())
+    assert (drawn < 5) == avoided  # half a ring is taken: of eleven draws all are, once in two thousand times
+
+
 @pytest.mark.parametrize(("order", "share"), [("length", 0.85), ("random", 0.75)])
 def test_little_of_what_attention_meets_is_padding(cycle: Sequences, order: str, share: float) -> None:
     trainer = Trainer(config(batches=order), cycle)

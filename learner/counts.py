@@ -30,7 +30,7 @@ class CountsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     backward: Annotated[float, Meta(ge=0, le=1, description="weight of the pair taken backwards; factor")] = 0.3
     damping: Annotated[
         float, Meta(ge=0, le=1, description="counts are divided by (n_x n_y) to this power; exponent")
-    ] = 0.1
+    ] = 0.2
     recency: Annotated[
         float, Meta(ge=0, le=4, description="an item counts 1 / place^recency, newest first; exponent")
     ] = 1.5

@@ -62,7 +62,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "last"
     lookback: Annotated[
         float,
-        Meta(ge=0, lt=1, description="ranking: weight of an output relative to the one after it; 0 = the newest alone"),
+        Meta(ge=0, lt=1, description="ranking: share of the output one item before the newest; 0 = the newest alone"),
     ] = 0.0
     compat: Annotated[
         Literal["none", "authors"],
@@ -156,22 +156,21 @@ class ELCRec(nn.Module):
         return h
 
     def user(self, rows: Tensor) -> Tensor:
-        """What items are ranked from for rows (B, T), (B, d): the newest output, and by `lookback` those before it."""
+        """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
         if self.config.lookback == 0:
             return self.encoder.last(self.embed(rows), self._valid(rows))
         return self.outlook(self.encode(rows), rows)
 
     def outlook(self, h: Tensor, rows: Tensor) -> Tensor:
-        """The same of outputs h (B, T, d) at hand: their mean, each weighing `lookback` of the one after it, (B, d).
+        """The same of outputs h (B, T, d) at hand: the newest one and, by `lookback`, the one before it, (B, d).
 
-        Outputs before the newest have not seen all of the history: the mean is less led by its last item alone.
-        Nothing is trained for it, and a mean of outputs gives the mean of their scores.
+        That one has not seen the newest item: the mean of the two is less led by it alone. Nothing is trained for it.
         """
-        T = h.shape[1]
-        if self.config.lookback == 0 or T == 1:
-            return h[:, -1]
-        weight = self.config.lookback ** torch.arange(T - 1, -1, -1, device=h.device) * (rows > 0)  # (B, T)
-        return torch.einsum("bt,btd->bd", weight / weight.sum(1, keepdim=True), h)
+        share, newest = self.config.lookback, h[:, -1]
+        if share == 0 or rows.shape[1] == 1:
+            return newest
+        before = torch.where(rows[:, -2, None] > 0, h[:, -2], newest)
+        return newest.lerp(before, share)
 
     def pool(self, h: Tensor, rows: Tensor) -> Tensor:
         """The user as the intent losses see it: mean of h (B, T, d) over the history, or its newest position, (B, d).

@@ -53,7 +53,7 @@ MODERN = FitConfig(
         encoder=EncoderConfig(hidden=256, positions="relative"),
         intents=IntentConfig(),
         future=0.4,
-        lookback=0.35,
+        lookback=0.2,
     ),
     epochs=30,
     patience=6,

@@ -71,11 +71,12 @@ def speed(beauty: Sequences) -> dict[str, Any]:
 def training(config: FitConfig, data: Sequences, networks: Path) -> dict[str, Any]:
     """The report of one fit; the network of each seed is in a folder of `networks`, and trained where it is not yet."""
     folders = [networks / str(config.seed + place) for place in range(config.members)]
-    for place, folder in enumerate(folders):
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
+    for place, folder in enumerate(folders[1:], start=1):
         member = folders[0] / f"member-{place}"
-        if place and not member.exists():
-            member.symlink_to(folder.resolve(), target_is_directory=True)
+        if not member.exists():
+            member.symlink_to(Path("..", folder.name), target_is_directory=True)
     return fit(config, data, folders[0]).report
 
 

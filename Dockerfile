@@ -9,6 +9,7 @@ WORKDIR /src
 COPY constraints.txt .
 RUN pip install --no-deps --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' constraints.txt)"
 COPY pyproject.toml README.md ./
+COPY intentstream intentstream
 COPY stream stream
 COPY learner learner
 COPY state state

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import torch
 
-from benchmarks.kept import Kept
-from learner.evaluation import choose_mixture
-from learner.offline import FitConfig, Trainer, count_items, each_epoch
-from learner.presets import MODERN
-from learner.sequences import Sequences, read_sequences
+from benchmarks.run_cache import Kept
+from learner.offline.evaluation import choose_mixture
+from learner.offline.presets import MODERN
+from learner.offline.sequences import Sequences, read_sequences
+from learner.offline.trainer import FitConfig, Trainer, count_items, each_epoch
 
 PARTS: dict[str, dict[str, Any]] = {
     "all parts": {},

@@ -40,7 +40,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
 
-from stream.sources.simulate import Simulator, SimulatorConfig
+from stream.sources.simulator.simulator import Simulator, SimulatorConfig
 
 BATCH = 100
 POSTED = 30_000
@@ -70,7 +70,7 @@ def running(folder: Path, rate: float, more: str) -> Iterator[int]:
     config.write_text(CONFIG.format(port=port) + more)
     command = ["run", "--dir", str(folder), "--rate", str(rate), "--config", str(config)]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from stream.cli import main; main()", *command], stdout=subprocess.DEVNULL
+        [sys.executable, "-c", "from intentstream.cli.app import main; main()", *command], stdout=subprocess.DEVNULL
     )
     try:
         wait_for(lambda: process.poll() is not None or answers(port), 120)

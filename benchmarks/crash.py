@@ -30,16 +30,16 @@ from typing import Any
 
 import numpy as np
 
-import state.cuts
+import state.checkpoints
+from intentstream.config import Config, load_config
 from learner import Learner, set_threads
 from state import PendingCut
-from stream import topics
-from stream.config import Config, load_config
 from stream.log import open_log
 from stream.log.base import EventLog, Message
-from stream.sources.simulate import Simulator
-from stream.verify import verify
-from stream.worker import Worker
+from stream.schema import topics
+from stream.sources.simulator.simulator import Simulator
+from stream.worker.verify import verify
+from stream.worker.worker import Worker
 from tests.integration.conftest import Broker
 
 AIMED = (
@@ -120,7 +120,7 @@ def child(folder: Path, log_url: str, aim: str, count: int) -> None:
             begin = Learner.begin_save
             Learner.begin_save = lambda self: deadly(begin(self), after=True)  # type: ignore[method-assign]
         elif aim == "cut-unpublished":
-            state.cuts.os.rename = deadly(os.rename, after=False)  # type: ignore[attr-defined]
+            state.checkpoints.os.rename = deadly(os.rename, after=False)  # type: ignore[attr-defined]
         elif aim == "after-cut":
             PendingCut.finish = deadly(PendingCut.finish, after=True)  # type: ignore[method-assign]
         sys.stdout.write("recovered\n")

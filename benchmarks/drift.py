@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks.kept import Kept
+from benchmarks.run_cache import Kept
 from benchmarks.simulated import STEP, Cost, published, steps
+from intentstream.config import Config
 from learner import DriftConfig, set_threads
-from stream import topics
-from stream.config import Config
-from stream.sources.simulate import SimulatorConfig
+from stream.schema import topics
+from stream.sources.simulator.simulator import SimulatorConfig
 
 SHOP = SimulatorConfig(users=2000, items=1000, active=300, intents=12, spare_intents=12)
 # three events a second: a day is 259,200 records, so that the rhythm is one within the run

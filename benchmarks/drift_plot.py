@@ -22,13 +22,13 @@ import msgspec
 import numpy as np
 
 from benchmarks.simulated import one_partition, published
+from intentstream.config import Config
 from learner import set_threads
-from stream import topics
-from stream.config import Config
-from stream.engine import Engine
+from stream.engine.engine import Engine
 from stream.log.base import RecordBatch
-from stream.sources.replay import EventFile
-from stream.tracing import Episodes
+from stream.replay.report import Episodes
+from stream.schema import topics
+from stream.sources.files.event_file import EventFile
 
 STEP = 256
 WINDOW = 16  # steps over which lines are smoothed

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from msgspec.structs import replace
 
-from benchmarks.kept import Kept
-from learner.checkpoint import load_authors
-from learner.evaluation import evaluate
-from learner.offline import FitConfig, Trainer, fit
-from learner.presets import MODERN, PRESETS
-from learner.sequences import Sequences, read_sequences
+from benchmarks.run_cache import Kept
+from learner.offline.evaluation import evaluate
+from learner.offline.files import load_authors
+from learner.offline.presets import MODERN, PRESETS
+from learner.offline.sequences import Sequences, read_sequences
+from learner.offline.trainer import FitConfig, Trainer, fit
 
 KEYS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20")
 

@@ -26,11 +26,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from intentstream.config import Config
 from learner import Learner, LearnerConfig, StepBatch, set_threads
-from stream import topics
-from stream.config import Config
-from stream.engine import Engine
+from stream.engine.engine import Engine
 from stream.log.base import RecordBatch
+from stream.schema import topics
 
 STEP = 256
 TEMPLATES = 2_000  # users of the warm-up, whose records all others start with copies of

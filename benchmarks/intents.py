@@ -29,15 +29,15 @@ import torch
 from river import cluster
 from torch.nn import functional as F
 
-from benchmarks.kept import Kept
+from benchmarks.run_cache import Kept
 from benchmarks.simulated import Cost, Step, normalised_mutual_information, one_partition, steps
+from intentstream.config import Config
 from learner import IntentConfig, set_threads
-from learner.intents import interests, kmeans
-from stream.config import Config
-from stream.engine import Engine
-from stream.replaying import replay
-from stream.sources.replay import EventFile
-from stream.sources.simulate import SimulatorConfig
+from learner.model.centers import interests, kmeans
+from stream.engine.engine import Engine
+from stream.replay.runner import replay
+from stream.sources.files.event_file import EventFile
+from stream.sources.simulator.simulator import SimulatorConfig
 
 SHOP = SimulatorConfig(users=1000, items=600, active=300, intents=12, spare_intents=4, drift_every=0)
 WITHIN = 5  # of the user's own events

@@ -34,12 +34,12 @@ import msgspec
 import numpy as np
 
 from benchmarks.loop import Ingest
-from stream import topics
-from stream.config import Config, load_config
+from intentstream.config import Config, load_config
 from stream.log import open_log
 from stream.log.base import EventLog, Message, OffsetRange, RecordBatch, TopicPartition
-from stream.messages import Recommendations, StreamMetrics
-from stream.sources.simulate import Simulator
+from stream.schema import topics
+from stream.schema.messages import Recommendations, StreamMetrics
+from stream.sources.simulator.simulator import Simulator
 from tests.integration.conftest import Broker
 
 QUIX = "3.28.1"
@@ -159,7 +159,7 @@ def quix(broker: Broker, folder: Path, home: Path, events: int, output: str) -> 
 def latency(config: Config, folder: Path, rate: float, seconds: float) -> dict[str, float]:
     """A worker in its own process, a producer in a thread, a reader here."""
     words = ["worker", "--log", config.log.url, "--state", str(folder / f"state-{rate:g}")]
-    command = [sys.executable, "-c", "from stream.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from intentstream.cli.app import main; main()", *words]
     stop = threading.Event()
     found: list[float] = []
 

@@ -23,16 +23,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from intentstream.config import Config
 from learner import set_threads
-from learner.vocabulary import Vocabulary
+from learner.online.vocabulary import Vocabulary
 from state import UserStore, append
-from stream import topics
-from stream.config import Config
-from stream.events import Decoder
 from stream.log import open_log
 from stream.log.base import EventLog, Message, TopicPartition
-from stream.sources.replay import EventFile
-from stream.worker import Worker
+from stream.schema import topics
+from stream.schema.events import Decoder
+from stream.sources.files.event_file import EventFile
+from stream.worker.worker import Worker
 
 # the file that the worker is in says what it is doing; the first that fits, from the innermost frame outwards
 PARTS = (

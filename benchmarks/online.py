@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from river import reco
 
 from learner import NOT_EVALUATED, UNRANKED, Learner, LearnerConfig, RankMetrics, set_threads
-from learner.baselines import BASELINES
-from learner.tuning import Recorded, batches
+from learner.offline.tuning import Recorded, batches
+from stream.replay.baselines import BASELINES
 
 STEP = 256
 NEW_ITEM = 1000  # events since an item was first seen, up to which it is new

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.drift import QUIET, SHOP, delays, say
 from benchmarks.simulated import STEP
 from learner import Change, DriftConfig, DriftMonitor, Observed
-from stream.sources.simulate import BAD, Chunk, Simulator, SimulatorConfig
+from stream.sources.simulator.simulator import BAD, Chunk, Simulator, SimulatorConfig
 
 KINDS = ("shares", "popularity", "new_intent", "lost_intent")
 SIGNALS = ("new_items", "intent_shares", "popularity")

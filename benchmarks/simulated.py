@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from stream import topics
-from stream.config import Config
-from stream.engine import Engine, StepResult
+from intentstream.config import Config
+from stream.engine.engine import Engine, StepResult
 from stream.log.base import RecordBatch
-from stream.sources.simulate import Chunk, Simulator, SimulatorConfig, Truth
+from stream.schema import topics
+from stream.sources.simulator.simulator import Chunk, Simulator, SimulatorConfig, Truth
 
 STEP = 256
 

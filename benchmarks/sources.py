@@ -17,9 +17,9 @@ from pathlib import Path
 
 import polars as pl
 
-from stream.events import ActionsConfig, Decoder, user_keys
-from stream.sources.replay import read_events
-from stream.sources.simulate import Simulator, SimulatorConfig
+from stream.schema.events import ActionsConfig, Decoder, user_keys
+from stream.sources.files.event_file import read_events
+from stream.sources.simulator.simulator import Simulator, SimulatorConfig
 
 STEP = 2000
 

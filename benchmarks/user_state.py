@@ -30,15 +30,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from intentstream.config import Config, load_config
 from learner import Learner, StepBatch, set_threads
 from state import CutStore, UserStore, append
-from stream import topics
-from stream.config import Config, load_config
-from stream.engine import Engine
+from stream.engine.engine import Engine
 from stream.log import open_log
 from stream.log.base import EventLog, Message
-from stream.log.murmur2 import partitions_of
-from stream.worker import Worker
+from stream.log.partitioner import partitions_of
+from stream.schema import topics
+from stream.worker.worker import Worker
 
 MAX_LEN, LIST_LEN, MEAN_LEN = 50, 20, 9
 START_TS = 1_700_000_000_000

@@ -1,23 +1,22 @@
 """ELCRec learning online: vocabulary, encoder, intents, memories and the mix of them. No Kafka, no RocksDB."""
 
-from learner.api import OnlineLearner
-from learner.baselines import ItemToItemBaseline, PopularBaseline
 from learner.config import LearnerConfig
-from learner.drift import DriftConfig, Observed
-from learner.encoder import Encoder, EncoderConfig
-from learner.episodes import Change, DriftMonitor, Effects
+from learner.drift.episodes import Change, DriftMonitor, Effects
+from learner.drift.fallback import Gate, GateConfig
+from learner.drift.signals import DriftConfig, Observed
 from learner.errors import LearnerError, LearnerStateError
-from learner.evidence import EvidenceConfig
-from learner.gate import Gate, GateConfig
-from learner.identity import IdentityConfig, name_intent
-from learner.intents import IntentCenters, IntentConfig
-from learner.merging import MergeConfig
+from learner.intents.change_point import EvidenceConfig
+from learner.intents.identity import IdentityConfig, name_intent
+from learner.intents.merging import MergeConfig
+from learner.intents.shifts import ShiftConfig, ShiftRule, Standing, history_before, strongest
+from learner.intents.tracker import IntentTracker
 from learner.metrics import NOT_EVALUATED, UNRANKED, RankMetrics, WindowedRankMetrics
-from learner.online import IntentInfo, IntentView, Learner, LearnReport, Ranking, StepBatch, Taken
+from learner.model.centers import IntentCenters, IntentConfig
+from learner.model.encoder import Encoder, EncoderConfig
+from learner.online.learner import IntentInfo, IntentView, Learner, LearnReport, Ranking, StepBatch, Taken
+from learner.online.online_learner import OnlineLearner
+from learner.online.vocabulary import Vocabulary
 from learner.runtime import release_freed_memory, set_threads
-from learner.shifts import ShiftConfig, ShiftRule, Standing, history_before, strongest
-from learner.tracker import IntentTracker
-from learner.vocabulary import Vocabulary
 
 __all__ = [
     "Change",
@@ -35,7 +34,6 @@ __all__ = [
     "IntentInfo",
     "IntentTracker",
     "IntentView",
-    "ItemToItemBaseline",
     "LearnReport",
     "Learner",
     "LearnerConfig",
@@ -45,7 +43,6 @@ __all__ = [
     "NOT_EVALUATED",
     "Observed",
     "OnlineLearner",
-    "PopularBaseline",
     "RankMetrics",
     "Ranking",
     "ShiftConfig",

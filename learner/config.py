@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from learner.encoder import EncoderConfig
-from learner.evidence import EvidenceConfig
-from learner.identity import IdentityConfig
-from learner.intents import IntentConfig
-from learner.memory import MemoryConfig
-from learner.merging import MergeConfig
-from learner.ranking import MixConfig
+from learner.intents.change_point import EvidenceConfig
+from learner.intents.identity import IdentityConfig
+from learner.intents.merging import MergeConfig
+from learner.model.centers import IntentConfig
+from learner.model.encoder import EncoderConfig
+from learner.online.item_statistics import MemoryConfig
+from learner.online.ranker import MixConfig
 
 _MAX_CAPACITY = (1 << 24) - 1  # an entry of the memories has 24 bits for the row
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,15 +31,15 @@ from monitor.answers import (
 )
 from monitor.appending import Idempotency, event_message
 from monitor.config import MonitorConfig
-from monitor.guard import Guard
 from monitor.metrics import CONTENT_TYPE
+from monitor.middleware import Guard
 from monitor.openapi import answers, body_of_events, document
 from monitor.problems import Problem
 from monitor.records import Sample
 from monitor.service import Service
-from stream.events import MAX_ID_BYTES, ActionsConfig, Decoded
 from stream.log.base import EventLog, LogError, Message
-from stream.messages import IntentShift
+from stream.schema.events import MAX_ID_BYTES, ActionsConfig, Decoded
+from stream.schema.messages import IntentShift
 
 T = TypeVar("T")
 Topic = Literal[

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from stream import topics
 from stream.log.base import EventLog, LogError, LogUnavailable, Message
+from stream.schema import topics
 
 _GROUP_EVENTS: Final = 20_000
 _QUEUED_REQUESTS: Final = 1024

@@ -11,7 +11,7 @@ import numpy as np
 
 from monitor.records import Point, Sample, thinned
 from monitor.views import View
-from stream.messages import DriftAlert, Intent
+from stream.schema.messages import DriftAlert, Intent
 
 WINDOWS: Final = {"15 min": 900_000, "1 hour": 3_600_000, "6 hours": 21_600_000, "2 days": 172_800_000}
 _CURVE_POINTS: Final = 300

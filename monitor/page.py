@@ -19,14 +19,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monitor import board, charts
+from monitor import charts, presenters
 from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Times
-from monitor.guard import COOKIE, local_path, same, session_value
+from monitor.middleware import COOKIE, local_path, same, session_value
 from monitor.problems import Problem
 from monitor.records import DeadLetter
 from monitor.service import Service
 from monitor.widgets import Cell, Chart, Spark, Table, Text, as_json, box, polyline, set_prop
-from stream.topics import (
+from stream.schema.topics import (
     DEAD_LETTERS,
     DRIFT_ALERTS,
     ERASURES,
@@ -137,7 +137,7 @@ class Shell:
 
     def _stand(self) -> None:
         health = self.service.health()
-        first, second = board.headline(health, self.service.lag())
+        first, second = presenters.headline(health, self.service.lag())
         self._first.show(first)
         self._second.show(second)
         state = "good" if not health.problems else ("none" if health.report is None else "bad")
@@ -196,7 +196,7 @@ class Overview:
     def _strip(self) -> None:
         self._tiles = []
         with box("section", "strip", aria_label="Figures"), box("dl"):
-            for tile in board.tiles(self._service, [], 0):
+            for tile in presenters.tiles(self._service, [], 0):
                 with box("div", "tile"):
                     Text("dt", tile.label)
                     with box("dd"):
@@ -342,7 +342,7 @@ class Overview:
             (METRICS, INTENT_CATALOG, DEAD_LETTERS),
             lambda: [
                 (tile, polyline(tile.curve, Spark.WIDTH, Spark.HEIGHT))
-                for tile in board.tiles(service, charts.span(view, worker, window)[0], lag)
+                for tile in presenters.tiles(service, charts.span(view, worker, window)[0], lag)
             ],
             lag,
         )
@@ -355,7 +355,7 @@ class Overview:
             get(
                 ("episodes", worker),
                 (METRICS, DRIFT_ALERTS),
-                lambda: as_json(board.episode_rows(service, Times(view.series(worker, 0)), service.clock_ms())),
+                lambda: as_json(presenters.episode_rows(service, Times(view.series(worker, 0)), service.clock_ms())),
                 service.clock_ms() // 10_000,  # how long ago each began
             )
         )
@@ -366,13 +366,15 @@ class Overview:
             nothing,
         )
         self._intents.show(
-            get(("intents", theme), (INTENT_CATALOG,), lambda: as_json(board.intent_rows(service, theme, _INTENTS)))
+            get(
+                ("intents", theme), (INTENT_CATALOG,), lambda: as_json(presenters.intent_rows(service, theme, _INTENTS))
+            )
         )
         self._share_chart.show(
             *get(
                 ("shares", *key),
                 (METRICS, INTENT_CATALOG),
-                lambda: (as_json(charts.shares(view, worker, window, theme)), board.shares_say(view)),
+                lambda: (as_json(charts.shares(view, worker, window, theme)), presenters.shares_say(view)),
             ),
             nothing,
         )
@@ -380,10 +382,12 @@ class Overview:
             get(
                 ("shifts", theme),
                 (INTENT_SHIFTS, INTENT_CATALOG, ERASURES),
-                lambda: as_json(board.shift_rows(service, board.newest_shifts(service, _SHIFTS), theme)),
+                lambda: as_json(presenters.shift_rows(service, presenters.newest_shifts(service, _SHIFTS), theme)),
             )
         )
-        self._reasons.show(get(("reasons",), (DEAD_LETTERS, ERASURES), lambda: as_json(board.reason_rows(service))))
+        self._reasons.show(
+            get(("reasons",), (DEAD_LETTERS, ERASURES), lambda: as_json(presenters.reason_rows(service)))
+        )
         letters = view.revision[DEAD_LETTERS], view.revision[ERASURES]
         if letters != self._letters_shown:
             self._letters_shown = letters
@@ -392,7 +396,7 @@ class Overview:
             get(
                 ("feed", theme),
                 (RECOMMENDATIONS, INTENT_CATALOG),
-                lambda: as_json(board.feed_rows(service, theme, 6)),
+                lambda: as_json(presenters.feed_rows(service, theme, 6)),
             )
         )
 
@@ -402,7 +406,7 @@ class Overview:
         points, _, _ = charts.span(view, worker, window_ms)
         return (
             as_json(charts.accuracy(view, worker, window_ms, theme)),
-            board.accuracy_says(points, len(view.episodes())),
+            presenters.accuracy_says(points, len(view.episodes())),
             "" if points else "The curve begins with the worker's first report.",
         )
 
@@ -415,7 +419,7 @@ class Overview:
             self._letter_place.show(f"{len(letters) - place:,} of {len(letters):,} kept")
             set_prop(self._older, "disabled", place == 0)
             set_prop(self._newer, "disabled", place == len(letters) - 1)
-            self._letter_title.show(f"{one.reason.replace('_', ' ')}, {board.moment(one.ts)} UTC")
+            self._letter_title.show(f"{one.reason.replace('_', ' ')}, {presenters.moment(one.ts)} UTC")
             self._letter_why.show(
                 f"{one.source}. {one.field}: {one.rule}. Found: {one.found or 'nothing'}. {one.size:,} bytes."
             )
@@ -488,7 +492,8 @@ def user_page(shell: Shell, user: str) -> None:
                 newest.source
             ]
             intro.show(
-                f"Intent: {intent}. List carried by {carried}, as of event time {board.moment(newest.as_of.ts)} UTC, "
+                f"Intent: {intent}. List carried by {carried}, as of event time "
+                f"{presenters.moment(newest.as_of.ts)} UTC, "
                 f"step {newest.step:,}."
             )
             because.show(
@@ -503,17 +508,17 @@ def user_page(shell: Shell, user: str) -> None:
         history.show(
             as_json(
                 [
-                    [Cell(board.moment(one.ts), kind="tight"), Cell(one.item), Cell(one.action or "–")]
+                    [Cell(presenters.moment(one.ts), kind="tight"), Cell(one.item), Cell(one.action or "–")]
                     for one in found.history[:50]
                 ]
             )
         )
-        shifts.show(as_json(board.shift_rows(service, found.shifts[:20], shell.theme, with_user=False)))
+        shifts.show(as_json(presenters.shift_rows(service, found.shifts[:20], shell.theme, with_user=False)))
         if found.erased is not None:
             asked_ms = service.view.erasure_asked_ms(user)
-            asked = "" if asked_ms is None else f"Asked for at {board.moment(asked_ms)} UTC, done"
+            asked = "" if asked_ms is None else f"Asked for at {presenters.moment(asked_ms)} UTC, done"
             receipt.show(f"{asked or 'Done'} at step {found.erased.step:,}. Gone: {', '.join(found.erased.erased)}.")
-            remains.show(as_json(board.remains_rows(found.erased, asked_ms)[:20]))
+            remains.show(as_json(presenters.remains_rows(found.erased, asked_ms)[:20]))
 
     shell.every_second(update)
 
@@ -575,7 +580,7 @@ def intent_page(shell: Shell, intent: int) -> None:
             get(("place", theme, intent), (INTENT_CATALOG,), lambda: as_json(charts.centres(view, theme, intent))),
             "Map of the intents with this one marked",
         )
-        shifts.show(as_json(board.shift_rows(service, found.shifts[:15], theme)))
+        shifts.show(as_json(presenters.shift_rows(service, found.shifts[:15], theme)))
         items.show(as_json([[Cell(str(i)), Cell(item)] for i, item in enumerate(one.top_items[:20], 1)]))
 
     shell.every_second(update)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from stream.log.base import Headers
-from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True):

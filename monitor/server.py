@@ -15,8 +15,8 @@ from monitor.api import create_app
 from monitor.config import MonitorConfig
 from monitor.connections import Connections, protocol_of
 from monitor.errors import MonitorConfigError, MonitorError
-from stream.events import ActionsConfig
 from stream.log.base import EventLog
+from stream.schema.events import ActionsConfig
 
 _START_S = 60.0
 

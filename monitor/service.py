@@ -14,11 +14,11 @@ from monitor.config import MonitorConfig
 from monitor.connections import Connections
 from monitor.metrics import Telemetry
 from monitor.reader import Reader
-from monitor.streams import Hub
+from monitor.sse import Hub
 from monitor.views import View, wall_clock_ms
-from stream.events import ActionsConfig, Decoder
 from stream.log.base import EventLog
-from stream.messages import StreamMetrics
+from stream.schema.events import ActionsConfig, Decoder
+from stream.schema.messages import StreamMetrics
 
 _GIVEN_UP_S = 86_400.0
 

@@ -20,11 +20,11 @@ from rocksdict import WriteBatch
 from monitor import records
 from monitor.records import DeadLetter, Point, Sample, Taken
 from monitor.viewdb import Ring, ViewDb, user_hash
-from stream import topics
-from stream.events import ActionsConfig, Decoded, Decoder
-from stream.letters import REPLAYED
 from stream.log.base import Headers, RecordBatch, TopicPartition
-from stream.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+from stream.schema import topics
+from stream.schema.events import ActionsConfig, Decoded, Decoder
+from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+from stream.worker.dead_letters import REPLAYED
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """State: per-user histories in RocksDB, and atomic cuts of everything."""
 
-from state.clocks import Clocks
-from state.cuts import Cut, CutStore, PendingCut
+from state.checkpoints import Cut, CutStore, PendingCut
 from state.errors import (
     CutFormatUnknown,
     CutInProgress,
@@ -13,9 +12,10 @@ from state.errors import (
     StorageReadOnly,
 )
 from state.histories import Appended, append
-from state.memory import MemoryUserStore
+from state.memory_store import MemoryUserStore
 from state.records import NO_INTENT, blank_users, remembered, user_dtype
 from state.store import UserStore
+from state.watermarks import Clocks
 
 __all__ = [
     "Appended",

@@ -28,7 +28,7 @@ from rocksdict import (
 )
 
 from state.errors import StateError, storage_error
-from state.freeze import Freeze, partition_path
+from state.pending_checkpoint import Freeze, partition_path
 from state.records import RecordCodec, blank_users, remembered
 
 logger = logging.getLogger(__name__)

@@ -1,27 +1,18 @@
-"""The configuration: one TOML file, frozen structs, every section beside the code that it configures.
-
-`load_config` refuses unknown keys and wrong values with file, key, value, rule and the nearest valid key;
-`dump_default` is what `intentstream config` prints.
-"""
+"""The configuration of the stream: frozen structs, every section beside the code that it configures."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from learner import LearnerConfig
-from learner.drift import DriftConfig
-from learner.gate import GateConfig
-from learner.shifts import ShiftConfig
-from monitor.config import MonitorConfig
-from stream import configfile
-from stream.errors import ConfigError
-from stream.events import ActionsConfig
-from stream.log.kafkaconfig import KafkaConfig
-from stream.sources.simulate import SimulatorConfig
+from learner.drift.fallback import GateConfig
+from learner.drift.signals import DriftConfig
+from learner.intents.shifts import ShiftConfig
+from stream.log.kafka.config import KafkaConfig
+from stream.schema.events import ActionsConfig
 
 _DAY_MS = 24 * 3600 * 1000
 
@@ -134,8 +125,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.evaluate_every > 0
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Configuration of intentstream; a key that is left out has the value given here."""
+class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What log, engine, worker and replay are configured with."""
 
     log: LogConfig = LogConfig()
     state: StateConfig = StateConfig()
@@ -145,46 +136,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     shifts: ShiftConfig = msgspec.field(default_factory=ShiftConfig)
     drift: DriftConfig = msgspec.field(default_factory=DriftConfig)
     gate: GateConfig = msgspec.field(default_factory=GateConfig)
-    monitor: MonitorConfig = msgspec.field(default_factory=MonitorConfig)
-    simulate: SimulatorConfig = msgspec.field(default_factory=SimulatorConfig)
 
 
-def load_config(path: Path | None = None, *, log_url: str | None = None) -> Config:
-    """Read the file, or take the defaults when there is none.
-
-    Parameters
-    ----------
-    log_url
-        Takes the place of `log.url`: the command line's `--log`.
-
-    Raises
-    ------
-    ConfigError
-        The file cannot be read, or something in it is unknown or not allowed.
-    """
-    config = Config()
-    if path is not None:
-        try:
-            text = path.read_bytes().decode()
-        except OSError as exc:
-            raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from None
-        except UnicodeDecodeError as exc:
-            raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}") from None
-        config = configfile.parse(text, str(path), config)
-    if log_url is not None:
-        config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, url=log_url))
-    return config
-
-
-def dump_default() -> str:
-    """The default configuration file, every key with meaning, unit and range.
-
-    >>> print(dump_default()[:90])
-    # Configuration of intentstream; a key that is left out has the value given here.
-    <BLANKLINE>
-    # Where
-    """
-    return configfile.render(Config())
-
-
-__all__ = ["Config", "EngineConfig", "LogConfig", "StateConfig", "dump_default", "load_config"]
+__all__ = ["EngineConfig", "LogConfig", "StateConfig", "StreamConfig"]

@@ -23,8 +23,8 @@ from stream.log.base import (
     TopicSpec,
     WriterFenced,
 )
-from stream.log.embedded import EmbeddedLog, Mode, wall_clock_ms
-from stream.log.kafkaconfig import KafkaConfig
+from stream.log.embedded.log import EmbeddedLog, Mode, wall_clock_ms
+from stream.log.kafka.config import KafkaConfig
 
 __all__ = [
     "CommitOutcomeUnknown",
@@ -94,7 +94,9 @@ def open_log(
             raise LogError(f"log {url!r}: no folder in it: give file:///DIR or kafka://host:port")
         return EmbeddedLog(Path(path), mode, clock_ms=clock_ms)
     if parts.scheme == "kafka":
-        from stream.log.kafka import KafkaLog  # the client takes 0.2 s to import, which an embedded log need not pay
+        from stream.log.kafka.log import (
+            KafkaLog,  # the client takes 0.2 s to import, which an embedded log need not pay
+        )
 
         return KafkaLog(url, mode, config.kafka if config is not None else KafkaConfig())
     raise LogError(f"log {url}: unknown scheme {parts.scheme!r}: give file:///DIR or kafka://host:port")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from stream import topics
+from stream.schema import topics
 from tests.browser.conftest import Site, Watched
 from tests.unit.monitor.feed import NAMES
 

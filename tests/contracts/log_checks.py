@@ -26,7 +26,7 @@ from stream.log import (
     TopicSpec,
     WriterFenced,
 )
-from stream.log.murmur2 import partition_of
+from stream.log.partitioner import partition_of
 
 WAIT_MS = 10_000  # for records that must come; none of the checks waits that long when all is well
 

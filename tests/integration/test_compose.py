@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from stream import topics
 from stream.log import open_log
+from stream.schema import topics
 from tests.integration.conftest import Broker, free_port
 from tests.unit.test_compose import COMPOSE, SERVICES, TOKEN, config_text
 
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
-ENTRYPOINT = [sys.executable, "-c", "from stream.cli import main; main()"]
+ENTRYPOINT = [sys.executable, "-c", "from intentstream.cli.app import main; main()"]
 OF_A_CLUSTER = (
     "LISTENER",
     "NODE",

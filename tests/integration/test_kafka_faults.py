@@ -35,7 +35,7 @@ from stream.log import (
     TopicSpec,
     WriterFenced,
 )
-from stream.log.kafka import KafkaLog
+from stream.log.kafka.log import KafkaLog
 from tests.contracts.log_checks import LogCase, messages_of, starts, take, values
 from tests.integration.conftest import Broker, free_port
 

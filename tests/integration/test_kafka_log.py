@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from kafka.net.compat import KafkaNetClient
 
-import stream.log.kafka
+import stream.log.kafka.log
 from stream.log import open_log
 from stream.log.base import Message, RecordBatch, TopicPartition, TopicSpec
-from stream.log.kafka import KafkaLog
+from stream.log.kafka.log import KafkaLog
 from tests.contracts.log_checks import LOG_CHECKS, LogCase, messages_of, starts, values
 
 pytestmark = [
@@ -52,7 +52,7 @@ def test_a_long_backlog_is_read_to_its_end(most: int, kafka_url: str) -> None:
 
 def test_what_came_behind_an_answered_fetch_is_taken_with_it(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fetch is answered with the first record: those that come while a worker is busy are not in it."""
-    monkeypatch.setattr(stream.log.kafka, "_AGAIN_MS", 30_000)  # however slow the machine is
+    monkeypatch.setattr(stream.log.kafka.log, "_AGAIN_MS", 30_000)  # however slow the machine is
     case = LogCase(lambda mode: KafkaLog(kafka_url, mode), uuid.uuid4().hex[:12])
     spec = case.spec()
     with case.open("owner") as log, case.open("producer") as producer:

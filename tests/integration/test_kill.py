@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.crash import AIMED, CONFIG, settings, torture
-from learner.drift import KINDS
-from stream import topics
-from stream.journal import read_entries
+from learner.drift.signals import KINDS
 from stream.log import open_log
+from stream.schema import topics
+from stream.worker.journal import read_entries
 
 SMALL = (
     CONFIG.replace("max_step_events = 200", "max_step_events = 100")

@@ -16,11 +16,9 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from benchmarks.crash import AIMED, torture
-from stream import topics
-from stream.cli import app
-from stream.config import Config
+from intentstream.cli.app import app
+from intentstream.config import Config
 from stream.errors import JournalError
-from stream.letters import read_letters
 from stream.log import (
     EventLog,
     KafkaConfig,
@@ -31,13 +29,15 @@ from stream.log import (
     WriterFenced,
     open_log,
 )
-from stream.log.murmur2 import partition_of
-from stream.worker import Worker
+from stream.log.partitioner import partition_of
+from stream.schema import topics
+from stream.worker.dead_letters import read_letters
+from stream.worker.worker import Worker
 from tests.integration.conftest import Broker
-from tests.unit.stream.commands import invoke
-from tests.unit.stream.faulty import Flaky
+from tests.unit.intentstream.commands import invoke
 from tests.unit.stream.streams import START_MS, as_messages, events, small_config
-from tests.unit.stream.test_worker import assert_equal_to_a_rebuild, drain, journal
+from tests.unit.stream.worker.faulty import Flaky
+from tests.unit.stream.worker.test_worker import assert_equal_to_a_rebuild, drain, journal
 
 pytestmark = [
     pytest.mark.integration,

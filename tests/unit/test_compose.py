@@ -13,8 +13,8 @@ import pytest
 import typer
 import yaml
 
-from stream.cli import app
-from stream.config import load_config
+from intentstream.cli.app import app
+from intentstream.config import load_config
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

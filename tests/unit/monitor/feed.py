@@ -7,9 +7,9 @@ import random
 
 import msgspec
 
-from stream import topics
 from stream.log.base import EventLog, Message, TopicSpec
-from stream.messages import (
+from stream.schema import topics
+from stream.schema.messages import (
     AsOf,
     DriftAlert,
     ErasureReceipt,

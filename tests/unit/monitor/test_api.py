@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from monitor.api import split_events
 from monitor.config import MonitorConfig
 from monitor.errors import MonitorConfigError
-from monitor.guard import COOKIE, RateLimit, local_path, session_value
+from monitor.middleware import COOKIE, RateLimit, local_path, session_value
 from monitor.problems import Problem
-from stream import topics
 from stream.log import EventLog, Message, OffsetRange
+from stream.schema import topics
 from tests.unit.monitor.conftest import NOW_MS, MakeClient
 from tests.unit.monitor.feed import Feed, encode, history
 

@@ -11,7 +11,7 @@ import pytest
 import monitor.api
 import monitor.service
 from monitor.connections import Connections
-from monitor.guard import Guard
+from monitor.middleware import Guard
 from tests.unit.monitor.conftest import MakeClient
 
 MOST = 20

@@ -13,17 +13,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from intentstream.config import Config
 from monitor import MonitorConfig, serve
 from monitor.viewdb import ViewDb
-from stream import topics
-from stream.config import Config
-from stream.engine import Engine, open_cut
-from stream.events import user_keys
+from stream.engine.engine import Engine, open_cut
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.base import Message, RecordBatch
-from stream.messages import ErasureReceipt
-from stream.verify import verify
-from stream.worker import Worker
+from stream.schema import topics
+from stream.schema.events import user_keys
+from stream.schema.messages import ErasureReceipt
+from stream.worker.verify import verify
+from stream.worker.worker import Worker
 from tests.unit.stream.streams import START_MS, as_messages, events, small_config
 
 USER = b"u1"  # the one of whom `events` also makes records that are refused

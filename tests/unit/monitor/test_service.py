@@ -12,8 +12,8 @@ from monitor.config import MonitorConfig
 from monitor.records import metrics as decode_report
 from monitor.service import Service
 from monitor.views import MAX_WORKERS, View
-from stream import topics
 from stream.log import EventLog, Message, open_log
+from stream.schema import topics
 from tests.unit.monitor.conftest import NOW_MS
 from tests.unit.monitor.feed import Feed, encode
 

@@ -7,10 +7,10 @@ import pytest
 from monitor.errors import ViewInUse
 from monitor.reader import Reader
 from monitor.views import View
-from stream import topics
-from stream.events import MAX_TS, ActionsConfig
-from stream.letters import replay_letters
 from stream.log import EventLog, Message, TopicPartition, open_log
+from stream.schema import topics
+from stream.schema.events import MAX_TS, ActionsConfig
+from stream.worker.dead_letters import replay_letters
 from tests.unit.monitor.conftest import NOW_MS
 from tests.unit.monitor.feed import Feed, create, encode, history
 

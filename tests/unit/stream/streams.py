@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from intentstream.config import Config
 from learner import EncoderConfig, IntentConfig, LearnerConfig
-from stream import topics
-from stream.config import Config
 from stream.log.base import Message, RecordBatch
-from stream.log.murmur2 import partition_of
+from stream.log.partitioner import partition_of
+from stream.schema import topics
 
 START_MS = 1_700_000_000_000
 

@@ -1,0 +1,1 @@
+"""Drift: signals of the stream, detectors, episodes and what is done about them."""

@@ -1,0 +1,1 @@
+"""Intents: which centers are one, who holds which, who moved."""

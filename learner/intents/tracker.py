@@ -1,0 +1,299 @@
+"""The learner's intents as others see them: ids instead of places, how far one leads another, what drew a user there.
+
+Sits between the network, whose centres it reads and re-seeds, and the parts that know no torch: `IntentIdentity` keeps
+ids, `Merging` says which centres are one intent, `evidence` says where users stand.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learner.config import LearnerConfig
+from learner.intents.change_point import change, standing
+from learner.intents.identity import Birth, Entry, IntentIdentity, grouped
+from learner.intents.merging import Merging
+from learner.model.centers import SEEN_ITEMS
+from learner.online.network import Network
+
+_KEPT: Final = 1 << 22  # numbers in a table of items by centres that is kept for the rest of a step
+
+
+class IntentView(NamedTuple):
+    """Where users stand among the intents; every field (B,); ids are -1 for a user without history."""
+
+    nearest: NDArray[np.int32]
+    """intent id: the one that leads the held one, else the held one; `best` where none is held"""
+    best: NDArray[np.int32]
+    """intent id by the newest items alone; `nearest` where that was not asked"""
+    confidence: NDArray[np.float32]
+    """probability of `nearest` among all, by the newest items alone; 0 where that was not asked"""
+    runner_up: NDArray[np.int32]
+    """intent id, the likeliest one besides `nearest`; -1 where that was not asked"""
+    lead: NDArray[np.float32]
+    """log-odds that the user has changed to `nearest` against that he has not; 0 where nothing speaks for it"""
+    began: NDArray[np.int64]
+    """events since that change, the first one of the new intent included"""
+    before: NDArray[np.bool_]
+    """the items before the change are in the new intent as well, as the model sees them now"""
+    stale: NDArray[np.bool_]
+    """the model sees the items since the held intent began, but the newest, in `nearest`: the model has moved"""
+    retired: NDArray[np.bool_]
+    """the held intent exists no more"""
+
+
+class Seen(NamedTuple):
+    """What the users of a step showed of the intents."""
+
+    places: NDArray[np.int64]
+    """(m,) place of the centre nearest to each user"""
+    distance: float
+    """mean squared distance to the nearest centre; not a number where there was nobody"""
+
+
+class Turned(NamedTuple):
+    """What happened to the centres since the last call."""
+
+    movement: float
+    """mean distance moved"""
+    births: list[Birth]
+    absorbed: list[int]
+    """ids of intents that are part of another one now"""
+
+
+class _Items(NamedTuple):
+    """Items looked at, m of them."""
+
+    there: NDArray[np.bool_]
+    """(N,) by table row, whether it is one of them"""
+    place: NDArray[np.int64]
+    """(N,) by table row, its place among them; anything where it is none"""
+    unit: NDArray[np.float32]
+    """(m, d) unit vectors, zeros for row 0"""
+    cosines: NDArray[np.float32]
+    """(m, K) with the centres"""
+
+
+class IntentTracker:
+    """Ids, leads, births, mergers and catalogue figures of a network's centres.
+
+    Parameters
+    ----------
+    config
+        Its sections `intents`, `identity`, `merging` and `evidence`.
+    network
+        Whose centres these are; only `turn` changes it.
+    """
+
+    def __init__(self, config: LearnerConfig, network: Network) -> None:
+        self._config, self._network = config, network
+        count, hidden = network.centers.weight.shape
+        self.identity = IntentIdentity(config.identity, count, hidden)
+        self.merging = Merging(config.merging, count)
+        self._items: _Items | None = None  # of the step, as long as neither items nor centres move
+        self._shares: NDArray[np.float32] | None = None  # (m, G) of the intents in these items
+
+    # -- the stream -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def observe(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> Seen:
+        """Count the users of events: rows of their histories before (n, L), of the items taken (n,), 0 = not liked."""
+        known = (contexts[:, -1] > 0) & (items > 0)
+        before, after = contexts[known, -1], items[known]
+        newest = contexts[:, -SEEN_ITEMS:]
+        # what the users are looked at by afterwards is in their histories before and in what they took
+        remembered = contexts[:, -self._config.evidence.memory :]
+        looked_at = self._look_up(np.concatenate([remembered.ravel(), newest.ravel(), items]))
+        self.refresh()
+        if looked_at.cosines.size <= _KEPT:
+            self._items = looked_at
+        code = looked_at.cosines.argmax(axis=1)
+        self.merging.observe(code[looked_at.place[before]], code[looked_at.place[after]])
+        u = self._interests(newest, looked_at)  # (n, d)
+        u = u[u.any(axis=1)]
+        if not len(u):
+            return Seen(np.zeros(0, dtype=np.int64), float("nan"))
+        cosines = u @ self._unit_centers().T  # (n, K)
+        places = cosines.argmax(axis=1)
+        distance = np.maximum(2 - 2 * np.take_along_axis(cosines, places[:, None], axis=1)[:, 0], 0)
+        self.identity.observe(places, distance, u)
+        return Seen(places, float(distance.mean()))
+
+    def refresh(self) -> None:
+        """Items or centres have moved, or will: what was kept of them is of no more use."""
+        self._items = self._shares = None
+
+    def _look_up(self, rows: NDArray[np.int64]) -> _Items:
+        """The different items among table rows (z,), as they are now; `np.unique` would sort."""
+        there = np.zeros(self._network.rows, dtype=bool)
+        there[rows] = True
+        distinct = np.flatnonzero(there)
+        place = np.empty(self._network.rows, dtype=np.int64)
+        place[distinct] = np.arange(len(distinct))
+        # in numpy: each of torch's small operations takes as long as the product
+        unit = _unit(self._network.table.detach().numpy()[distinct])
+        return _Items(there, place, unit, unit @ self._unit_centers().T)
+
+    def _unit_centers(self) -> NDArray[np.float32]:
+        return _unit(self._network.centers.weight.detach().numpy())
+
+    def _interests(self, newest: NDArray[np.int64], items: _Items) -> NDArray[np.float32]:
+        """`learner.intents.interests` of the newest rows (n, w), which are all among `items`: (n, d)."""
+        age = np.arange(newest.shape[1])[::-1]
+        weight = np.where(newest > 0, 0.5 ** (age / self._config.intents.half_life), 0).astype(np.float32)  # (n, w)
+        return _unit(np.matmul(weight[:, None], items.unit[items.place[newest]])[:, 0])
+
+    @torch.no_grad()
+    def turn(self, event_number: int, reseed: bool = False) -> Turned:
+        """Call once after a step's learning: how the centres moved; places dead ones anew, merges what is one."""
+        self.refresh()
+        centers = self._network.centers.unit().numpy()
+        movement = self.identity.moved(centers, event_number)
+        shares = self.identity.shares
+        births = self.identity.births(centers, event_number, reseed, lambda place: self.merging.leave(place, shares))
+        if births:
+            places = np.array([birth.place for birth in births])
+            self._network.place_centers(places, np.stack([birth.center for birth in births]))
+        absorbed = self.merging.look(self.identity.shares, event_number)
+        return Turned(movement, births, self.identity.ids_of(absorbed).tolist())
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def current(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """The ids (m,) under which these intents go on; those of retired ones and -1 stay as they are."""
+        ids = self.identity.living(ids)
+        places = self.identity.places_of(ids)
+        return np.where(places >= 0, self.identity.ids_of(self.merging.heads[places]), ids).astype(np.int32)
+
+    def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
+        items = self._items
+        if items is None or not items.there[rows].all():
+            items = self._look_up(rows.ravel())
+            return self._shared(items).take(items.place[rows], axis=0)
+        if self._shares is None:
+            self._shares = self._shared(items)
+        return self._shares.take(items.place[rows], axis=0)
+
+    def _shared(self, items: _Items) -> NDArray[np.float32]:
+        """Shares of the G intents in each of the items, (m, G)."""
+        merging = self.merging
+        likely = items.cosines * np.float32(1 / self._network.centers.config.temperature)  # (m, K)
+        sharpness = self._config.evidence.sharpness
+        if not merging.merged:  # of tens of thousands of centres none are, and grouping them would take gigabytes
+            likely *= sharpness  # the same power
+        likely -= likely.max(axis=1, keepdims=True)
+        share = np.exp(likely, out=likely)
+        if merging.merged:
+            of = merging.rows
+            share = share @ (of[:, None] == np.arange(of.max() + 1)).astype(np.float32)  # (m, G)
+            share **= sharpness
+        share /= share.sum(axis=1, keepdims=True)
+        if items.there[0]:
+            share[0] = 0  # no item
+        return np.asarray(share)
+
+    def view(
+        self,
+        rows: NDArray[np.int64],
+        held: NDArray[np.integer[Any]] | None = None,
+        span: NDArray[np.integer[Any]] | None = None,
+        newest_alone: NDArray[np.bool_] | None = None,
+    ) -> IntentView:
+        """Where users with histories (B, L) of rows, 0 = none or not liked, stand.
+
+        Parameters
+        ----------
+        rows
+            Newest last.
+        held
+            (B,) ids that they hold, -1 = none.
+        span
+            (B,) events for which they hold them; as long as the history goes back, where it is not given.
+        newest_alone
+            (B,) for whom it is asked where the newest items alone put them, and not whether they have changed; where it
+            is not given, both are asked for all.
+        """
+        config = self._config.evidence
+        newest = rows[:, -config.memory :]
+        present = newest > 0  # (B, W)
+        codes = self.codes(newest)
+        B, W, G = codes.shape
+        own = self.identity.ids_of(self.merging.own)  # (G,) ids
+        users, cold = np.arange(B), ~present.any(axis=1)
+        holds = np.full(B, -1) if held is None else np.asarray(held)
+        places = self.identity.places_of(holds)
+        group = np.where(places >= 0, self.merging.rows[places], -1)
+        tested = group if newest_alone is None else np.where(newest_alone, -1, group)
+        found = change(codes, present, tested, np.full(B, W) if span is None else np.asarray(span), config)
+        leads = found.lead > 0
+        stale = found.stale & ~leads
+        nearest = np.where(leads, found.to, np.where(stale, found.older, group))
+        best, confidence, runner_up = nearest.copy(), np.zeros(B, dtype=np.float32), np.full(B, -1)
+        asked = np.flatnonzero((group < 0) | newest_alone) if newest_alone is not None else users
+        if len(asked):
+            likely = standing(codes[asked], present[asked], config)  # (b, G)
+            best[asked] = likely.argmax(axis=1)
+            nearest = np.where(group < 0, best, nearest)
+            at = (np.arange(len(asked)), nearest[asked])
+            likely -= likely.max(axis=1, keepdims=True)
+            confidence[asked] = np.exp(likely[at]) / np.exp(likely).sum(axis=1)
+            likely[at] = -np.inf
+            runner_up[asked] = likely.argmax(axis=1) if G > 1 else nearest[asked]
+        return IntentView(
+            nearest=np.where(cold, -1, own[nearest]).astype(np.int32),
+            best=np.where(cold, -1, own[best]).astype(np.int32),
+            confidence=np.where(cold, 0, confidence).astype(np.float32),
+            runner_up=np.where(cold | (runner_up < 0), -1, own[runner_up]).astype(np.int32),
+            lead=np.where(leads & ~cold, found.lead, 0).astype(np.float32),
+            began=found.began,
+            before=found.before,
+            stale=stale & ~cold,
+            retired=(holds >= 0) & (places < 0),
+        )
+
+    def pull(
+        self, rows: NDArray[np.int64], origin: NDArray[np.integer[Any]], to: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float32]:
+        """How much items (m, w), table rows, draw towards `to` (m,) and away from `origin` (m,): -1 to 1, (m, w).
+
+        A retired or unknown origin counts as nothing.
+        """
+        codes, group = self.codes(rows), self.merging.rows
+        shares = []
+        for ids in (to, origin):
+            places = self.identity.places_of(ids)
+            column = group[places]
+            share = np.take_along_axis(codes, column[:, None, None], axis=2)[:, :, 0]  # (m, w)
+            shares.append(np.where((places >= 0)[:, None], share, 0))
+        return np.asarray(shares[0] - shares[1], dtype=np.float32)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of each intent among the users looked at lately, (G,)."""
+        return np.asarray(np.bincount(self.merging.rows, weights=self.identity.shares))
+
+    @torch.no_grad()
+    def vectors(self) -> NDArray[np.float32]:
+        """Unit vectors of the intents, (G, d), in the order of `entries`."""
+        return grouped(self._network.centers.unit().numpy(), self.merging.heads, self.identity.shares)
+
+    @torch.no_grad()
+    def entries(self, turn_map: bool = False) -> list[Entry]:
+        """All intents for the catalogue; `turn_map` lets the map follow the centres, which changes the state."""
+        centers = self._network.centers.unit().numpy()
+        if turn_map:
+            self.identity.turn_map(centers)
+        return self.identity.entries(centers, self.merging.heads)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(m, d) of length 1; zeros stay zeros."""
+    length = np.sqrt(np.einsum("md,md->m", vectors, vectors))
+    return np.asarray(vectors / np.maximum(length, np.float32(1e-12))[:, None])
+
+
+__all__ = ["IntentTracker", "IntentView", "Seen", "Turned"]

@@ -1,0 +1,305 @@
+"""ELCRec (arXiv 2401.05975): item table, encoder, intent centres, and the paper's losses put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from learner.model import losses
+from learner.model.augmentations import Compat, random_view
+from learner.model.centers import IntentCenters, IntentConfig
+from learner.model.encoder import Encoder, EncoderConfig
+from learner.model.ragged_batch import Layout
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is learnt from a batch: shape of the model, losses, and how much each counts."""
+
+    max_len: Annotated[int, Meta(ge=1, le=1024, description="newest items of a history that are read; items")] = 50
+    encoder: EncoderConfig = EncoderConfig()
+    intents: IntentConfig = IntentConfig()
+    next_item: Annotated[
+        Literal["softmax", "bce"],
+        Meta(description="softmax: over all items (sampled above full_softmax_items); bce: one negative, the paper's"),
+    ] = "softmax"
+    full_softmax_items: Annotated[
+        int,
+        Meta(ge=1, description="largest catalogue that gets the full softmax; items, above it negatives are sampled"),
+    ] = 50_000
+    sampled_negatives: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="negatives shared by a batch where the softmax is sampled; items")
+    ] = 4096
+    future: Annotated[
+        float,
+        Meta(
+            ge=0, lt=1, description="softmax: weight of a later item relative to the one before it; 0 = next item only"
+        ),
+    ] = 0.5
+    horizon: Annotated[int, Meta(ge=1, le=1024, description="softmax: items ahead that count; items")] = 8
+    score: Annotated[
+        Literal["dot", "cosine"],
+        Meta(description="how an output meets an item vector; cosine is divided by temperature"),
+    ] = "dot"
+    temperature: Annotated[float, Meta(gt=0, le=10, description="of the cosine score; cosine units")] = 0.07
+    sequence_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_seq; factor, 0 = left out")] = 0.0
+    intent_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_intent; factor, 0 = left out")] = 0.0
+    contrast: Annotated[
+        Literal["dot", "cosine"],
+        Meta(description="L_seq, L_intent: dot products, the paper's; or cosines, divided by contrast_temperature"),
+    ] = "dot"
+    contrast_temperature: Annotated[float, Meta(gt=0, le=10, description="of contrast = cosine; cosine units")] = 0.2
+    fusion: Annotated[
+        Literal["shift", "concat"], Meta(description="L_seq: a position's centre is added to it, or appended")
+    ] = "shift"
+    pool: Annotated[
+        Literal["last", "mean"], Meta(description="the user that meets the centres: newest output, or the paper's mean")
+    ] = "last"
+    lookback: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="ranking: share of the output one item before the newest; 0 = the newest alone"),
+    ] = 0.0
+    compat: Annotated[
+        Literal["none", "authors"],
+        Meta(description="authors: reproduce the flaws of the published code; see docs/elcrec.md"),
+    ] = "none"
+
+
+class Batch(NamedTuple):
+    """Training sequences of B users, right-aligned, 0 = empty."""
+
+    inputs: Tensor
+    """(B, T) item rows"""
+    targets: Tensor
+    """(B, T) the item taken after each input; none where there is no input"""
+    negatives: Tensor | None = None
+    """(B, T) an item not taken, for `bce`; or (S,) shared ones, for the sampled softmax"""
+    log_q: Tensor | None = None
+    """(N,) log expected draws of items 1 to N, for the sampled softmax"""
+    parts: tuple[tuple[int, int], ...] = ()
+    """users and longest history of each part of the batch, the longest first; a part is a block to attention, so that
+    little there is padding; (): all are one"""
+
+    def cut(self, rows: Tensor) -> list[Tensor]:
+        """Its parts of rows (..., B, T), (..., n, T_p) each."""
+        found, start = [], 0
+        for users, longest in self.parts or (tuple(self.inputs.shape),):
+            found.append(rows[..., start : start + users, rows.shape[-1] - longest :])
+            start += users
+        return found
+
+
+class Losses(NamedTuple):
+    """The terms of one batch, unweighted, and their weighted sum `total`."""
+
+    total: Tensor
+    next_item: Tensor
+    sequence: Tensor | None
+    intent: Tensor | None
+    cluster: Tensor | None
+    users: Tensor
+    """(B, d) pooled users, detached, for the queue of the balanced loss"""
+
+
+class ELCRec(nn.Module):
+    """The whole model. Ranking uses items and encoder only; the centres say what a user is after.
+
+    Parameters
+    ----------
+    config
+        shape and losses
+    items
+        number of items N; row 0 is padding and row N + 1 the mask, which no list contains
+    generator
+        draws the first weights
+
+    Examples
+    --------
+    >>> model = ELCRec(ModelConfig(max_len=4), items=9, generator=torch.Generator().manual_seed(0)).eval()
+    >>> model.scores(model.user(torch.tensor([[0, 3, 5]]))).shape
+    torch.Size([1, 9])
+    """
+
+    def __init__(self, config: ModelConfig, items: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.item_count = items
+        d = config.encoder.hidden
+        self.items = nn.Parameter(torch.empty(items + 2, d).normal_(0, 0.02, generator=generator))
+        if config.compat == "none":
+            with torch.no_grad():
+                self.items[0].zero_()
+        self.encoder = Encoder(config.encoder, config.max_len, generator)
+        self.intents = IntentCenters(config.intents, d, generator)
+
+    @property
+    def mask_row(self) -> int:
+        """Row of the mask item."""
+        return self.item_count + 1
+
+    def _valid(self, rows: Tensor) -> Tensor | None:
+        valid = rows > 0
+        return None if bool(valid.all()) else valid
+
+    def embed(self, rows: Tensor) -> Tensor:
+        """Vectors of rows (...), (..., d); the padding row never learns."""
+        return F.embedding(rows, self.items, padding_idx=0)
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """Outputs at every position of rows (B, T), (B, T, d), without dropout; at padding they mean nothing."""
+        h: Tensor = self.encoder(self.embed(rows), self._valid(rows))
+        return h
+
+    def user(self, rows: Tensor) -> Tensor:
+        """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
+        if self.config.lookback == 0:
+            return self.encoder.last(self.embed(rows), self._valid(rows))
+        return self.outlook(self.encode(rows), rows)
+
+    def outlook(self, h: Tensor, rows: Tensor) -> Tensor:
+        """The same of outputs h (B, T, d) at hand: the newest one and, by `lookback`, the one before it, (B, d).
+
+        That one has not seen the newest item: the mean of the two is less led by it alone. Nothing is trained for it.
+        """
+        share, newest = self.config.lookback, h[:, -1]
+        if share == 0 or rows.shape[1] == 1:
+            return newest
+        before = torch.where(rows[:, -2, None] > 0, h[:, -2], newest)
+        return newest.lerp(before, share)
+
+    def pool(self, h: Tensor, rows: Tensor) -> Tensor:
+        """The user as the intent losses see it: mean of h (B, T, d) over the history, or its newest position, (B, d).
+
+        `compat = "authors"`: the mean over all T, padding included.
+        """
+        if self.config.pool == "last":
+            return h[:, -1]
+        return losses.masked_mean(h, None if self.config.compat == "authors" else self._valid(rows))
+
+    def table(self) -> Tensor:
+        """Vectors of items 1 to N as they are scored, (N, d)."""
+        items = self.items[1 : self.item_count + 1]
+        return F.normalize(items, dim=-1) if self.config.score == "cosine" else items
+
+    def head(self, h: Tensor) -> Tensor:
+        """Outputs (…, d) as they are scored, the temperature included."""
+        return F.normalize(h, dim=-1) / self.config.temperature if self.config.score == "cosine" else h
+
+    def scores(self, user: Tensor) -> Tensor:
+        """Scores of items 1 to N for outputs (B, d), (B, N)."""
+        return self.head(user) @ self.table().T
+
+    def losses(
+        self, batch: Batch, generator: torch.Generator | None, half: bool = False, mixed: bool = False
+    ) -> Losses:
+        """All terms that have a weight.
+
+        Parameters
+        ----------
+        batch
+            sequences; every user has at least one target
+        generator
+            draws dropout and views; None = no dropout, and no term that needs views
+        half
+            full softmax in bfloat16
+        mixed
+            the encoder's products in bfloat16
+        """
+        c = self.config
+        contrasts = c.sequence_contrast > 0 or c.intent_contrast > 0
+        whole = batch.inputs[None]  # (V, B, T)
+        if contrasts:
+            if generator is None:
+                raise ValueError("the contrastive losses draw views of the sequences and need a generator")
+            views = random_view(batch.inputs.repeat(2, 1), generator, self.mask_row, c.compat)
+            whole = torch.cat([whole, views.view(2, *batch.inputs.shape)])
+        rows = [part.flatten(0, 1) for part in batch.cut(whole)]  # (V * n, T) each: histories, then views
+        layout = self._layout(rows)
+        targets = F.pad(batch.targets[None], (0, 0, 0, 0, 0, len(whole) - 1))  # (V, B, T)
+        wanted = layout.flat([part.flatten(0, 1) for part in batch.cut(targets)]).nonzero()[:, 0]  # (Q,) of P
+        looked_up = [layout.flat(rows), *self._compared(batch)]
+        # by one look-up: one gradient as large as the table is made, not one for each
+        vectors, *compared = torch.split(self.embed(torch.cat(looked_up)), [len(part) for part in looked_up])
+        out = self._encode(vectors, layout, generator, mixed)  # (P, d)
+        h = out.index_select(0, wanted)
+        next_item = losses.next_item_bce(h, *compared) if c.next_item == "bce" else self._softmax(h, batch, half)
+        total = next_item
+        pools = [
+            self.pool(block, part).view(len(whole), -1, out.shape[1])
+            for block, part in zip(layout.blocks(out), rows, strict=True)
+        ]  # (V, n, d) each
+        pooled, *others = torch.cat(pools, dim=1)  # (B, d) each
+        sequence = intent = cluster = None
+        if contrasts:
+            centers = self.intents.unit()
+            temperature = c.contrast_temperature if c.contrast == "cosine" else None
+            if c.sequence_contrast > 0:
+                places, stretches = _stretches(layout)
+                seen = out.index_select(0, places)
+                sequence = losses.sequence_contrast(seen, stretches, centers, c.fusion, temperature)
+                total = total + c.sequence_contrast * sequence
+            if c.intent_contrast > 0:
+                own = self.intents.nearest(pooled).intent
+                intent = losses.intent_contrast(others[0], others[1], centers, own, temperature)
+                total = total + c.intent_contrast * intent
+        if c.intents.clustering == "paper":
+            unit = F.normalize(pooled, dim=-1)
+            cluster = losses.cluster_loss(unit, self.intents.unit(), include_self=c.compat == "authors")
+        elif c.intents.clustering == "balanced":
+            cluster = self.intents.balanced_loss(pooled, *others)
+        if cluster is not None:
+            total = total + c.intents.weight * cluster
+        return Losses(total, next_item, sequence, intent, cluster, pooled.detach())
+
+    def _layout(self, rows: Sequence[Tensor]) -> Layout:
+        """Of blocks of rows (n, T); to the authors' means and contrasts padding is a position like others."""
+        return Layout([part > 0 for part in rows], padded=self.config.compat == "authors")
+
+    def _encode(self, vectors: Tensor, layout: Layout, generator: torch.Generator | None, mixed: bool) -> Tensor:
+        if not mixed:
+            return self.encoder.ragged(vectors, layout, generator)
+        with torch.autocast(vectors.device.type, torch.bfloat16):
+            h = self.encoder.ragged(vectors, layout, generator)
+        return h.float()  # the losses compare what differs by less than bfloat16 can say
+
+    def _compared(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Rows of the items taken and not taken at the Q places with a target, where `bce` compares them, (Q,) each."""
+        if self.config.next_item != "bce":
+            return ()
+        if batch.negatives is None:
+            raise ValueError("next_item = 'bce' needs batch.negatives, one per target")
+        wanted = batch.targets > 0
+        return batch.targets[wanted], batch.negatives[wanted]
+
+    def _softmax(self, out: Tensor, batch: Batch, half: bool) -> Tensor:
+        c = self.config
+        target, weight = losses.future_targets(batch.targets, c.future, c.horizon)  # (P, J) each
+        target = (target - 1).clamp(min=0)
+        if batch.log_q is not None and batch.negatives is not None:
+            return losses.sampled_softmax(
+                self.head(out), self.table(), target, weight, batch.negatives - 1, batch.log_q
+            )
+        return losses.full_softmax(self.head(out), self.table(), target, weight, half=half)
+
+
+def _stretches(layout: Layout) -> tuple[Tensor, Layout]:
+    """Of blocks (3n, T), histories and two views, longest first: the views as `losses.sequence_contrast` takes them.
+
+    Returns which of the layout's positions are in a view, (P',), and where they are in blocks (2n', t) of how far back.
+    """
+    parts = [numbers.view(3, -1, numbers.shape[1])[1:] for numbers in layout.numbers()]  # (2, n, T) each
+    near, found = 0, []
+    for far in sorted({part.shape[2] for part in parts}):
+        reaching = [part[:, :, part.shape[2] - far : part.shape[2] - near] for part in parts if part.shape[2] >= far]
+        found.append(torch.cat(reaching, dim=1).flatten(0, 1))  # (2n', far - near)
+        near = far
+    stretches = Layout([numbers >= 0 for numbers in found])
+    return stretches.flat(found), stretches
+
+
+__all__ = ["Batch", "Compat", "ELCRec", "Losses", "ModelConfig"]

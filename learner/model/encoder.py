@@ -1,0 +1,301 @@
+"""SASRec: a causal transformer over the item vectors of a history. It knows no item table.
+
+Histories are right-aligned: the newest item is at the last position, and position p of max_len always means "p from
+the right". Of histories of many lengths only what looks along them meets padding, in blocks of similar length; see
+`layout`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from learner.model.ragged_batch import Layout
+
+MASKED = (
+    -1e4
+)  # added to forbidden scores: exp(-1e4) is 0 beside any allowed one, and a row with none allowed stays finite
+
+
+class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shape of the encoder. The defaults are the authors' for Beauty."""
+
+    hidden: Annotated[int, Meta(ge=2, le=1024, description="size d of a vector; numbers")] = 64
+    layers: Annotated[int, Meta(ge=1, le=12, description="transformer layers; count")] = 1
+    heads: Annotated[int, Meta(ge=1, le=64, description="attention heads, must divide hidden; count")] = 2
+    expansion: Annotated[int, Meta(ge=1, le=8, description="feed-forward size; multiple of hidden")] = 4
+    dropout: Annotated[float, Meta(ge=0, lt=1, description="dropout of vectors; probability")] = 0.5
+    attention_dropout: Annotated[float, Meta(ge=0, lt=1, description="dropout of attention weights; probability")] = 0.5
+    norm: Annotated[
+        Literal["post", "pre"],
+        Meta(description="where LayerNorm stands; post: after each residual sum, as the authors do"),
+    ] = "post"
+    positions: Annotated[
+        Literal["learned", "relative", "none"],
+        Meta(description="learned: one vector per place from the right; relative: one bias per head and distance"),
+    ] = "learned"
+    frequency: Annotated[
+        float,
+        Meta(
+            ge=0, le=1, description="share of a causal low/high-pass branch beside attention; fraction, 0 = no branch"
+        ),
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise ValueError(f"encoder.heads = {self.heads} must divide encoder.hidden = {self.hidden}")
+
+
+def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
+    """Zero each number with probability p, to the nearest 1/256, and scale the others up. `generator` None: x itself.
+
+    torch's own dropout draws from the global generator only, which a cut could not hold. A draw of 64 bits serves
+    eight numbers: a fifth of the time of `bernoulli_`.
+    """
+    out_of_256 = round(256 * p)
+    if out_of_256 == 0 or generator is None:
+        return x
+    draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(
+        -(2**63), None, generator=generator
+    )
+    keep = (draws.view(torch.uint8)[: x.numel()] >= out_of_256).view(x.shape).to(x.dtype)
+    return x * keep.mul_(256 / (256 - out_of_256))
+
+
+class Filter(nn.Module):
+    """Low and high part of a sequence, the high part re-weighted: BSARec's idea (arXiv 2312.10325), made causal.
+
+    BSARec filters by a Fourier transform over the whole window, which sees the future and so costs one sample per
+    prefix. Here the low part is a running mean with a learnt decay per channel: position t sees only what came before,
+    and all prefixes of a sequence are trained in one pass.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.decay = nn.Parameter(torch.linspace(-1.0, 2.0, hidden))  # (d,) logit of the decay per step
+        self.high = nn.Parameter(torch.ones(hidden))  # (d,) root of the high part's weight
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """Filter x (B, T, d), `valid` (B, T) bool or None where nothing is padding: (B, T, d)."""
+        T = x.shape[1]
+        steps = torch.arange(T, device=x.device)
+        distance = steps[:, None] - steps[None, :]  # (T, T) query minus key
+        log_decay = F.logsigmoid(self.decay)  # (d,)
+        weight = torch.exp(distance.clamp(min=0).to(x.dtype)[..., None] * log_decay)  # (T, T, d)
+        weight = weight * (distance >= 0)[..., None]
+        if valid is None:
+            low = torch.einsum("tsd,bsd->btd", weight / weight.sum(1, keepdim=True), x)  # (B, T, d)
+        else:
+            mask = valid.to(x.dtype)  # (B, T)
+            total = torch.einsum("tsd,bs->btd", weight, mask)  # (B, T, d)
+            low = torch.einsum("tsd,bsd->btd", weight, x * mask[..., None]) / total.clamp(min=1e-9)
+        return low + self.high.square() * (x - low)
+
+
+class Layer(nn.Module):
+    """One transformer layer: attention (and the filter, where configured), then feed-forward."""
+
+    def __init__(self, config: EncoderConfig, max_len: int) -> None:
+        super().__init__()
+        d = config.hidden
+        self.config = config
+        self.qkv = nn.Linear(d, 3 * d)
+        self.out = nn.Linear(d, d)
+        self.attention_norm = nn.LayerNorm(d, eps=1e-12)
+        self.up = nn.Linear(d, config.expansion * d)
+        self.down = nn.Linear(config.expansion * d, d)
+        self.norm = nn.LayerNorm(d, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(config.heads, max_len)) if config.positions == "relative" else None
+        self.filter = Filter(d) if config.frequency > 0 else None
+        self.filter_norm = nn.LayerNorm(d, eps=1e-12) if config.frequency > 0 else None
+
+    def forward(
+        self, x: Tensor, layout: Layout, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
+    ) -> Tensor:
+        """One layer over x (P, d); with `last`, only the newest of each history of the only block is asked for."""
+        c = self.config
+        seen = self.attention_norm(x) if c.norm == "pre" else x
+        asked = layout.blocks(x)[0][:, -1] if last else x  # (Q, d)
+        mixed = dropout(self.out(self._attend(seen, layout, masks, generator, last)), c.dropout, generator)
+        if self.filter is not None and self.filter_norm is not None:
+            smoothed = [
+                self.filter(block, valid) for block, valid in zip(layout.blocks(seen), layout.valid, strict=True)
+            ]
+            smooth = dropout(smoothed[0][:, -1] if last else layout.flat(smoothed), c.dropout, generator)
+            if c.norm == "pre":
+                asked = asked + (1 - c.frequency) * mixed + c.frequency * smooth
+            else:
+                attended = self.attention_norm(asked + mixed)
+                asked = (1 - c.frequency) * attended + c.frequency * self.filter_norm(asked + smooth)
+        elif c.norm == "pre":
+            asked = asked + mixed
+        else:
+            asked = self.attention_norm(asked + mixed)
+        inner = self.norm(asked) if c.norm == "pre" else asked
+        inner = dropout(self.down(F.gelu(self.up(inner))), c.dropout, generator)
+        return asked + inner if c.norm == "pre" else self._post(asked + inner)
+
+    def _post(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def _attend(
+        self, x: Tensor, layout: Layout, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
+    ) -> Tensor:
+        if last:
+            return self._attend_last(layout.blocks(x)[0], masks[0][..., -1:, :], generator)
+        blocks = zip(layout.blocks(self.qkv(x)), masks, strict=True)
+        return layout.flat([self._attend_block(block, mask, generator) for block, mask in blocks])
+
+    def _attend_block(self, qkv: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What each position sees, (n, T, d), from queries, keys and values (n, T, 3d)."""
+        n, T, d = qkv.shape[0], qkv.shape[1], self.config.hidden
+        H = self.config.heads
+        query, key, value = qkv.chunk(3, dim=-1)
+        query = query.reshape(n, T, H, d // H).transpose(1, 2)  # (n, H, T, d/H)
+        key = key.reshape(n, T, H, d // H).permute(0, 2, 3, 1)  # (n, H, d/H, T)
+        value = value.reshape(n, T, H, d // H).transpose(1, 2)  # (n, H, T, d/H)
+        scores = query @ key / math.sqrt(d // H) + mask  # (n, H, T, T)
+        if self.bias is not None:
+            steps = torch.arange(T, device=qkv.device)
+            scores = scores + self.bias[:, (steps[:, None] - steps[None, :]).clamp(min=0)]
+        weights = dropout(scores.softmax(dim=-1), self.config.attention_dropout, generator)
+        seen: Tensor = (weights @ value).transpose(1, 2).reshape(n, T, d)
+        return seen
+
+    def _attend_last(self, x: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What the newest position of x (B, T, d) sees, (B, d), under a mask that (B, H, 1, T) can take.
+
+        For one query per history no position needs a key or a value: q . (K x + k) = (K' q) . x + q . k, where q . k
+        is the same for all positions and softmax does not see it, and the mean of V x + v is V of the mean of x, plus
+        v times the sum of the weights, which is not 1 under dropout.
+        """
+        B, T, d = x.shape
+        H = self.config.heads
+        of_query, of_key, of_value = self.qkv.weight.view(3, H, d // H, d)
+        b_query, _, b_value = self.qkv.bias.view(3, H, d // H)
+        query = torch.einsum("bd,hcd->bhc", x[:, -1], of_query) + b_query  # (B, H, d/H)
+        asked = torch.einsum("bhc,hcd->bhd", query, of_key)  # (B, H, d)
+        scores = asked @ x.transpose(1, 2) / math.sqrt(d // H) + mask.squeeze(-2)  # (B, H, T)
+        if self.bias is not None:
+            scores = scores + self.bias[:, :T].flip(-1)
+        weights = dropout(scores.softmax(dim=-1), self.config.attention_dropout, generator)
+        seen: Tensor = torch.einsum("bhd,hcd->bhc", weights @ x, of_value) + weights.sum(-1, keepdim=True) * b_value
+        return seen.reshape(B, d)
+
+
+class Encoder(nn.Module):
+    """SASRec (Kang and McAuley, arXiv 1808.09781), with the authors' post-norm form as one choice.
+
+    Parameters
+    ----------
+    config
+        shape and switches
+    max_len
+        longest history L; learned positions are counted from the right end of it
+    generator
+        draws the first weights: normal, deviation .02, as the authors do
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = Encoder(EncoderConfig(hidden=8), max_len=5, generator=torch.Generator().manual_seed(0)).eval()
+    >>> x, valid = torch.randn(3, 4, 8), torch.ones(3, 4, dtype=torch.bool)
+    >>> torch.allclose(encoder(x, valid)[:, -1], encoder.last(x, valid), atol=1e-6)
+    True
+    """
+
+    def __init__(self, config: EncoderConfig, max_len: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.max_len = max_len
+        self.layers = nn.ModuleList(Layer(config, max_len) for _ in range(config.layers))
+        self.positions = nn.Parameter(torch.empty(max_len, config.hidden)) if config.positions == "learned" else None
+        self.input_norm = nn.LayerNorm(config.hidden, eps=1e-12)
+        self.output_norm = nn.LayerNorm(config.hidden, eps=1e-12) if config.norm == "pre" else None
+        self._init_weights(generator)
+
+    @torch.no_grad()
+    def _init_weights(self, generator: torch.Generator | None) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(0, 0.02, generator=generator)
+                module.bias.zero_()
+        if self.positions is not None:
+            self.positions.normal_(0, 0.02, generator=generator)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Encode every position.
+
+        Parameters
+        ----------
+        x
+            (B, T, d) item vectors, right-aligned, T <= max_len
+        valid
+            (B, T) bool, False = padding; None where nothing is padding. Outputs at padding mean nothing.
+        generator
+            draws the dropout; None = no dropout, in training mode too
+
+        Returns
+        -------
+        (B, T, d)
+        """
+        return self.ragged(x.flatten(0, 1), _one_block(x, valid), generator).view_as(x)
+
+    def last(self, x: Tensor, valid: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Encode the newest position only, (B, d): the last layer computes one query per history."""
+        return self._run(x.flatten(0, 1), _one_block(x, valid), generator, last=True)
+
+    def ragged(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
+        """Encode every position of histories as they are laid out, (P, d) to (P, d)."""
+        return self._run(x, layout, generator, last=False)
+
+    def _run(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last: bool) -> Tensor:
+        longest = max(block.shape[1] for block in layout.there)
+        if longest > self.max_len:
+            raise ValueError(f"encoder got {longest} positions, more than max_len = {self.max_len}")
+        if not self.training:
+            generator = None
+        if self.positions is not None:
+            x = self._placed(x, self.positions, layout)
+        x = dropout(self.input_norm(x), self.config.dropout, generator)
+        masks = [_mask(block, valid, x.dtype) for block, valid in zip(layout.there, layout.valid, strict=True)]
+        for index, layer in enumerate(self.layers):
+            x = layer(x, layout, masks, generator, last=last and index == len(self.layers) - 1)
+        return x if self.output_norm is None else self.output_norm(x)
+
+    def _placed(self, x: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+        """Add to each of x (P, d) the vector of its place from the right."""
+        if layout.is_one_block:  # most of what is asked online: no look-up
+            n, T = layout.there[0].shape
+            return (x.view(n, T, -1) + positions[self.max_len - T :]).flatten(0, 1)
+        places = [
+            torch.arange(self.max_len - block.shape[1], self.max_len, device=block.device).expand(block.shape)
+            for block in layout.there
+        ]
+        return x + F.embedding(layout.flat(places), positions)
+
+
+def _one_block(x: Tensor, valid: Tensor | None) -> Layout:
+    """Of x (B, T, d), padding included."""
+    there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if valid is None else valid
+    return Layout([there], padded=True)
+
+
+def _mask(there: Tensor, valid: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What is added to a block's scores so that no position sees a later one, or padding: (T, T) or (n, 1, T, T)."""
+    T = there.shape[1]
+    allowed = torch.ones(T, T, dtype=torch.bool, device=there.device).tril()
+    if valid is not None:
+        allowed = allowed & valid[:, None, None, :]
+    return torch.zeros(allowed.shape, dtype=dtype, device=there.device).masked_fill_(~allowed, MASKED)
+
+
+__all__ = ["Encoder", "EncoderConfig", "Filter", "Layer", "dropout"]

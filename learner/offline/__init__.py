@@ -1,0 +1,1 @@
+"""Training and evaluation on a whole data set: the paper's protocol."""

@@ -1,0 +1,1 @@
+"""Learning from a stream: network, item statistics, the ranker that mixes them."""

@@ -1,0 +1,349 @@
+"""Cuts: atomic snapshots of everything after one step.
+
+A cut is made in two halves, so that the loop is held up by the first one only:
+
+1. `begin`: a folder `<step>.partial`; `save` copies what must be held still, in memory or into it;
+2. `PendingCut.finish`, in any thread: what `save` left to be written;
+3. checksums of all files, everything fsynced;
+4. `manifest.json` written and fsynced;
+5. the folder renamed to `<step>`, the parent fsynced;
+6. older cuts removed;
+7. the cut copied to the shared location.
+
+A crash before 5 leaves a `.partial` folder, which the next start deletes: the cut before it and a longer replay serve.
+A crash after 5 leaves a good cut, at most one too many, and a location that the next cut brings up to date.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from state.checkpoint_location import CutLocation
+from state.errors import CutInProgress, StateCorrupted, StateError, storage_error
+from state.files import fsync_path, fsync_tree, write_durably
+from state.manifest import MANIFEST, FileEntry, Manifest, check_files, identity, list_files
+
+logger = logging.getLogger(__name__)
+
+_PARTIAL: Final = ".partial"
+_REMOVED: Final = ".removed"
+_DIGITS: Final = 12
+# Read in full at a start, half a second's work; beyond it RocksDB's own checksums guard every block that is read.
+FULL_CHECK_BYTES: Final = 512 * 1024 * 1024
+
+Later = Callable[[], None]
+Save = Callable[[Path], Later | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A finished cut: the step after which it was made, its folder, and what the caller put into its manifest."""
+
+    step: int
+    path: Path
+    manifest: dict[str, Any]
+
+
+class CutStore:
+    """The cuts of one worker.
+
+    Parameters
+    ----------
+    root
+        Folder of the cuts; made when missing.
+    keep
+        How many of the newest finished cuts stay, at least 1.
+    location
+        fsspec URL to which every finished cut is copied and from which the newest is fetched when `root` has none; None
+        = nowhere. One location belongs to one worker.
+    """
+
+    def __init__(self, root: Path, keep: int = 3, location: str | None = None) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep!r}")
+        self.root = Path(root)
+        self.keep = keep
+        self.location = CutLocation(location) if location else None
+        self.copied_step: int | None = None  # newest cut known to be at the location
+        self._pending: PendingCut | None = None
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise storage_error("making the folder of the cuts", self.root, exc) from exc
+
+    def write(self, step: int, manifest: dict[str, Any], save: Save) -> Path:
+        """Make a cut from begin to end; returns its folder."""
+        return self.begin(step, manifest, save).finish()
+
+    def begin(self, step: int, manifest: dict[str, Any], save: Save) -> PendingCut:
+        """First half of a cut, during which nothing may change.
+
+        Parameters
+        ----------
+        step
+            The step after which this is.
+        manifest
+            What the caller wants back at a restart; JSON values.
+        save
+            Called with an empty folder. It puts in what is cheap (hard links) and returns None, or a function that
+            writes the rest from copies of its own; that one is called by `finish`.
+
+        Raises
+        ------
+        CutInProgress
+            The cut before this one was not finished.
+        StateError
+            The folder cannot be written; nothing of the cut remains.
+        """
+        if self._pending is not None and not self._pending.done:
+            raise CutInProgress(f"cut {step} in {self.root} begun while cut {self._pending.step} was not finished")
+        folder = self.root / f"{step:0{_DIGITS}d}{_PARTIAL}"
+        try:
+            _remove(folder)
+            folder.mkdir(parents=True)
+            later = save(folder)
+        except Exception as exc:
+            _abandon(folder)
+            if isinstance(exc, OSError):
+                raise storage_error(f"beginning cut {step}", folder, exc) from exc
+            raise
+        self._pending = PendingCut(self, step, manifest, folder, later)
+        return self._pending
+
+    def latest(self) -> Cut | None:
+        """The newest cut whose files are what was written; None when there is none. Leftovers of crashes are removed.
+
+        The location is asked only when the folder has no such cut: a copy never wins over what is here.
+
+        Raises
+        ------
+        CutFormatUnknown
+            The newest cut was written by a newer version; an older one is not taken in silence.
+        StateError
+            The folder or the location cannot be read.
+        """
+        spoilt = 0
+        try:
+            self._remove_leftovers()
+            for folder in reversed(self._folders()):
+                try:
+                    return self.open(folder)
+                except StateCorrupted as exc:
+                    logger.warning("cut skipped, trying the one before it: %s", exc)
+                    spoilt += 1
+            for step in reversed(self.location.steps() if self.location else []):
+                try:
+                    return self._fetch(step)
+                except StateCorrupted as exc:
+                    logger.warning("copied cut skipped, trying the one before it: %s", exc)
+                    spoilt += 1
+        except OSError as exc:
+            raise storage_error("looking for the newest cut", self.root, exc) from exc
+        if spoilt:
+            logger.error("no cut in %s is usable: the state is built from the beginning of the journal", self.root)
+        return None
+
+    def peek(self, *, oldest: bool = False, before: int | None = None) -> Cut | None:
+        """The newest (or oldest) valid cut in `root`, of a step `before` this one if given: it changes nothing, so a
+        reader beside a running worker may look.
+        """
+        for folder in self._folders() if oldest else reversed(self._folders()):
+            if before is not None and int(folder.name) >= before:
+                continue
+            try:
+                return self.open(folder)
+            except StateCorrupted as exc:
+                logger.warning("cut skipped: %s", exc)
+        return None
+
+    def open(self, folder: Path, full_bytes: int = FULL_CHECK_BYTES) -> Cut:
+        """Check one cut against its manifest.
+
+        Parameters
+        ----------
+        folder
+            The cut.
+        full_bytes
+            Files are read in full up to so many bytes, see `check_files`.
+
+        Raises
+        ------
+        StateCorrupted
+            It is not what was written.
+        CutFormatUnknown
+            A newer version wrote it.
+        StateError
+            It cannot be read.
+        """
+        try:
+            manifest = _read_manifest(folder)
+            check_files(folder, manifest.files, full_bytes)
+        except OSError as exc:
+            if exc.errno in (errno.ENOENT, errno.EIO):  # removed beside a reader; a bad sector
+                raise StateCorrupted(f"cut {folder}: {exc}") from exc
+            raise storage_error("reading a cut", folder, exc) from exc
+        return Cut(manifest.step, folder, manifest.values)
+
+    def drop_after(self, step: int) -> None:
+        """Remove the cuts of later steps, here and at the location."""
+        try:
+            for folder in self._folders():
+                if int(folder.name) > step:
+                    logger.warning("removing cut %s: it is after step %d", folder, step)
+                    _remove(folder)
+        except OSError as exc:
+            raise storage_error("removing cuts", self.root, exc) from exc
+        if self.location is not None:
+            self.location.prune(step, self.keep)
+
+    def steps(self) -> list[int]:
+        """Steps of the finished cuts in `root`, oldest first; not checked."""
+        return [int(folder.name) for folder in self._folders()]
+
+    def publish(self, step: int, manifest: dict[str, Any], folder: Path) -> Path:
+        """Second half of a cut, from the checksums on; `PendingCut.finish` calls it."""
+        target = self.root / f"{step:0{_DIGITS}d}"
+        content = Manifest(step, manifest, list_files(folder, self._known_files()))
+        fsync_tree(folder)
+        self._publish(folder, target, content.encode())
+        self._prune(step)
+        self._copy(target, content)
+        return target
+
+    def _publish(self, folder: Path, target: Path, manifest: bytes) -> None:
+        write_durably(folder / MANIFEST, manifest)
+        fsync_path(folder)
+        _remove(target)  # a corrupt one of this step, or the same step cut again: replaced as a whole
+        os.rename(folder, target)
+        fsync_path(self.root)
+
+    def _copy(self, folder: Path, manifest: Manifest) -> None:
+        """Copy a finished cut to the location. A failure is no failure of the cut: the next one carries everything
+        again.
+        """
+        if self.location is None:
+            return
+        try:
+            self.location.put(folder, manifest, manifest.encode())
+            self.copied_step = manifest.step
+            self.location.prune(manifest.step, self.keep)
+        except StateError as exc:
+            logger.error(
+                "cut %d is good here, but not at the cut location; tried again at the next: %s", manifest.step, exc
+            )
+
+    def _fetch(self, step: int) -> Cut:
+        assert self.location is not None
+        manifest, data = self.location.manifest(step)
+        folder = self.root / f"{step:0{_DIGITS}d}{_PARTIAL}"
+        try:
+            folder.mkdir(parents=True)
+            self.location.get(manifest, folder)
+            fsync_tree(folder)
+            target = self.root / f"{step:0{_DIGITS}d}"
+            self._publish(folder, target, data)
+        except BaseException:
+            _abandon(folder)
+            raise
+        self.copied_step = step
+        logger.info("cut %d fetched from %s", step, self.location.url)
+        return Cut(step, target, manifest.values)
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self.root.iterdir() if path.name.isdigit() and path.is_dir())
+
+    def _known_files(self) -> dict[tuple[int, int, int], FileEntry]:
+        known: dict[tuple[int, int, int], FileEntry] = {}
+        for folder in self._folders():
+            try:
+                manifest = _read_manifest(folder)
+                known |= {
+                    identity(folder / name): entry for name, entry in manifest.files.items() if name.endswith(".sst")
+                }
+            except (StateError, OSError):
+                continue  # a corrupt cut saves no work
+        return known
+
+    def _prune(self, step: int) -> None:
+        """Keep the newest up to `step`. A later one can only be one that was found corrupt when the state went back
+        before it.
+        """
+        kept = [folder for folder in self._folders() if int(folder.name) <= step][-self.keep :]
+        for folder in self._folders():
+            if folder not in kept:
+                _remove(folder)
+
+    def _remove_leftovers(self) -> None:
+        for path in sorted(self.root.iterdir()):
+            if path.name.endswith((_PARTIAL, _REMOVED)):
+                logger.info("removing the leftover of a crash: %s", path)
+                shutil.rmtree(path)
+
+
+class PendingCut:
+    """A cut whose first half is done."""
+
+    def __init__(self, store: CutStore, step: int, manifest: dict[str, Any], folder: Path, later: Later | None) -> None:
+        self.step = step
+        self.done = False
+        self._store = store
+        self._manifest = manifest
+        self._folder = folder
+        self._later = later
+
+    def finish(self) -> Path:
+        """Write the rest and publish the cut; returns its folder. To be called once, from any thread.
+
+        Raises
+        ------
+        StateError
+            The cut could not be written; nothing of it remains, the older ones are untouched.
+        """
+        try:
+            later, self._later = self._later, None
+            if later is not None:
+                later()
+            del later  # with the copies that it wrote, before all files are read for their checksums
+            return self._store.publish(self.step, self._manifest, self._folder)
+        except OSError as exc:
+            _abandon(self._folder)
+            raise storage_error(f"finishing cut {self.step}", self._folder, exc) from exc
+        except Exception:
+            _abandon(self._folder)
+            raise
+        finally:
+            self.done = True
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError as exc:
+        raise StateCorrupted(f"cut {folder}: there is no {MANIFEST}") from exc
+    manifest = Manifest.decode(data, folder)
+    if manifest.step != int(folder.name):
+        raise StateCorrupted(f"cut {folder}: the manifest is that of step {manifest.step}")
+    return manifest
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; a finished cut stops being one by a single rename, so that a crash leaves no half of it."""
+    if not folder.exists():
+        return
+    if not folder.name.endswith(_PARTIAL):
+        gone = folder.with_name(folder.name + _REMOVED)
+        shutil.rmtree(gone, ignore_errors=True)
+        folder = folder.rename(gone)
+    shutil.rmtree(folder)
+
+
+def _abandon(folder: Path) -> None:
+    """Remove an unfinished cut as far as possible; what remains is removed by the next start."""
+    shutil.rmtree(folder, ignore_errors=True)

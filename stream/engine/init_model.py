@@ -1,0 +1,89 @@
+"""What a stream begins with: nothing, or a fitted model (`--init`), which is then as much a part of it as the journal.
+
+The state is a function of the journal and of what came before its first entry. So the model's fingerprint stands in
+that entry and in every cut, and a copy of the model is kept in the state folder, where a recovery without any cut and
+`intentstream verify` find it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from learner.errors import ModelFileError
+from learner.offline.files import ITEMS_FILE, MODEL_FILE, WEIGHTS_FILE
+from learner.offline.init_learner import fingerprint
+from state.errors import storage_error
+from state.files import fsync_path, fsync_tree
+from stream.errors import JournalError
+
+logger = logging.getLogger(__name__)
+
+NOTE: Final = "init"  # key in the notes of the first journal entry
+_FOLDER: Final = "init"
+
+
+def kept_model(state: Path) -> Path | None:
+    """The copy of the model that the stream of this state folder began with."""
+    kept = state / _FOLDER
+    return kept if kept.is_dir() else None
+
+
+def keep_model(source: Path, state: Path) -> None:
+    """Copy a fitted model into the state folder, whole or not at all.
+
+    Raises
+    ------
+    StateError
+        The state folder cannot be written.
+    """
+    part = state / (_FOLDER + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name in (ITEMS_FILE, WEIGHTS_FILE, MODEL_FILE):
+            shutil.copyfile(source / name, part / name)
+        fsync_tree(part)
+        os.rename(part, state / _FOLDER)
+        fsync_path(state)
+    except OSError as exc:
+        raise storage_error(f"copying the fitted model {source}", state, exc) from exc
+
+
+def warn_of_other(asked: Path, began_with: str, state: Path) -> None:
+    """Say so when a stream that goes on was not begun with the model that is asked for now."""
+    try:
+        wanted = fingerprint(asked)
+    except ModelFileError:
+        wanted = ""
+    if wanted != began_with:
+        logger.warning("%s: goes on where it was; --init %s starts a new state folder only", state, asked)
+
+
+def refuse_other(notes: Mapping[str, str], began_with: str, state: Path) -> None:
+    """Compare what the journal's first entry says it began with to what this engine began with.
+
+    Raises
+    ------
+    JournalError
+        They differ: every step redone would be another one.
+    """
+    journalled = notes.get(NOTE, "")
+    if journalled == began_with:
+        return
+    if not journalled:
+        raise JournalError(
+            f"{state}: no cut in it, and the journal begins without a fitted model: "
+            "leave --init out, or give another log and another state folder"
+        )
+    raise JournalError(
+        f"{state}: the journal begins with the fitted model {journalled}, this is {began_with or 'an empty one'}: "
+        "give --init the folder of that model"
+    )
+
+
+__all__ = ["NOTE", "keep_model", "kept_model", "refuse_other", "warn_of_other"]

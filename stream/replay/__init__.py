@@ -1,0 +1,1 @@
+"""A file through the engine, with a report and baselines."""

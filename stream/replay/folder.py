@@ -1,0 +1,165 @@
+"""The state folder of a replay that is kept, and continued by the next one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from state import CutStore
+from state.errors import storage_error
+from state.files import fsync_path, write_durably
+from stream.config import StreamConfig
+from stream.engine.engine import Engine
+from stream.engine.init_model import kept_model
+from stream.errors import SourceError
+from stream.log.base import RecordBatch
+from stream.sources.item_metadata import Titles
+from stream.worker.worker import lock_folder
+
+ConfigT = TypeVar("ConfigT", bound=StreamConfig)
+_MARK: Final = "replay.json"
+
+
+class _Mark(msgspec.Struct):
+    """What stands in the folder's mark."""
+
+    step_events: int
+    hashes: dict[int, str]  # of the first so many records of the file, for every cut
+
+
+class ReplayFolder:
+    """Held by one process at a time, and marked as a replay's, with hashes of the records that are in its cuts.
+
+    The mark is written before the cut, so that a crash leaves no cut without its hash. Records are compared, not the
+    file's bytes: a file may have grown, or be gzipped meanwhile.
+
+    Raises
+    ------
+    SourceError
+        The folder is a worker's, or of a replay in other steps.
+    StateInUse
+        Another process has it, or it cannot be written.
+    StateError
+        The mark cannot be written.
+    """
+
+    def __init__(self, state: Path, step_events: int, keep_cuts: int) -> None:
+        self._state = state
+        self._step_events = step_events
+        self._keep_cuts = keep_cuts
+        self._cut_step = 0  # of the newest cut
+        self._done = 0  # records in the cut that was gone on from
+        self._mark = _Mark(step_events, {})
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._read = 0  # records that the hash is of
+        if os.path.exists(state / "cuts") and not is_replay(state):
+            raise SourceError(f"{state}: belongs to a worker: give --state another folder")
+        self._lock = lock_folder(state)
+        try:
+            self._claim()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def open(self, config: StreamConfig, titles: Titles | None, init: Path | None) -> Engine:
+        """Continue from the newest cut after whole steps: one after a short step would shift all steps that follow."""
+        engine = Engine.open(config, self._state, titles, init=init)
+        # what is gone on before stays until the next cut: the file may turn out to be another one
+        cuts = CutStore(self._state / "cuts", self._keep_cuts, config.state.cut_location or None)
+        while engine.positions[0] % self._step_events:
+            engine.close()
+            cut = cuts.peek(before=engine.step_number)
+            engine = Engine(config, self._state, cuts, cut, titles, kept_model(self._state) or init)
+        engine.keep_init()
+        self._cut_step, self._done = engine.step_number, engine.positions[0]
+        self._mark.hashes = {n: known for n, known in self._mark.hashes.items() if n <= self._done}
+        return engine
+
+    def take(self, batch: RecordBatch, engine: Engine) -> None:
+        """Take notice of the file's next records, also of those that are in the newest cut, before they make a step.
+
+        Raises
+        ------
+        SourceError
+            Those in the cut are others.
+        """
+        if len(batch) < self._step_events and batch.next_offset > self._done:
+            self.cut(engine)  # where a run that gets more records goes on
+        self._hash.update(b"".join(b"%s\n" % value for value in batch.values))
+        self._read = batch.next_offset
+        if self._read == self._done and self._mark.hashes.get(self._done) != self._hash.hexdigest():
+            raise self._other()
+
+    def cut(self, engine: Engine) -> None:
+        """Take a cut, unless there is one after this step."""
+        if self._read < self._done:
+            raise self._other()
+        if engine.step_number == self._cut_step:
+            return
+        older = sorted(self._mark.hashes)[-self._keep_cuts :]
+        self._mark.hashes = {n: self._mark.hashes[n] for n in older} | {self._read: self._hash.hexdigest()}
+        self._write()
+        engine.cut()
+        self._cut_step = engine.step_number
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()
+
+    def _other(self) -> SourceError:
+        return SourceError(
+            f"{self._state}: holds {self._done} records of another file, or of this one before it was changed: "
+            "give --state another folder"
+        )
+
+    def _claim(self) -> None:
+        path = self._state / _MARK
+        if not path.exists():
+            self._write()
+            return
+        try:
+            self._mark = msgspec.json.decode(path.read_bytes(), type=_Mark)
+        except msgspec.DecodeError as exc:
+            raise SourceError(
+                f"{path}: is damaged, or of an earlier version ({exc}): give --state another folder"
+            ) from exc
+        except OSError as exc:
+            raise storage_error("reading the mark of a replay", path, exc) from exc
+        if self._mark.step_events != self._step_events:
+            raise SourceError(
+                f"{self._state}: holds a replay in steps of {self._mark.step_events} records, not {self._step_events}: "
+                f"give --step-events {self._mark.step_events}, or --state another folder"
+            )
+
+    def _write(self) -> None:
+        """Write the mark whole or not at all."""
+        path = self._state / _MARK
+        part = path.with_name(_MARK + ".part")
+        try:
+            write_durably(part, msgspec.json.encode(self._mark))
+            os.rename(part, path)
+            fsync_path(self._state)
+        except OSError as exc:
+            raise storage_error("writing the mark of a replay", path, exc) from exc
+
+
+def of_one_partition(config: ConfigT) -> ConfigT:
+    """The configuration of a replay, and of what it left: a file has one order."""
+    return msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, partitions=1))
+
+
+def as_left(config: ConfigT, state: Path) -> ConfigT:
+    """The configuration that the state folder was made with, as far as a replay changes it."""
+    return of_one_partition(config) if is_replay(state) else config
+
+
+def is_replay(state: Path) -> bool:
+    """Whether this is the state folder of a replay; one that cannot be looked into is not."""
+    return os.path.exists(state / _MARK)
+
+
+__all__ = ["ReplayFolder", "as_left", "is_replay", "of_one_partition"]

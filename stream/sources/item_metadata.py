@@ -1,0 +1,115 @@
+"""The file given with `--items`: titles and categories of items, which name the intents."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stream.errors import SourceError
+from stream.schema.events import MAX_ID_BYTES
+
+Titles = dict[str, tuple[str, str]]
+
+
+def read_items(path: Path) -> Titles:
+    r"""Title and category by item id.
+
+    JSON lines `{"item": ..., "title": ..., "category": ...}`, or CSV with such a header; one of title and category may
+    be missing or empty. Ids that the stream does not have (yet) are no fault: items come and go.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be read, or a line has no item, an item that was there before, or neither title nor category.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (path := Path(folder) / "items.csv").write_text("item,title\nlamp-1,Desk lamp\n")
+    ...     read_items(path)
+    {'lamp-1': ('Desk lamp', '')}
+    """
+    titles: Titles = {}
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as opened:
+            first = opened.readline()
+            opened.seek(0)
+            rows = _json_rows(opened, path) if first.lstrip().startswith("{") else _csv_rows(opened, path)
+            for line, row in rows:
+                item, title, category = (_text(row, name, path, line) for name in ("item", "title", "category"))
+                if not 1 <= _bytes(item) <= MAX_ID_BYTES:
+                    raise SourceError(
+                        f"{path}, line {line}: item = {item[:40]!r}: must be 1 to {MAX_ID_BYTES} bytes of UTF-8"
+                    )
+                if item in titles:
+                    raise SourceError(f"{path}, line {line}: item {item!r} was in line {lines[item]} already: keep one")
+                if not title and not category:
+                    raise SourceError(f"{path}, line {line}: item {item!r} has neither title nor category: give one")
+                titles[item], lines[item] = (title, category), line
+    except OSError as exc:
+        raise SourceError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SourceError(f"{path}: not UTF-8 at byte {exc.start}") from exc
+    if not titles:
+        raise SourceError(f"{path}: holds no items")
+    return titles
+
+
+def _json_rows(opened: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in enumerate(opened, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as exc:
+            raise SourceError(f"{path}, line {line}: no JSON ({exc})") from exc
+        if not isinstance(row, dict):
+            raise SourceError(f"{path}, line {line}: a {type(row).__name__}, expected an object")
+        yield line, row
+
+
+def _csv_rows(opened: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(opened)
+    names = reader.fieldnames or []
+    if "item" not in names or not {"title", "category"} & set(names):
+        raise SourceError(
+            f"{path}: columns {', '.join(names) or 'none'}: expected item and title or category, or JSON lines"
+        )
+    for name in ("item", "title", "category"):
+        if names.count(name) > 1:
+            raise SourceError(f"{path}: {names.count(name)} columns {name}: keep one")
+    try:
+        for row in reader:
+            if None in row:
+                raise SourceError(
+                    f"{path}, line {reader.line_num}: {len(names) + len(row[None])} fields, the header has "
+                    f"{len(names)}: put quotes around a field that has a comma in it"
+                )
+            yield reader.line_num, row
+    except csv.Error as exc:
+        raise SourceError(f"{path}, after line {reader.line_num}: no CSV ({exc})") from exc
+
+
+def _bytes(item: str) -> int:
+    """Length as UTF-8; 0 for what is none, such as half of a surrogate pair from a JSON escape."""
+    try:
+        return len(item.encode())
+    except UnicodeEncodeError:
+        return 0
+
+
+def _text(row: dict[str, Any], name: str, path: Path, line: int) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise SourceError(f"{path}, line {line}: {name} = {value!r}: must be text")
+    return value.strip() if name != "item" else value
+
+
+__all__ = ["Titles", "read_items"]

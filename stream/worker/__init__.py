@@ -1,0 +1,1 @@
+"""The worker: input and output around the engine, and recovery."""

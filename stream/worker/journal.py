@@ -1,0 +1,123 @@
+"""The journal: what was decided for each step. The state is a function of these entries and of the input they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from stream.errors import JournalError
+from stream.log.base import EventLog, Message, OffsetOutOfRange, OffsetRange, RecordBatch, TopicPartition
+from stream.schema import topics
+from stream.schema.messages import JournalEntry
+
+_PAGE = 10_000  # journal offsets read at a time in recovery
+_decode = msgspec.json.Decoder(JournalEntry).decode
+
+
+def entry_message(entry: JournalEntry, timestamp_ms: int) -> Message:
+    """The entry as a record of the journal topic."""
+    return Message(topics.JOURNAL, entry.worker.encode(), msgspec.json.encode(entry), timestamp_ms)
+
+
+def journal_end(log: EventLog) -> int:
+    """Position after the newest journal record."""
+    return log.end_offsets(topics.JOURNAL)[0]
+
+
+def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) -> Iterator[JournalEntry]:
+    """Yield the worker's entries after `after_step`, without a gap, in order.
+
+    Parameters
+    ----------
+    start
+        A journal offset known to lie before the first entry wanted; a cut remembers one, so that a restart need not
+        read the whole journal.
+
+    Raises
+    ------
+    JournalError
+        An entry is missing (retention removed it, or the state folder belongs to another log) or of another version.
+    """
+    begin, end = log.begin_offsets(topics.JOURNAL)[0], journal_end(log)
+    position, expected = max(start, begin), after_step + 1
+    own = worker.encode()
+    while position < end:
+        batch = log.read(OffsetRange(topics.JOURNAL, 0, position, min(position + _PAGE, end)))
+        for key, value, offset in zip(batch.keys, batch.values, batch.offsets, strict=True):
+            if key != own or value is None:
+                continue
+            entry = _entry(value, offset)
+            if entry.step < expected:
+                continue
+            if entry.step != expected:
+                raise JournalError(
+                    f"journal of worker {worker!r}: step {entry.step} at {topics.JOURNAL}[0] offset {offset}, expected "
+                    f"step {expected}: the entries between were removed by retention; start from a newer cut, or "
+                    "begin anew with an empty state folder and another `engine.worker`"
+                )
+            expected += 1
+            yield entry
+        position = max(batch.next_offset, position + 1)
+
+
+def last_entry(log: EventLog, worker: str, start: int = 0, *, decided: bool = False) -> JournalEntry | None:
+    """Return the newest entry of the worker at or after journal offset `start`; None when there is none.
+
+    `decided`: look only before the first open transaction instead of waiting for it.
+    """
+    begin = log.begin_offsets(topics.JOURNAL)[0]
+    end = log.stable_offsets(topics.JOURNAL)[0] if decided else journal_end(log)
+    position, newest, own = max(start, begin), None, worker.encode()
+    while position < end:
+        batch = log.read(OffsetRange(topics.JOURNAL, 0, position, min(position + _PAGE, end)))
+        for key, value, offset in zip(
+            reversed(batch.keys), reversed(batch.values), reversed(batch.offsets), strict=True
+        ):
+            if key == own and value is not None:
+                newest = _entry(value, offset)
+                break
+        position = max(batch.next_offset, position + 1)
+    return newest
+
+
+def _entry(value: bytes, offset: int) -> JournalEntry:
+    try:
+        return _decode(value)
+    except msgspec.MsgspecError as exc:
+        raise JournalError(
+            f"{topics.JOURNAL}[0] offset {offset}: not a journal entry of this version ({exc}): go on with the version "
+            "that wrote it"
+        ) from exc
+
+
+def last_step(log: EventLog, worker: str, start: int = 0) -> int:
+    """Return the newest journalled step of the worker at or after journal offset `start`; 0 when there is none."""
+    entry = last_entry(log, worker, start)
+    return 0 if entry is None else entry.step
+
+
+def read_input(log: EventLog, entry: JournalEntry) -> tuple[list[RecordBatch], int]:
+    """The input that the entry's step took, and how many of its records are gone.
+
+    Retention may have taken the begin of a range and no record with it: offsets there can be marks of transactions.
+    """
+    spans = [OffsetRange(topics.EVENTS, partition, start, stop) for partition, start, stop in entry.ranges]
+    try:
+        return [log.read(span) for span in spans], 0
+    except OffsetOutOfRange:
+        begins = log.begin_offsets(topics.EVENTS)
+        batches = [_what_is_left(log, span, begins[span.partition]) for span in spans]
+    taken = entry.records if entry.records >= 0 else sum(span.stop - span.start for span in spans)
+    return batches, taken - sum(map(len, batches))
+
+
+def _what_is_left(log: EventLog, span: OffsetRange, begin: int) -> RecordBatch:
+    if begin >= span.stop:
+        return RecordBatch(span.topic, span.partition, [], [], [], [], [], span.stop)
+    return log.read(OffsetRange(span.topic, span.partition, max(span.start, begin), span.stop))
+
+
+def positions_after(positions: dict[int, int]) -> dict[TopicPartition, int]:
+    """Engine positions (partition to offset) as log positions."""
+    return {TopicPartition(topics.EVENTS, partition): offset for partition, offset in positions.items()}

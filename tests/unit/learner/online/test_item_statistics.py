@@ -1,0 +1,226 @@
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from learner.online.item_statistics import Memories, MemoryConfig
+
+ROWS = 12
+CONFIG = MemoryConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3, share=0.0)
+EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, ROWS - 1), st.booleans()), max_size=60)
+NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
+
+
+class Naive:
+    """The same memories, one event at a time."""
+
+    def __init__(self) -> None:
+        self.counted: list[int] = []
+        self.followers: dict[int, list[int]] = {row: [] for row in range(ROWS)}
+        self.predecessors: dict[int, list[int]] = {row: [] for row in range(ROWS)}
+        self.seen = [0] * ROWS
+
+    def take(self, anchors: list[int], row: int, positive: bool) -> None:
+        self.seen[row] += 1
+        if not positive:
+            return
+        self.counted.append(row)
+        for anchor in anchors[: CONFIG.written][::-1]:
+            if anchor and anchor != row:
+                self.followers[anchor] = self.followers[anchor] + [row]
+                self.predecessors[row] = self.predecessors[row] + [anchor]
+
+    def share(self, row: int, half_life: float) -> float:
+        weights = 0.5 ** (np.arange(len(self.counted))[::-1] / half_life)
+        own = weights[np.array(self.counted, dtype=int) == row].sum()
+        return float(np.log((own + 0.01) / (weights.sum() + 0.01)))
+
+    def neighbours(self, anchors: list[int]) -> dict[tuple[int, int, int], list[float]]:
+        found = {}
+        for place, anchor in enumerate(anchors[: CONFIG.read]):
+            for direction, lists in enumerate((self.followers, self.predecessors)):
+                near = lists[anchor] if anchor else []
+                for row in set(near):
+                    ages = [age for age, other in enumerate(near[::-1]) if other == row]
+                    found[place, direction, row] = [sum(0.5 ** (a / h) for a in ages) for h in CONFIG.neighbours]
+        return found
+
+
+def anchors_of(history: list[int]) -> list[int]:
+    return (history[::-1] + [0, 0, 0])[:3]
+
+
+@settings(max_examples=60)
+@given(EVENTS, st.integers(1, 7))
+def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: int) -> None:
+    naive, memories = Naive(), Memories(CONFIG, ROWS)
+    histories: dict[int, list[int]] = {user: [] for user in range(4)}
+    anchors = []
+    for user, row, positive in events:
+        anchors.append(anchors_of(histories[user]))
+        naive.take(anchors[-1], row, positive)
+        histories[user].append(row)
+    for start in range(0, len(events), size):
+        part = slice(start, start + size)
+        memories.update(
+            np.array(anchors[part], dtype=np.int64),
+            np.array([row for _, row, _ in events[part]], dtype=np.int64),
+            NO_RECYCLING,
+            np.array([positive for _, _, positive in events[part]]),
+        )
+    assert memories.seen.tolist() == naive.seen
+    got = memories.log_popularity(np.arange(1, ROWS))
+    for place, half_life in enumerate(CONFIG.popularity):
+        assert got[place] == pytest.approx([naive.share(row, half_life) for row in range(1, ROWS)], abs=1e-6)
+    asked = [anchors_of(history) for history in histories.values()]
+    near = memories.neighbours(np.array(asked), NO_RECYCLING)
+    lines: dict[int, dict[tuple[int, int, int], list[float]]] = {user: {} for user in range(4)}
+    for user, *key, counts in zip(near.users, near.anchors, near.directions, near.rows, near.counts.T, strict=True):
+        lines[int(user)][tuple(map(int, key))] = counts.tolist()  # type: ignore[index]  # three numbers
+    for user, expected in enumerate(map(naive.neighbours, asked)):
+        assert lines[user].keys() == expected.keys()
+        for key3, values in expected.items():
+            assert lines[user][key3] == pytest.approx(values, rel=1e-5)
+    popular = set(memories.popular(ROWS, 6).tolist())
+    assert popular <= set(naive.counted)
+    for half_life in CONFIG.popularity if naive.counted else ():
+        shares = {row: naive.share(row, half_life) for row in set(naive.counted)}
+        assert any(share >= max(shares.values()) - 1e-6 for row, share in shares.items() if row in popular)
+
+
+def one_event(memories: Memories, anchor: int, row: int, generations: NDArray[np.int64]) -> None:
+    memories.update(np.array([[anchor]]), np.array([row]), generations, np.array([True]))
+
+
+def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
+    memories, generations = Memories(CONFIG, ROWS), NO_RECYCLING.copy()
+    one_event(memories, 1, 2, generations)
+    one_event(memories, 2, 3, generations)
+    generations[2] += 1
+    memories.clear(np.array([2]))
+    assert memories.neighbours(np.array([[1], [3]]), generations).rows.tolist() == []
+    assert memories.neighbours(np.array([[2]]), generations).rows.tolist() == []
+    assert memories.seen[2] == 0
+    assert 2 not in memories.popular(ROWS, 10).tolist()
+
+
+def test_neighbours_that_hardly_count_are_not_read() -> None:
+    config = MemoryConfig(neighbours=(1e6, 1e6), slots=ROWS, written=1, share=0.1)
+    memories, generations = Memories(config, ROWS), NO_RECYCLING.copy()
+    for row in [2] * 17 + [3] * 2 + [4]:  # 85%, 10% and 5% of what follows 1
+        one_event(memories, 1, row, generations)
+    near = memories.neighbours(np.array([[1]]), generations)
+    assert near.rows[near.directions == 0].tolist() == [2, 3]
+    generations[2] += 1  # what is gone does not count: 3 and 4 are all that follows
+    near = memories.neighbours(np.array([[1]]), generations)
+    assert near.rows[near.directions == 0].tolist() == [3, 4]
+
+
+def test_a_neighbour_that_counts_lately_is_read() -> None:
+    config = MemoryConfig(neighbours=(2.0, 1e6), slots=ROWS, written=1, share=0.1)
+    memories = Memories(config, ROWS)
+    for row in [4] + [2] * 17 + [3]:  # 3 and 4 came once of 19 times, 3 just now
+        one_event(memories, 1, row, NO_RECYCLING)
+    near = memories.neighbours(np.array([[1]]), NO_RECYCLING)
+    assert sorted(near.rows[near.directions == 0].tolist()) == [2, 3]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, ROWS - 1)), min_size=1, max_size=60), st.integers(1, 7))
+def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
+    slots = 3
+    memories = Memories(MemoryConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, written=1, share=0.0), ROWS)
+    held: dict[int, dict[int, float]] = {1: {}, 2: {}, 3: {}}
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        anchors, rows = (np.array(column) for column in zip(*part, strict=True))
+        memories.update(anchors[:, None], rows, NO_RECYCLING, np.ones(len(part), dtype=bool))
+        for anchor, counts in held.items():
+            came: dict[int, float] = {}
+            for row in [row for other, row in part if other == anchor]:
+                for known in (counts, came):
+                    for one in known:
+                        known[one] *= 0.5 ** (1 / 9.0)
+                known = counts if row in counts else came
+                known[row] = known.get(row, 0.0) + 1
+            room = slots - len(counts)
+            stay = sorted(counts, key=lambda row: -counts[row])  # newcomers go before those who count least
+            came = dict(sorted(came.items(), key=lambda one: -one[1])[:slots])
+            counts = {row: counts[row] for row in stay[: len(counts) - max(0, len(came) - room)]} | came
+            held[anchor] = counts
+        near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
+        follow = near.directions == 0
+        for user, anchor in enumerate(held):
+            mine = follow & (near.users == user)
+            got = dict(zip(near.rows[mine].tolist(), near.counts[1, mine].tolist(), strict=True))
+            assert len(got) == len(held[anchor]) <= slots
+            assert sorted(got.values()) == pytest.approx(sorted(held[anchor].values()), rel=1e-5)
+
+
+def test_popularity_survives_its_own_rescaling() -> None:
+    memories = Memories(MemoryConfig(popularity=(1.0, 50.0)), 4)
+    blank = np.zeros((500, 3), dtype=np.int64)
+    rows = np.tile([1, 2], 250)
+    for _ in range(6):  # 3,000 half-lives: float64 ends at 1,023
+        memories.update(blank, rows, NO_RECYCLING[:4], np.ones(500, dtype=bool))
+    shares = np.exp(memories.log_popularity(np.array([1, 2, 3])))
+    assert np.isfinite(shares).all()
+    assert shares[0] == pytest.approx([1 / 3, 2 / 3, 0.005], abs=0.004)
+
+
+def test_faded_neighbours_weigh_less_against_those_to_come() -> None:
+    memories = Memories(CONFIG, ROWS)
+    for row in (2, 2, 2, 3):
+        one_event(memories, 1, row, NO_RECYCLING)
+    popularity = memories.log_popularity(np.arange(ROWS))
+    before = memories.neighbours(np.array([[1], [2]]), NO_RECYCLING)
+    memories.fade_neighbours(0.25)
+    after = memories.neighbours(np.array([[1], [2]]), NO_RECYCLING)
+    assert after.rows.tolist() == before.rows.tolist()
+    assert set(after.directions.tolist()) == {0, 1}
+    assert after.counts == pytest.approx(before.counts / 4)
+    assert np.array_equal(popularity, memories.log_popularity(np.arange(ROWS)))
+    one_event(memories, 1, 4, NO_RECYCLING)
+    near = memories.neighbours(np.array([[1]]), NO_RECYCLING)
+    assert near.counts[:, near.rows == 4].ravel().tolist() == [1, 1]
+    assert near.rows[near.counts[1].argmax()] == 4
+
+
+def test_more_of_the_items_before_an_event_count_where_that_is_asked() -> None:
+    memories = Memories(CONFIG, ROWS)
+    memories.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), written=3)
+    memories.update(np.array([[1, 2, 3]]), np.array([5]), NO_RECYCLING, np.array([True]))
+    near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
+    after = near.directions == 0
+    pairs = zip(near.users[after].tolist(), near.rows[after].tolist(), strict=True)
+    assert sorted(pairs) == [(0, 4), (0, 5), (1, 4), (1, 5), (2, 4)]
+
+
+def test_growing_and_loading_lose_nothing() -> None:
+    one = Memories(CONFIG, 4)
+    one_event(one, 1, 2, NO_RECYCLING)
+    one.grow(ROWS)
+    one_event(one, 2, 9, NO_RECYCLING)
+    two = Memories(CONFIG, ROWS)
+    two.load_arrays(one.to_arrays(10))
+    for memories in (one, two):
+        one_event(memories, 9, 3, NO_RECYCLING)
+    for key, array in one.to_arrays(ROWS).items():
+        assert np.array_equal(array, two.to_arrays(ROWS)[key]), key
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"popularity": [500, 100]}, r"popularity = \[500.0, 100.0\]: the half-lives must rise"),
+        ({"popularity": [100, 100]}, "the half-lives must rise"),
+        ({"neighbours": [60, 50]}, r"neighbours = \[60.0, 50.0\]: the short half-life must not be above the long one"),
+    ],
+)
+def test_a_bad_configuration_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=message):
+        msgspec.convert(settings, MemoryConfig)

@@ -1,0 +1,459 @@
+"""The embedded log beyond the contract: retention, compaction, the spool, other processes, folders that are wrong."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream.log import (
+    EmbeddedLog,
+    LogError,
+    LogInUse,
+    LogUnavailable,
+    Message,
+    OffsetOutOfRange,
+    TopicPartition,
+    TopicSpec,
+    open_log,
+)
+from stream.log.embedded.spool import SpoolWriter
+from stream.log.embedded.store import PrimaryStore
+from tests.contracts.log_checks import messages_of, starts, take, values
+
+EVENTS = TopicSpec("events", 2)
+SPAWN = multiprocessing.get_context("spawn")
+ANSWER_S = 60
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+Do = Callable[[EmbeddedLog], Any]
+
+
+def _serve(pipe: Connection, path: str, mode: Any) -> None:
+    """Another process with the log open: runs what it is sent."""
+    try:
+        log = EmbeddedLog(Path(path), mode)
+    except LogError as exc:
+        pipe.send(exc)
+        return
+    pipe.send(None)
+    while (do := pipe.recv()) is not None:
+        try:
+            pipe.send(do(log))
+        except LogError as exc:
+            pipe.send(exc)
+    log.close()
+    pipe.send(None)
+
+
+class Other:
+    """A process that has the log open."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self._pipe, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_serve, args=(theirs, str(path), mode), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.opened = self._answer()
+
+    def _answer(self) -> Any:
+        assert self._pipe.poll(ANSWER_S), "the other process does not answer"
+        return self._pipe.recv()
+
+    def ask(self, do: Do) -> Any:
+        self._pipe.send(do)
+        return self._answer()
+
+    def kill(self) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join(ANSWER_S)
+
+    def close(self) -> None:
+        if self.process.is_alive() and self.opened is None:
+            self._pipe.send(None)
+            self._answer()
+        self.process.join(ANSWER_S)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Callable[[str], Other]]:
+    made: list[Other] = []
+
+    def make(mode: str) -> Other:
+        made.append(Other(tmp_path / "log", mode))
+        return made[-1]
+
+    yield make
+    for process in made:
+        process.close()
+
+
+# What other processes are sent: functions of this module, by name.
+
+
+def append_some(log: EmbeddedLog) -> None:
+    log.append(messages_of("events", 10))
+
+
+def append_more(log: EmbeddedLog) -> None:
+    log.append(messages_of("events", 10, start=10))
+
+
+def create_events(log: EmbeddedLog) -> None:
+    log.create_topics([EVENTS])
+
+
+def take_ten(log: EmbeddedLog) -> list[bytes | None]:
+    return sorted(values(take(log, starts(EVENTS), 10)), key=str)
+
+
+def take_twenty(log: EmbeddedLog) -> list[bytes | None]:
+    return sorted(values(take(log, starts(EVENTS), 20)), key=str)
+
+
+def wanted(count: int) -> list[bytes]:
+    return sorted((b"value-%d" % i for i in range(count)), key=str)
+
+
+# Retention
+
+
+def poll_all(log: EmbeddedLog, topic: str = "t") -> list[bytes | None]:
+    tp = TopicPartition(topic, 0)
+    return values(log.poll({tp: log.begin_offsets(topic)[0]}, 100_000, 0))
+
+
+def fill(log: EmbeddedLog, calls: int, each: int = 10) -> None:
+    for i in range(calls):
+        log.append(messages_of("t", each, start=each * i))
+
+
+def test_retention_by_count_keeps_at_least_that_many(tmp_path: Path) -> None:
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([TopicSpec("t", 1, retention_records=95)])
+        fill(log, 130)
+        begin = log.begin_offsets("t")[0]
+        assert begin >= 10 * 64 - 95 - 10  # by the upkeep after 64 appends at the latest
+        found = poll_all(log)
+        assert found == [b"value-%d" % i for i in range(begin, 1300)]
+        assert len(found) >= 95
+        with pytest.raises(OffsetOutOfRange, match=str(begin)):
+            log.poll({TopicPartition("t", 0): begin - 1}, 1, 0)
+    with EmbeddedLog(tmp_path / "log") as log:
+        assert log.begin_offsets("t") == [begin]
+        assert log.end_offsets("t") == [1300]
+
+
+def test_retention_by_bytes(tmp_path: Path) -> None:
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([TopicSpec("t", 1, retention_bytes=20_000)])
+        for i in range(128):
+            log.append([Message("t", b"k", bytes(1000), i)])
+        kept = len(poll_all(log))
+        assert 18 <= kept <= 22
+
+
+def test_retention_by_age_counts_from_the_append(tmp_path: Path) -> None:
+    clock = Clock()
+    with EmbeddedLog(tmp_path / "log", clock_ms=clock) as log:
+        log.create_topics([TopicSpec("t", 1, retention_ms=100_000)])
+        log.append([Message("t", b"k", b"old", 0)])  # the message's own time is long ago: it does not count
+        clock.now += 99_000
+        log.append([Message("t", b"k", b"young", 0)])
+        assert poll_all(log) == [b"old", b"young"]
+        clock.now += 61_000
+        assert poll_all(log) == [b"young"]
+        clock.now += 1_000_000
+        assert poll_all(log) == []
+        assert log.begin_offsets("t") == log.end_offsets("t") == [2]
+        log.append([Message("t", b"k", b"new", 0)])
+        assert poll_all(log) == [b"new"]
+
+
+# Compaction
+
+
+def test_compaction_keeps_the_newest_of_each_key(tmp_path: Path) -> None:
+    clock = Clock()
+    with EmbeddedLog(tmp_path / "log", clock_ms=clock) as log:
+        log.create_topics([TopicSpec("t", 1, cleanup="compact")])
+        log.append([Message("t", b"once", b"first", 0, (("h", b"1"),))])
+        log.append([Message("t", b"gone", b"x", 0), Message("t", b"gone", None, 0)])
+        for i in range(1000):
+            log.append([Message("t", b"user-%d" % (j % 50), b"%d-%d" % (i, j), 0) for j in range(10)])
+        end = log.end_offsets("t")[0]
+        assert end == 10_003
+        tp = TopicPartition("t", 0)
+        batches = log.poll({tp: 0}, 100_000, 0)
+        assert log.begin_offsets("t") == [0]
+        assert sum(map(len, batches)) < 5000
+        assert batches[-1].next_offset == end
+        offsets = [o for b in batches for o in b.offsets]
+        assert offsets == sorted(set(offsets))
+        newest = {k: v for b in batches for k, v in zip(b.keys, b.values, strict=True)}
+        expected: dict[bytes | None, bytes | None] = {b"once": b"first", b"gone": None}
+        for i in range(1000):
+            expected |= {b"user-%d" % (j % 50): b"%d-%d" % (i, j) for j in range(10)}
+        assert newest == expected
+        assert next(h for b in batches for k, h in zip(b.keys, b.headers, strict=True) if k == b"once") == (
+            ("h", b"1"),
+        )
+        # Any position inside is a good one to read from.
+        for start in range(0, end, 997):
+            part = log.poll({tp: start}, 5, 0)
+            assert [o for b in part for o in b.offsets] == [o for o in offsets if o >= start][:5]
+
+
+def test_compaction_forgets_tombstones_after_a_day(tmp_path: Path) -> None:
+    clock = Clock()
+    with EmbeddedLog(tmp_path / "log", clock_ms=clock) as log:
+        log.create_topics([TopicSpec("t", 1, cleanup="compact")])
+        log.append([Message("t", b"gone", b"secret", 0)])
+        log.append([Message("t", b"gone", None, 0)])
+        clock.now += 25 * 3600 * 1000
+        for i in range(400):
+            log.append([Message("t", b"u%d" % (j % 20), b"%d" % i, 0) for j in range(20)])
+        keys = [k for b in log.poll({TopicPartition("t", 0): 0}, 100_000, 0) for k in b.keys]
+        assert b"gone" not in keys
+        assert len(set(keys)) == 20
+
+
+def test_compaction_survives_a_reopen_in_the_middle(tmp_path: Path) -> None:
+    expected: dict[bytes | None, bytes | None] = {}
+    for round_ in range(8):
+        with EmbeddedLog(tmp_path / "log") as log:
+            log.create_topics([TopicSpec("t", 1, cleanup="compact")])
+            for i in range(70):
+                sent = [Message("t", b"k%d" % ((i * 7 + j) % 33), b"%d-%d-%d" % (round_, i, j), 0) for j in range(40)]
+                log.append(sent)
+                expected |= {m.key: m.value for m in sent}
+            batches = log.poll({TopicPartition("t", 0): 0}, 100_000, 0)
+            assert {k: v for b in batches for k, v in zip(b.keys, b.values, strict=True)} == expected
+    assert sum(map(len, batches)) < 12_000
+
+
+# Columns
+
+
+def test_columns_are_the_same_as_messages(tmp_path: Path) -> None:
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([TopicSpec("a", 3), TopicSpec("b", 3)])
+        sent = messages_of("a", 3000, users=200)
+        log.append(sent)
+        log.append_columns("b", [m.key for m in sent], [m.value for m in sent], [m.timestamp_ms for m in sent])
+        for partition in range(3):
+            one = log.poll({TopicPartition("a", partition): 0}, 5000, 0)[0]
+            two = log.poll({TopicPartition("b", partition): 0}, 5000, 0)[0]
+            assert (one.offsets, one.keys, one.values, one.timestamps_ms) == (
+                two.offsets,
+                two.keys,
+                two.values,
+                two.timestamps_ms,
+            )
+
+
+# Other processes
+
+
+def test_a_second_writer_process_is_refused_in_one_line(tmp_path: Path, other: Callable[[str], Other]) -> None:
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([EVENTS])
+        second = other("owner")
+        assert isinstance(second.opened, LogInUse)
+        assert str(os.getpid()) in str(second.opened) and "\n" not in str(second.opened)
+    assert other("owner").opened is None
+
+
+def test_a_reader_in_another_process_follows(tmp_path: Path, other: Callable[[str], Other]) -> None:
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([EVENTS])
+        append_some(log)
+        reader = other("reader")
+        assert reader.ask(take_ten) == wanted(10)
+        append_more(log)
+        assert reader.ask(take_twenty) == wanted(20)
+        log.claim("w")
+        log.commit([], {TopicPartition("events", 1): 7})
+    assert reader.ask(take_twenty) == wanted(20)  # also after the writer is gone
+
+
+def test_a_producer_in_another_process_goes_through_the_spool(tmp_path: Path, other: Callable[[str], Other]) -> None:
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([EVENTS])
+        producer = other("producer")
+        assert producer.ask(append_some) is None
+        assert take_ten(log) == wanted(10)
+        assert producer.ask(append_more) is None
+        assert take_twenty(log) == wanted(20)
+        assert list((tmp_path / "log" / "spool").iterdir()) == []
+
+
+def test_a_producer_without_a_writer_leaves_a_log_that_readers_see(
+    tmp_path: Path, other: Callable[[str], Other]
+) -> None:
+    producer = other("producer")
+    assert producer.ask(create_events) is None
+    assert producer.ask(append_some) is None
+    producer.close()
+    with open_log(str(tmp_path / "log"), mode="reader") as reader:
+        assert isinstance(reader, EmbeddedLog)
+        assert take_ten(reader) == wanted(10)
+
+
+def test_what_a_killed_producer_wrote_is_there(tmp_path: Path, other: Callable[[str], Other]) -> None:
+    producer = other("producer")
+    assert producer.ask(create_events) is None
+    assert producer.ask(append_some) is None
+    producer.kill()
+    with EmbeddedLog(tmp_path / "log") as log:
+        assert take_ten(log) == wanted(10)
+
+
+def test_a_writer_may_start_while_a_producer_runs(tmp_path: Path, other: Callable[[str], Other]) -> None:
+    producer = other("producer")
+    assert producer.ask(create_events) is None
+    assert producer.ask(append_some) is None
+    with EmbeddedLog(tmp_path / "log") as log:
+        assert producer.ask(append_more) is None
+        assert take_twenty(log) == wanted(20)
+
+
+# The spool
+
+
+def test_a_crash_between_the_write_and_the_unlink_takes_a_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    with EmbeddedLog(path) as log:
+        log.create_topics([EVENTS])
+    SpoolWriter(path).put(messages_of("events", 10))
+
+    def crash(_: Path) -> None:
+        raise OSError(5, "crashed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", crash)
+        log = EmbeddedLog(path)
+        with pytest.raises(LogError, match="crashed here"):
+            log.drain()
+        log.close()
+    assert len(list((path / "spool").iterdir())) == 1
+    for _ in range(2):
+        with EmbeddedLog(path) as log:
+            log.drain()
+            assert sum(log.end_offsets("events")) == 10
+    assert list((path / "spool").iterdir()) == []
+
+
+def test_marks_do_not_pile_up(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with EmbeddedLog(path) as log:
+        log.create_topics([EVENTS])
+        writer = SpoolWriter(path)
+        for i in range(20):
+            writer.put(messages_of("events", 1, start=i))
+        log.drain()
+        log.drain()
+        assert sum(log.end_offsets("events")) == 20
+    with EmbeddedLog(path) as log:
+        store = log._store
+        assert isinstance(store, PrimaryStore)
+        assert store.spool_marks() == set()
+
+
+def test_a_damaged_spool_file_is_left_alone_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "log"
+    with EmbeddedLog(path) as log:
+        log.create_topics([EVENTS])
+        writer = SpoolWriter(path)
+        writer.put(messages_of("events", 10))
+        damaged = next((path / "spool").glob("*.batch"))
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        writer.put(messages_of("events", 10))
+        assert take_ten(log) == wanted(10)
+        assert damaged.name in caplog.text and "checksum" in caplog.text
+        assert damaged.exists()
+
+
+def test_a_spool_that_nobody_takes_in_fills_up(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with EmbeddedLog(path) as log:
+        log.create_topics([EVENTS])
+    writer = SpoolWriter(path, max_bytes=1000)
+    with pytest.raises(LogUnavailable, match="start a worker"):
+        for i in range(200):
+            writer.put(messages_of("events", 5, start=i))
+
+
+def test_a_producer_whose_clock_goes_back_keeps_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with EmbeddedLog(path) as log:
+        log.create_topics([TopicSpec("t", 1)])
+        times = iter([100, 50, 60, 200])
+        writer = SpoolWriter(path, now_ns=lambda: next(times))
+        for i in range(4):
+            writer.put(messages_of("t", 1, start=i))
+        assert values(take(log, {TopicPartition("t", 0): 0}, 4)) == [b"value-%d" % i for i in range(4)]
+
+
+# Folders
+
+
+def test_a_newer_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    EmbeddedLog(path).close()
+    (path / "format.json").write_text(json.dumps({"kind": "intentstream-log", "format": 99}))
+    for mode in ("owner", "reader", "producer"):
+        with pytest.raises(LogError, match="format 99.*update intentstream"):
+            open_log(str(path), mode=mode)
+
+
+def test_another_folder_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(LogError, match="not empty and not a log"):
+        EmbeddedLog(tmp_path)
+    assert os.listdir(tmp_path) == ["letter.txt"]
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("")
+    with pytest.raises(LogError, match="give a folder"):
+        EmbeddedLog(tmp_path / "log")
+
+
+def test_a_reader_of_no_log(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="topics --create"):
+        EmbeddedLog(tmp_path / "none", "reader")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_cannot_be_written() -> None:
+    with pytest.raises(LogError, match="cannot open it for writing: ") as caught:
+        EmbeddedLog(Path("/proc/self/log"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [("file://host/x", "three slashes"), ("amqp://x", "unknown scheme"), ("", "no folder"), ("kafka://", "host:port")],
+)
+def test_urls_that_are_wrong(url: str, text: str) -> None:
+    with pytest.raises(LogError, match=text):
+        open_log(url)

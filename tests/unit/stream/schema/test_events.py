@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stream.schema.events import (
+    MAX_RECORD_BYTES,
+    MAX_TS,
+    MIN_TS,
+    REASONS,
+    ActionsConfig,
+    BehaviorEvent,
+    Decoder,
+    decode_events,
+    encode_event,
+    user_keys,
+)
+
+TS = 1_506_826_800_000
+GOOD: dict[str, Any] = {"user": "anna", "item": "lamp", "ts": TS}
+
+identifiers = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64)
+numbers = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+objects = st.fixed_dictionaries(
+    {},
+    optional={
+        "user": identifiers | st.integers() | anything,
+        "item": identifiers | st.integers() | anything,
+        "ts": st.integers(MIN_TS, MAX_TS - 1) | anything,
+        "action": st.sampled_from(["view", "dislike", "erase", None]) | anything,
+        "value": numbers | anything,
+        "more": anything,
+    },
+)
+records = st.one_of(
+    st.none(),
+    st.binary(max_size=40),
+    objects.map(lambda event: json.dumps(event).encode("utf-8", "surrogatepass")),
+    st.just(json.dumps(GOOD).encode()),
+    st.tuples(st.just(json.dumps(GOOD).encode()), st.integers(0, 50), st.integers(0, 255)).map(
+        lambda cut: cut[0][: cut[1]] + bytes([cut[2]]) + cut[0][cut[1] + 1 :]
+    ),
+)
+
+
+def one(event: object, key: bytes | None = None) -> tuple[str, str, str]:
+    value = event if isinstance(event, bytes) else json.dumps(event).encode()
+    decoded = decode_events([value], [key])
+    assert len(decoded.bad) == 1 and not decoded.users
+    bad = decoded.bad[0]
+    assert bad.rule
+    return bad.reason, bad.field, bad.value
+
+
+@given(st.lists(st.tuples(records, st.none() | st.just(b"anna") | st.binary(max_size=4)), max_size=8))
+@example([(b'{"user":' + b"9" * 5000 + b',"item":"a","ts":1506826800000}', None)])
+@example([(b'{"user":"a","item":' + b"-" + b"9" * 300 + b',"ts":1506826800000}', None)])
+@example([(b'{"more":' + b"[" * 20_000, None)])
+@example([(b'{"user":"\\ud800","value":1e999}', None), (b'{"\\ud800":1e999}', None), (b'{"":-1e999}', None)])
+@example([(b'{"user":"\\ud800","item":"a","ts":1506826800000}', None)])
+def test_any_bytes_become_an_event_an_erasure_or_a_dead_letter(pairs: list[tuple[bytes | None, bytes | None]]) -> None:
+    values, keys = [value for value, _ in pairs], [key for _, key in pairs]
+    decoded = decode_events(values, keys)
+    places = [*decoded.index.tolist(), *(bad.index for bad in decoded.bad), *(gone.index for gone in decoded.erasures)]
+    assert sorted(places) == list(range(len(pairs)))
+    assert decoded.index.tolist() == sorted(decoded.index.tolist())
+    for bad in decoded.bad:
+        assert bad.reason in REASONS and bad.field and bad.rule
+        assert len(bad.value) <= 80
+        (bad.value + bad.rule + bad.field).encode()
+    # a record is judged by itself: alone it is judged as in company, and by itself as in the good case
+    alone = [decode_events([value], [key]) for value, key in pairs]
+    assert [user for single in alone for user in single.users] == decoded.users
+    assert [item for single in alone for item in single.items] == decoded.items
+    assert [ts for single in alone for ts in single.ts.tolist()] == decoded.ts.tolist()
+    assert [(bad.reason, bad.field, bad.value) for single in alone for bad in single.bad] == [
+        (bad.reason, bad.field, bad.value) for bad in decoded.bad
+    ]
+    assert sum(single.unknown_fields for single in alone) == decoded.unknown_fields
+
+
+@given(
+    st.lists(
+        st.builds(
+            BehaviorEvent,
+            user=identifiers | st.integers(-(10**30), 10**30),
+            item=identifiers | st.integers(0, 10**18),
+            ts=st.integers(MIN_TS, MAX_TS - 1),
+            action=st.sampled_from([None, "view", "cart", "dislike"]),
+            value=numbers,
+        ),
+        max_size=10,
+    )
+)
+@settings(max_examples=60)
+def test_what_is_encoded_is_decoded(events: list[BehaviorEvent]) -> None:
+    actions = ActionsConfig()
+    decoded = decode_events([encode_event(event) for event in events], [str(event.user).encode() for event in events])
+    assert not decoded.bad
+    assert decoded.users == [str(event.user).encode() for event in events]
+    assert decoded.items == [str(event.item) for event in events]
+    assert decoded.ts.tolist() == [event.ts for event in events]
+    names = [actions.names()[code] for code in decoded.actions.tolist()]
+    assert names == [event.action or "view" for event in events]
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (b"", ("empty", "record")),
+        (b" " * (MAX_RECORD_BYTES + 1), ("too_large", "record")),
+        (json.dumps({**GOOD, "more": "x" * MAX_RECORD_BYTES}).encode(), ("too_large", "record")),
+        (b'{"user":"\xff","item":"a","ts":1506826800000}', ("not_utf8", "record")),
+        (b'{"user":"a"', ("not_json", "record")),
+        (b"[1]", ("not_an_object", "record")),
+        ({"item": "a", "ts": TS}, ("missing_field", "user")),
+        ({"user": "a", "ts": TS}, ("missing_field", "item")),
+        ({"user": "a", "item": "b"}, ("missing_field", "ts")),
+        ({**GOOD, "user": None}, ("wrong_type", "user")),
+        ({**GOOD, "user": True}, ("wrong_type", "user")),
+        ({**GOOD, "item": 1.5}, ("wrong_type", "item")),
+        ({**GOOD, "user": ""}, ("bad_id", "user")),
+        ({**GOOD, "item": "ä" * 129}, ("bad_id", "item")),
+        ({**GOOD, "ts": str(TS)}, ("wrong_type", "ts")),
+        ({**GOOD, "ts": float(TS)}, ("wrong_type", "ts")),
+        ({**GOOD, "ts": TS // 1000}, ("bad_ts", "ts")),
+        ({**GOOD, "ts": MAX_TS}, ("bad_ts", "ts")),
+        ({**GOOD, "ts": -1}, ("bad_ts", "ts")),
+        ({**GOOD, "ts": 10**30}, ("bad_ts", "ts")),
+        ({**GOOD, "value": "3"}, ("wrong_type", "value")),
+        ({**GOOD, "value": True}, ("wrong_type", "value")),
+        ({**GOOD, "value": 10**400}, ("bad_value", "value")),
+        (b'{"user":"a","item":"b","ts":1506826800000,"value":-1e999}', ("bad_value", "value", "-1e999")),
+        (b'{"user":"a","item":"b","ts":1e999}', ("bad_value", "ts", "1e999")),
+        (b'{"user":"a","item":"b","ts":1506826800000,"more":1e999}', ("bad_value", "more", "1e999")),
+        (b'{"user":"a","item":"b","ts":1506826800000,"value":1e999', ("not_json", "record")),
+        (b'{"user":"a","item":"b","ts":1506826800000,"value":NaN}', ("not_json", "record")),
+        ({**GOOD, "action": 3}, ("wrong_type", "action")),
+        ({**GOOD, "action": "teleport"}, ("unknown_action", "action")),
+    ],
+)
+def test_every_reason_names_its_field(event: object, expected: tuple[str, ...]) -> None:
+    assert one(event)[: len(expected)] == expected
+
+
+def test_the_key_must_be_the_user() -> None:
+    assert one(GOOD, b"bert")[:2] == ("key_mismatch", "key")
+    assert decode_events([json.dumps({**GOOD, "user": 7}).encode()], [b"7"]).users == [b"7"]
+    assert decode_events([json.dumps(GOOD).encode()], [None]).users == [b"anna"]
+
+
+@pytest.mark.parametrize("size", [256, 257])
+def test_an_id_may_have_256_bytes(size: int) -> None:
+    decoded = decode_events([json.dumps({**GOOD, "item": "x" * size}).encode()])
+    assert len(decoded.items) == (size == 256)
+
+
+def test_limits_of_time_are_those_of_1990_and_2100() -> None:
+    values = [json.dumps({**GOOD, "ts": ts}).encode() for ts in (MIN_TS - 1, MIN_TS, MAX_TS - 1, MAX_TS)]
+    assert decode_events(values).index.tolist() == [1, 2]
+
+
+def test_unknown_fields_are_counted_not_refused() -> None:
+    value = json.dumps({**GOOD, "session": "x", "page": {"user": 1}}).encode()
+    decoded = decode_events([value, json.dumps(GOOD).encode(), value])
+    assert decoded.unknown_fields == 4
+    assert len(decoded.users) == 3
+
+
+def test_an_erasure_needs_a_user_only() -> None:
+    decoded = decode_events([b'{"user":"anna","action":"erase"}', b'{"action":"erase"}', json.dumps(GOOD).encode()])
+    assert [(gone.index, gone.user) for gone in decoded.erasures] == [(0, b"anna")]
+    assert decoded.bad[0].reason == "missing_field"
+    assert decoded.index.tolist() == [2]
+
+
+def test_an_unknown_action_may_count_as_the_default() -> None:
+    value = json.dumps({**GOOD, "action": "teleport"}).encode()
+    assert Decoder(ActionsConfig(other="default")).decode([value], [None]).actions.tolist() == [0]
+
+
+def test_columns_have_their_types_even_when_empty() -> None:
+    decoded = decode_events([])
+    assert [str(a.dtype) for a in (decoded.ts, decoded.actions, decoded.index)] == ["int64", "uint8", "int64"]
+
+
+@pytest.mark.parametrize("weights", [{}, {"erase": 1.0}, {"view": 0.0}, {"dislike": -1.0}, {"": 1.0}, {"view": 1e9}])
+def test_weights_that_make_no_sense_are_refused(weights: dict[str, float]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="weights|object"):
+        msgspec.convert({"weights": weights}, ActionsConfig)
+
+
+def test_user_keys_are_stable_across_versions() -> None:
+    keys = user_keys([b"anna", b"bert"])
+    assert keys.dtype == np.uint64
+    assert [f"{key:016x}" for key in keys.tolist()] == KEYS
+    assert len(user_keys([])) == 0
+
+
+KEYS = ["8c4a844bcc7444d0", "12cdb58729be9ede"]

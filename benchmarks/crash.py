@@ -3,8 +3,8 @@
 A child process runs the worker on a log that already holds the events; the parent kills it at random moments and
 starts it again until everything is read. Then `stream.verify` rebuilds the state from the journal in one
 uninterrupted run and
-compares digests and every published message. Some kills are aimed: inside `cut`, between commit and learn, inside
-`learn`.
+compares digests and every published message. Some kills are aimed: inside `checkpoint`, between commit and learn,
+inside `learn`.
 
     python -m benchmarks.crash --log embedded --kills 100 --events 200000 --seed 1 [--folder DIR]
     KAFKA_HOME=DIR python -m benchmarks.crash --log kafka --kills 100 --events 200000 --seed 1 [--folder DIR]
@@ -33,7 +33,7 @@ import numpy as np
 import state.checkpoints
 from intentstream.config import Config, load_config
 from learner import Learner, set_threads
-from state import PendingCut
+from state import PendingCheckpoint
 from stream.log import open_log
 from stream.log.base import EventLog, Message
 from stream.schema import topics
@@ -47,17 +47,17 @@ AIMED = (
     "after-commit",
     "in-learn",
     "after-learn",
-    "in-cut",
-    "beside-cut",
-    "cut-unpublished",
-    "after-cut",
+    "in-checkpoint",
+    "beside-checkpoint",
+    "checkpoint-unpublished",
+    "after-checkpoint",
 )
 CONFIG = """
 [log]
 partitions = 2
 [engine]
 max_step_events = 200
-cut_every_steps = 7
+checkpoint_every_steps = 7
 metrics_every_s = 0.2
 """
 
@@ -114,15 +114,15 @@ def child(folder: Path, log_url: str, aim: str, count: int) -> None:
             log.commit = deadly(log.commit, after=aim == "after-commit")  # type: ignore[method-assign]
         elif aim in ("in-learn", "after-learn"):
             engine.learn = deadly(engine.learn, after=aim == "after-learn")  # type: ignore[method-assign]
-        elif aim == "in-cut":
+        elif aim == "in-checkpoint":
             Learner.begin_save = deadly(Learner.begin_save, after=False)  # type: ignore[method-assign]
-        elif aim == "beside-cut":
+        elif aim == "beside-checkpoint":
             begin = Learner.begin_save
             Learner.begin_save = lambda self: deadly(begin(self), after=True)  # type: ignore[method-assign]
-        elif aim == "cut-unpublished":
+        elif aim == "checkpoint-unpublished":
             state.checkpoints.os.rename = deadly(os.rename, after=False)  # type: ignore[attr-defined]
-        elif aim == "after-cut":
-            PendingCut.finish = deadly(PendingCut.finish, after=True)  # type: ignore[method-assign]
+        elif aim == "after-checkpoint":
+            PendingCheckpoint.finish = deadly(PendingCheckpoint.finish, after=True)  # type: ignore[method-assign]
         sys.stdout.write("recovered\n")
         sys.stdout.flush()
         ends = log.end_offsets(topics.EVENTS)
@@ -132,7 +132,7 @@ def child(folder: Path, log_url: str, aim: str, count: int) -> None:
                 first = False
                 sys.stdout.write("first\n")
                 sys.stdout.flush()
-        worker.cut()
+        worker.checkpoint()
         worker.close()
 
 
@@ -167,7 +167,7 @@ def torture(
         more = done["kills"] < kills
         aim = AIMED[done["aimed"] % len(AIMED)] if more and rng.random() < aimed_share else ""
         started = time.monotonic()
-        with spawn(folder, log_url, aim, 1 if "cut" in aim else rng.randint(1, 6)) as process:
+        with spawn(folder, log_url, aim, 1 if "checkpoint" in aim else rng.randint(1, 6)) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 said = line.strip()

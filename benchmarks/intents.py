@@ -162,7 +162,7 @@ class Watcher:
         self._look(step, late)
 
     def _look(self, step: Step, late: bool) -> None:
-        """Follow the nearest centre, and let river learn."""
+        """Follow the nearest center, and let river learn."""
         users = sorted(
             {key.decode() for key, intent in zip(step.chunk.keys, step.chunk.intents, strict=True) if intent >= 0}
         )

@@ -1,14 +1,14 @@
-"""What the state costs: a step's reads, appends and writes, a cut, a restart; with few users and with many.
+"""What the state costs: a step's reads, appends and writes, a checkpoint, a restart; with few users and with many.
 
     python -m benchmarks.user_state --users 1000000 --items 100000 --small-users 10000
 
 The users' histories have a geometric length (mean 9, at most 50). A step is `--step-events` events of `--step-users`
 distinct users drawn at random, the worst case for every cache.
 
-Then a whole worker, default configuration, one thread, on a log of its own: `cut_hold_ms` is how long the loop stood
-for a cut, `worker_step_ms` its steps with and without a cut being written beside them. It dies of kill -9 half way
-between two cuts; `first_recommendation_seconds` is from the start of the next process, imports included, to its first
-new recommendation, with its parts. The last line is JSON.
+Then a whole worker, default configuration, one thread, on a log of its own: `checkpoint_hold_ms` is how long the loop
+stood for a checkpoint, `worker_step_ms` its steps with and without a checkpoint being written beside them. It dies of
+kill -9 half way between two checkpoints; `first_recommendation_seconds` is from the start of the next process, imports
+included, to its first new recommendation, with its parts. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from intentstream.config import Config, load_config
 from learner import Learner, StepBatch, set_threads
-from state import CutStore, UserStore, append
+from state import CheckpointStore, UserStore, append
 from stream.engine.engine import Engine
 from stream.log import open_log
 from stream.log.base import EventLog, Message
@@ -141,13 +141,13 @@ def measure(folder: Path, users: int, args: argparse.Namespace) -> dict[str, Any
     result |= {f"{name}_ms": percentiles(times) for name, times in shop.seconds.items()}
     print(f"a step: {result['step_ms']} ms", flush=True)
 
-    cuts = CutStore(folder / "cuts")
+    checkpoints = CheckpointStore(folder / "checkpoints")
     holds, finishes, during = [], [], []
-    for number in range(1, args.cuts + 1):
+    for number in range(1, args.checkpoints + 1):
         for _ in range(args.steps // 4):
             shop.step(args.step_events, args.step_users)
         begin = time.perf_counter()
-        pending = cuts.begin(number, {}, lambda path: store.begin_checkpoint(path / "users"))
+        pending = checkpoints.begin(number, {}, lambda path: store.begin_checkpoint(path / "users"))
         holds.append(time.perf_counter() - begin)
         thread = threading.Thread(target=pending.finish)
         begin = time.perf_counter()
@@ -158,22 +158,27 @@ def measure(folder: Path, users: int, args: argparse.Namespace) -> dict[str, Any
         thread.join()
         finishes.append(time.perf_counter() - begin)
         during += shop.seconds["step"][first:]
-    result["cut_begin_ms"] = percentiles(holds)
-    result["step_during_cut_ms"] = percentiles(during)
-    result["cut_held_up_ms"] = round(max(holds) * 1e3 + max(max(during) * 1e3 - result["step_ms"]["p50"], 0.0), 1)
-    result["cut_finish_seconds"] = round(max(finishes), 2)
+    result["checkpoint_begin_ms"] = percentiles(holds)
+    result["step_during_checkpoint_ms"] = percentiles(during)
+    result["checkpoint_held_up_ms"] = round(
+        max(holds) * 1e3 + max(max(during) * 1e3 - result["step_ms"]["p50"], 0.0), 1
+    )
+    result["checkpoint_finish_seconds"] = round(max(finishes), 2)
     store.close()
 
     begin = time.perf_counter()
-    cut = CutStore(folder / "cuts").latest()
-    assert cut is not None
-    UserStore.restore(cut.path / "users", folder / "live")
+    checkpoint = CheckpointStore(folder / "checkpoints").latest()
+    assert checkpoint is not None
+    UserStore.restore(checkpoint.path / "users", folder / "live")
     with UserStore(folder / "live", **shape) as store:
         Shop(store, users, args.items, np.random.default_rng(args.seed)).step(args.step_events, args.step_users)
     result["restore_seconds"] = round(time.perf_counter() - begin, 2)
-    stored = sum(path.stat().st_size for path in (cut.path / "users").rglob("*.sst"))
+    stored = sum(path.stat().st_size for path in (checkpoint.path / "users").rglob("*.sst"))
     result["bytes_per_user"] = round(stored / users, 1)
-    print(f"cut held up {result['cut_held_up_ms']} ms, restored in {result['restore_seconds']} s", flush=True)
+    print(
+        f"checkpoint held up {result['checkpoint_held_up_ms']} ms, restored in {result['restore_seconds']} s",
+        flush=True,
+    )
     return result
 
 
@@ -182,16 +187,16 @@ def settings(folder: Path) -> Config:
 
 
 def build(folder: Path, users: int, args: argparse.Namespace) -> None:
-    """A state folder with a cut of so many users and items, and a log to go on with."""
+    """A state folder with a checkpoint of so many users and items, and a log to go on with."""
     config = settings(folder)
     with open_log(config.log.url, config=config.log) as log:
         log.create_topics(topics.topic_specs(config.log.partitions))
     rng = np.random.default_rng(args.seed)
     engine = Engine.open(config, folder / "state")
-    engine.cut()
+    engine.checkpoint()
     engine.close()
-    cuts = CutStore(folder / "state" / "cuts")
-    empty = cuts.latest()
+    checkpoints = CheckpointStore(folder / "state" / "checkpoints")
+    empty = checkpoints.latest()
     assert empty is not None
     learner = Learner(config.learner, config.actions.weights())
     learner.admit([f"i{item}" for item in range(1, args.items + 1)], np.arange(args.items))
@@ -212,7 +217,7 @@ def build(folder: Path, users: int, args: argparse.Namespace) -> None:
             store.checkpoint(path / "histories")
             learner.save(path / "learner")
 
-        cuts.write(0, empty.manifest, save)
+        checkpoints.write(0, empty.manifest, save)
 
 
 def events_of(items: int, count: int, rng: np.random.Generator) -> StepBatch:
@@ -237,33 +242,37 @@ def traffic(log: EventLog, users: int, items: int, count: int, rng: np.random.Ge
 
 
 def loop(folder: Path, users: int, args: argparse.Namespace) -> None:
-    """Child process: work through some cuts, print the figures, die half way to the next one."""
+    """Child process: work through some checkpoints, print the figures, die half way to the next one."""
     set_threads(1)
     config = settings(folder)
-    every, rng = config.engine.cut_every_steps, np.random.default_rng(args.seed + 1)
+    every, rng = config.engine.checkpoint_every_steps, np.random.default_rng(args.seed + 1)
     with open_log(config.log.url, config=config.log) as log:
         worker = Worker(config, log, folder / "state")
         worker.recover()
         holds: list[float] = []
         steps: dict[bool, list[float]] = {True: [], False: []}
-        since, worked = 0, 0.0  # steps and seconds since the last cut
+        since, worked = 0, 0.0  # steps and seconds since the last checkpoint
         beside = False
-        while beside or len(holds) < args.cuts or not (since >= every / 2 or worked >= config.engine.cut_redo_s / 2):
+        while (
+            beside
+            or len(holds) < args.checkpoints
+            or not (since >= every / 2 or worked >= config.engine.checkpoint_redo_s / 2)
+        ):
             traffic(log, users, args.items, args.worker_step_events, rng)
-            beside = any(thread.name == "cut" for thread in threading.enumerate())
-            held, began = worker.cut_hold_ms, time.perf_counter()
+            beside = any(thread.name == "checkpoint" for thread in threading.enumerate())
+            held, began = worker.checkpoint_hold_ms, time.perf_counter()
             worker.turn()
             spent = time.perf_counter() - began
             since, worked = since + 1, worked + spent
-            if worker.cut_hold_ms != held:
-                holds.append(worker.cut_hold_ms)
-                print(f"cut {len(holds)} after {since} steps held up for {holds[-1]:.1f} ms", file=sys.stderr)
+            if worker.checkpoint_hold_ms != held:
+                holds.append(worker.checkpoint_hold_ms)
+                print(f"checkpoint {len(holds)} after {since} steps held up for {holds[-1]:.1f} ms", file=sys.stderr)
                 since, worked = 0, 0.0
             else:
                 steps[beside].append(spent)
         figures = {
-            "cut_hold_ms": round(max(holds), 1),
-            "worker_step_ms": {"beside_a_cut": percentiles(steps[True]), "else": percentiles(steps[False])},
+            "checkpoint_hold_ms": round(max(holds), 1),
+            "worker_step_ms": {"beside_a_checkpoint": percentiles(steps[True]), "else": percentiles(steps[False])},
         }
         print(json.dumps(figures), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -284,14 +293,18 @@ def restart(folder: Path, began: float) -> None:
             worker.turn()
         first = time.time()
         worker.close()
-    marks = {"start_and_imports": imported - began, "cut_loaded": opened - imported, "redone": recovered - opened}
+    marks = {
+        "start_and_imports": imported - began,
+        "checkpoint_loaded": opened - imported,
+        "redone": recovered - opened,
+    }
     parts = {name: round(seconds, 2) for name, seconds in marks.items()}
     print(json.dumps({"first_recommendation_seconds": round(first - began, 2), "steps_redone": redone, **parts}))
 
 
 def whole(folder: Path, users: int, args: argparse.Namespace) -> dict[str, Any]:
     build(folder, users, args)
-    print(f"{users} users and {args.items} items in a cut", flush=True)
+    print(f"{users} users and {args.items} items in a checkpoint", flush=True)
     words = [sys.executable, "-m", "benchmarks.user_state", *sys.argv[1:], "--folder", str(folder), "--child"]
     done = subprocess.run([*words, "loop"], stdout=subprocess.PIPE, text=True)
     if done.returncode != -signal.SIGKILL:
@@ -317,7 +330,7 @@ def main() -> None:
     parser.add_argument("--step-events", type=int, default=2000)
     parser.add_argument("--step-users", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--cuts", type=int, default=5)
+    parser.add_argument("--checkpoints", type=int, default=5)
     parser.add_argument("--cache-mb", type=int, default=64)
     parser.add_argument("--write-buffer-mb", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)

@@ -49,7 +49,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     warm_start: Annotated[
         float, Meta(ge=0, le=1, description="how far a new item's vector starts towards the items before it; fraction")
     ] = 0.3
-    learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the encoder and the centres; Adam")] = 5e-3
+    learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the encoder and the centers; Adam")] = 5e-3
     item_learning_rate: Annotated[float, Meta(gt=0, le=1, description="of the item vectors; row-wise Adam")] = 0.045
     full_softmax_below: Annotated[
         int,

@@ -299,8 +299,8 @@ def shares(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str, A
     )
 
 
-def centres(view: View, theme: Theme, focus: int | None = None) -> dict[str, Any]:
-    """The intents' centres on a fixed map, sized by share, with where they came from.
+def centers(view: View, theme: Theme, focus: int | None = None) -> dict[str, Any]:
+    """The intents' centers on a fixed map, sized by share, with where they came from.
 
     The projection is the catalogue's own, and the axes change in quarters only, so nothing jumps from frame to frame.
     """

@@ -62,7 +62,9 @@ GAUGES: Final[dict[str, Figure]] = {
     "engine_ms": Figure("intentstream_step_engine_seconds", "Running mean of a step's engine part.", 1e-3),
     "commit_ms": Figure("intentstream_step_commit_seconds", "Running mean of a step's commit.", 1e-3),
     "learn_ms": Figure("intentstream_step_learn_seconds", "Running mean of a step's learning.", 1e-3),
-    "cut_hold_ms": Figure("intentstream_cut_hold_seconds", "How long the newest cut held the stream up.", 1e-3),
+    "checkpoint_hold_ms": Figure(
+        "intentstream_checkpoint_hold_seconds", "How long the newest checkpoint held the stream up.", 1e-3
+    ),
     "items": Figure("intentstream_items", "Items in the vocabulary."),
     "intents_active": Figure("intentstream_intents_active", "Intents with users."),
     "intents_effective": Figure(
@@ -142,8 +144,8 @@ class Telemetry(Collector):
         state = GaugeMetricFamily(
             "intentstream_worker_state", "1 for the state last reported.", labels=["worker", "state"]
         )
-        cuts = CounterMetricFamily(
-            "intentstream_cuts_failed", "Cuts that failed since the worker started.", labels=["worker"]
+        checkpoints = CounterMetricFamily(
+            "intentstream_checkpoints_failed", "Checkpoints that failed since the worker started.", labels=["worker"]
         )
         for worker, report in reports:
             seconds = max(0.0, (now_ms - report.ts) / 1000)
@@ -156,8 +158,8 @@ class Telemetry(Collector):
                 lag.add_metric([worker, partition], waiting)
             for one in STATES:
                 state.add_metric([worker, one], float(report.state == one))
-            cuts.add_metric([worker], report.gauges.get("cuts_failed", 0.0))
-        yield from (up, age, steps, lag, event_time, state, cuts)
+            checkpoints.add_metric([worker], report.gauges.get("checkpoints_failed", 0.0))
+        yield from (up, age, steps, lag, event_time, state, checkpoints)
         for key, figure in COUNTERS.items():
             counter = CounterMetricFamily(figure.name, figure.help, labels=["worker"])
             for worker, report in reports:

@@ -256,10 +256,10 @@ class Overview:
             Text("h2", "Where the intents are", id="h-map")
             Text(
                 "p",
-                "Each disc is an intent's centre, its size the share of users; the line is where it came from.",
+                "Each disc is an intent's center, its size the share of users; the line is where it came from.",
                 "sub",
             )
-            self._centres = Chart("square", on_click=lambda e: ui.navigate.to(f"/intent/{int(e.name)}"))
+            self._centers = Chart("square", on_click=lambda e: ui.navigate.to(f"/intent/{int(e.name)}"))
             with box("details"):
                 Text("summary", "As a table")
                 self._intents = Table(
@@ -360,8 +360,8 @@ class Overview:
             )
         )
         nothing = "" if view.catalog else "No intents yet. The worker publishes its catalogue as it learns."
-        self._centres.show(
-            get(("centres", theme), (INTENT_CATALOG,), lambda: as_json(charts.centres(view, theme))),
+        self._centers.show(
+            get(("centers", theme), (INTENT_CATALOG,), lambda: as_json(charts.centers(view, theme))),
             f"Map of {len(view.catalog)} intents; {_table_says(len(view.catalog))} in the table below.",
             nothing,
         )
@@ -563,7 +563,7 @@ def intent_page(shell: Shell, intent: int) -> None:
         one = found.intent
         name.show(charts.intent_name(one, intent))
         intro.show(
-            f"{one.share:.1%} of the active users. Distance to the nearest other centre {one.separation:.2f}, "
+            f"{one.share:.1%} of the active users. Distance to the nearest other center {one.separation:.2f}, "
             f"speed {one.speed:.3f} per 1,000 events; "
             + (f"born after {one.born_at:,} records." if one.born_at else "there from the start.")
         )
@@ -577,7 +577,7 @@ def intent_page(shell: Shell, intent: int) -> None:
             f"Share of users over time, now {one.share:.1%}",
         )
         place.show(
-            get(("place", theme, intent), (INTENT_CATALOG,), lambda: as_json(charts.centres(view, theme, intent))),
+            get(("place", theme, intent), (INTENT_CATALOG,), lambda: as_json(charts.centers(view, theme, intent))),
             "Map of the intents with this one marked",
         )
         shifts.show(as_json(presenters.shift_rows(service, found.shifts[:15], theme)))

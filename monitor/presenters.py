@@ -102,7 +102,10 @@ def headline(health: Health, lag: int) -> tuple[str, str]:
             "Everything below is as of then. Start it and it goes on where it was.",
         )
     if health.state == "recovering":
-        return "The worker is recovering.", f"It redoes what came after its last cut; now at step {report.step:,}."
+        return (
+            "The worker is recovering.",
+            f"It redoes what came after its last checkpoint; now at step {report.step:,}.",
+        )
     rate = report.gauges.get("events_per_second", 0.0)
     fresh = report.gauges.get("freshness_p50_ms")
     first = "Waiting for events." if rate < 0.05 else f"Learning from {number(rate)} events a second."

@@ -1,9 +1,9 @@
-"""State: per-user histories in RocksDB, and atomic cuts of everything."""
+"""State: per-user histories in RocksDB, and atomic checkpoints of everything."""
 
-from state.checkpoints import Cut, CutStore, PendingCut
+from state.checkpoints import Checkpoint, CheckpointStore, PendingCheckpoint
 from state.errors import (
-    CutFormatUnknown,
-    CutInProgress,
+    CheckpointFormatUnknown,
+    CheckpointInProgress,
     StateCorrupted,
     StateError,
     StateLocked,
@@ -19,14 +19,14 @@ from state.watermarks import Clocks
 
 __all__ = [
     "Appended",
+    "Checkpoint",
+    "CheckpointFormatUnknown",
+    "CheckpointInProgress",
+    "CheckpointStore",
     "Clocks",
-    "Cut",
-    "CutFormatUnknown",
-    "CutInProgress",
-    "CutStore",
     "MemoryUserStore",
     "NO_INTENT",
-    "PendingCut",
+    "PendingCheckpoint",
     "StateCorrupted",
     "StateError",
     "StateLocked",

@@ -1,9 +1,10 @@
-"""Copies of cuts at an fsspec URL, for the day the worker's disk is gone.
+"""Copies of checkpoints at an fsspec URL, for the day the worker's disk is gone.
 
-`files/<checksum>` holds every file once, however many cuts share it, so that a cut costs the transfer of what is new in
-it; `cuts/<step>.json`, written after all its files, is the cut's manifest. Nothing is trusted when it comes back: the
-manifest has its own checksum, and every file is compared with the manifest's. Every call has a bound: a location that
-hangs (a network share whose server is gone) costs copies, not the loop and not an orderly stop.
+`files/<checksum>` holds every file once, however many checkpoints share it, so that a checkpoint costs the transfer of
+what is new in it; `checkpoints/<step>.json`, written after all its files, is the checkpoint's manifest. Nothing is
+trusted when it comes back: the manifest has its own checksum, and every file is compared with the manifest's. Every
+call has a bound: a location that hangs (a network share whose server is gone) costs copies, not the loop and not an
+orderly stop.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _PATIENCE_S: Final = 60.0  # with which an answer is waited for …
 _SLOWEST: Final = 1_000_000  # … and bytes a second that a file may take longer
 
 
-class CutLocation:
-    """The copies of one worker's cuts.
+class CheckpointLocation:
+    """The copies of one worker's checkpoints.
 
     Parameters
     ----------
@@ -42,25 +43,25 @@ class CutLocation:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url)
         except Exception as exc:  # each protocol has errors of its own
-            raise storage_error("opening the cut location", url, exc) from exc
+            raise storage_error("opening the checkpoint location", url, exc) from exc
 
     def put(self, folder: Path, manifest: Manifest, data: bytes) -> None:
-        """Copy a finished cut; `data` is its encoded manifest. What is already there is not sent again."""
+        """Copy a finished checkpoint; `data` is its encoded manifest. What is already there is not sent again."""
         try:
             there = self._sizes("files")
             self._ask(self._fs.makedirs, self._path("files"), exist_ok=True)
-            self._ask(self._fs.makedirs, self._path("cuts"), exist_ok=True)
+            self._ask(self._fs.makedirs, self._path("checkpoints"), exist_ok=True)
             for name, entry in sorted(manifest.files.items()):
                 if there.get(entry.digest) != entry.size:
                     self._ask(self._fs.put_file, str(folder / name), self._path("files", entry.digest), size=entry.size)
-            self._ask(self._fs.pipe_file, self._path("cuts", _name(manifest.step)), data)
+            self._ask(self._fs.pipe_file, self._path("checkpoints", _name(manifest.step)), data)
         except Exception as exc:
-            raise storage_error(f"copying cut {manifest.step}", self.url, exc) from exc
+            raise storage_error(f"copying checkpoint {manifest.step}", self.url, exc) from exc
 
     def prune(self, step: int, keep: int) -> None:
-        """Keep the cut of `step` and the newest ones before it, `keep` in all, and the files that they need.
+        """Keep the checkpoint of `step` and the newest ones before it, `keep` in all, and the files that they need.
 
-        Cuts of later steps go: the state went back before them, to be made again.
+        Checkpoints of later steps go: the state went back before them, to be made again.
         """
         try:
             needed: set[str] = set()
@@ -68,7 +69,7 @@ class CutLocation:
             for known in reversed(self.steps()):
                 files = self._digests(known) if known <= step and kept < keep else None
                 if files is None:
-                    self._ask(self._fs.rm_file, self._path("cuts", _name(known)))
+                    self._ask(self._fs.rm_file, self._path("checkpoints", _name(known)))
                 else:
                     kept += 1
                     needed |= files
@@ -76,28 +77,28 @@ class CutLocation:
                 if name not in needed:
                     self._ask(self._fs.rm_file, self._path("files", name))
         except Exception as exc:
-            raise storage_error("removing old cuts", self.url, exc) from exc
+            raise storage_error("removing old checkpoints", self.url, exc) from exc
 
     def steps(self) -> list[int]:
-        """Steps of the cuts that are there, oldest first."""
+        """Steps of the checkpoints that are there, oldest first."""
         try:
-            names = self._sizes("cuts")
+            names = self._sizes("checkpoints")
         except Exception as exc:
-            raise storage_error("listing the cuts", self.url, exc) from exc
+            raise storage_error("listing the checkpoints", self.url, exc) from exc
         stems = [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def manifest(self, step: int) -> tuple[Manifest, bytes]:
-        """The manifest of a cut, and the bytes that it was read from."""
-        path = self._path("cuts", _name(step))
+        """The manifest of a checkpoint, and the bytes that it was read from."""
+        path = self._path("checkpoints", _name(step))
         try:
             data: bytes = self._ask(self._fs.cat_file, path)
         except Exception as exc:
-            raise storage_error(f"reading the manifest of cut {step}", self.url, exc) from exc
-        return Manifest.decode(data, f"{self.url}/cuts/{_name(step)}"), data
+            raise storage_error(f"reading the manifest of checkpoint {step}", self.url, exc) from exc
+        return Manifest.decode(data, f"{self.url}/checkpoints/{_name(step)}"), data
 
     def get(self, manifest: Manifest, folder: Path) -> None:
-        """Fetch the files of a cut into an empty folder.
+        """Fetch the files of a checkpoint into an empty folder.
 
         Raises
         ------
@@ -112,14 +113,14 @@ class CutLocation:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._ask(self._fs.get_file, self._path("files", entry.digest), str(target), size=entry.size)
             except FileNotFoundError as exc:
-                raise StateCorrupted(f"cut {manifest.step} in {self.url}: {name} is missing") from exc
+                raise StateCorrupted(f"checkpoint {manifest.step} in {self.url}: {name} is missing") from exc
             except Exception as exc:
-                raise storage_error(f"fetching cut {manifest.step}", self.url, exc) from exc
+                raise storage_error(f"fetching checkpoint {manifest.step}", self.url, exc) from exc
             if target.stat().st_size != entry.size or file_digest(target) != entry.digest:
-                raise StateCorrupted(f"cut {manifest.step} in {self.url}: the checksum of {name} does not fit")
+                raise StateCorrupted(f"checkpoint {manifest.step} in {self.url}: the checksum of {name} does not fit")
 
     def _digests(self, step: int) -> set[str] | None:
-        """Checksums of a cut's files; None when its manifest is corrupt."""
+        """Checksums of a checkpoint's files; None when its manifest is corrupt."""
         try:
             return {entry.digest for entry in self.manifest(step)[0].files.values()}
         except StateCorrupted:
@@ -148,7 +149,7 @@ class CutLocation:
             except BaseException as exc:
                 failures.append(exc)
 
-        thread = threading.Thread(target=run, name="cut-location", daemon=True)
+        thread = threading.Thread(target=run, name="checkpoint-location", daemon=True)
         thread.start()
         limit = _PATIENCE_S + size / _SLOWEST
         thread.join(limit)

@@ -1,17 +1,18 @@
-"""Cuts: atomic snapshots of everything after one step.
+"""Checkpoints: atomic snapshots of everything after one step.
 
-A cut is made in two halves, so that the loop is held up by the first one only:
+A checkpoint is made in two halves, so that the loop is held up by the first one only:
 
 1. `begin`: a folder `<step>.partial`; `save` copies what must be held still, in memory or into it;
-2. `PendingCut.finish`, in any thread: what `save` left to be written;
+2. `PendingCheckpoint.finish`, in any thread: what `save` left to be written;
 3. checksums of all files, everything fsynced;
 4. `manifest.json` written and fsynced;
 5. the folder renamed to `<step>`, the parent fsynced;
-6. older cuts removed;
-7. the cut copied to the shared location.
+6. older checkpoints removed;
+7. the checkpoint copied to the shared location.
 
-A crash before 5 leaves a `.partial` folder, which the next start deletes: the cut before it and a longer replay serve.
-A crash after 5 leaves a good cut, at most one too many, and a location that the next cut brings up to date.
+A crash before 5 leaves a `.partial` folder, which the next start deletes: the checkpoint before it and a longer replay
+serve. A crash after 5 leaves a good checkpoint, at most one too many, and a location that the next checkpoint brings up
+to date.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from state.checkpoint_location import CutLocation
-from state.errors import CutInProgress, StateCorrupted, StateError, storage_error
+from state.checkpoint_location import CheckpointLocation
+from state.errors import CheckpointInProgress, StateCorrupted, StateError, storage_error
 from state.files import fsync_path, fsync_tree, write_durably
 from state.manifest import MANIFEST, FileEntry, Manifest, check_files, identity, list_files
 
@@ -43,26 +44,28 @@ Save = Callable[[Path], Later | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A finished cut: the step after which it was made, its folder, and what the caller put into its manifest."""
+class Checkpoint:
+    """A finished checkpoint: the step after which it was made, its folder, and what the caller put into its
+    manifest.
+    """
 
     step: int
     path: Path
     manifest: dict[str, Any]
 
 
-class CutStore:
-    """The cuts of one worker.
+class CheckpointStore:
+    """The checkpoints of one worker.
 
     Parameters
     ----------
     root
-        Folder of the cuts; made when missing.
+        Folder of the checkpoints; made when missing.
     keep
-        How many of the newest finished cuts stay, at least 1.
+        How many of the newest finished checkpoints stay, at least 1.
     location
-        fsspec URL to which every finished cut is copied and from which the newest is fetched when `root` has none; None
-        = nowhere. One location belongs to one worker.
+        fsspec URL to which every finished checkpoint is copied and from which the newest is fetched when `root` has
+        none; None = nowhere. One location belongs to one worker.
     """
 
     def __init__(self, root: Path, keep: int = 3, location: str | None = None) -> None:
@@ -70,20 +73,20 @@ class CutStore:
             raise ValueError(f"keep must be at least 1, got {keep!r}")
         self.root = Path(root)
         self.keep = keep
-        self.location = CutLocation(location) if location else None
-        self.copied_step: int | None = None  # newest cut known to be at the location
-        self._pending: PendingCut | None = None
+        self.location = CheckpointLocation(location) if location else None
+        self.copied_step: int | None = None  # newest checkpoint known to be at the location
+        self._pending: PendingCheckpoint | None = None
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise storage_error("making the folder of the cuts", self.root, exc) from exc
+            raise storage_error("making the folder of the checkpoints", self.root, exc) from exc
 
     def write(self, step: int, manifest: dict[str, Any], save: Save) -> Path:
-        """Make a cut from begin to end; returns its folder."""
+        """Make a checkpoint from begin to end; returns its folder."""
         return self.begin(step, manifest, save).finish()
 
-    def begin(self, step: int, manifest: dict[str, Any], save: Save) -> PendingCut:
-        """First half of a cut, during which nothing may change.
+    def begin(self, step: int, manifest: dict[str, Any], save: Save) -> PendingCheckpoint:
+        """First half of a checkpoint, during which nothing may change.
 
         Parameters
         ----------
@@ -97,13 +100,15 @@ class CutStore:
 
         Raises
         ------
-        CutInProgress
-            The cut before this one was not finished.
+        CheckpointInProgress
+            The checkpoint before this one was not finished.
         StateError
-            The folder cannot be written; nothing of the cut remains.
+            The folder cannot be written; nothing of the checkpoint remains.
         """
         if self._pending is not None and not self._pending.done:
-            raise CutInProgress(f"cut {step} in {self.root} begun while cut {self._pending.step} was not finished")
+            raise CheckpointInProgress(
+                f"checkpoint {step} in {self.root} begun while checkpoint {self._pending.step} was not finished"
+            )
         folder = self.root / f"{step:0{_DIGITS}d}{_PARTIAL}"
         try:
             _remove(folder)
@@ -112,20 +117,21 @@ class CutStore:
         except Exception as exc:
             _abandon(folder)
             if isinstance(exc, OSError):
-                raise storage_error(f"beginning cut {step}", folder, exc) from exc
+                raise storage_error(f"beginning checkpoint {step}", folder, exc) from exc
             raise
-        self._pending = PendingCut(self, step, manifest, folder, later)
+        self._pending = PendingCheckpoint(self, step, manifest, folder, later)
         return self._pending
 
-    def latest(self) -> Cut | None:
-        """The newest cut whose files are what was written; None when there is none. Leftovers of crashes are removed.
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint whose files are what was written; None when there is none. Leftovers of crashes are
+        removed.
 
-        The location is asked only when the folder has no such cut: a copy never wins over what is here.
+        The location is asked only when the folder has no such checkpoint: a copy never wins over what is here.
 
         Raises
         ------
-        CutFormatUnknown
-            The newest cut was written by a newer version; an older one is not taken in silence.
+        CheckpointFormatUnknown
+            The newest checkpoint was written by a newer version; an older one is not taken in silence.
         StateError
             The folder or the location cannot be read.
         """
@@ -136,23 +142,25 @@ class CutStore:
                 try:
                     return self.open(folder)
                 except StateCorrupted as exc:
-                    logger.warning("cut skipped, trying the one before it: %s", exc)
+                    logger.warning("checkpoint skipped, trying the one before it: %s", exc)
                     spoilt += 1
             for step in reversed(self.location.steps() if self.location else []):
                 try:
                     return self._fetch(step)
                 except StateCorrupted as exc:
-                    logger.warning("copied cut skipped, trying the one before it: %s", exc)
+                    logger.warning("copied checkpoint skipped, trying the one before it: %s", exc)
                     spoilt += 1
         except OSError as exc:
-            raise storage_error("looking for the newest cut", self.root, exc) from exc
+            raise storage_error("looking for the newest checkpoint", self.root, exc) from exc
         if spoilt:
-            logger.error("no cut in %s is usable: the state is built from the beginning of the journal", self.root)
+            logger.error(
+                "no checkpoint in %s is usable: the state is built from the beginning of the journal", self.root
+            )
         return None
 
-    def peek(self, *, oldest: bool = False, before: int | None = None) -> Cut | None:
-        """The newest (or oldest) valid cut in `root`, of a step `before` this one if given: it changes nothing, so a
-        reader beside a running worker may look.
+    def peek(self, *, oldest: bool = False, before: int | None = None) -> Checkpoint | None:
+        """The newest (or oldest) valid checkpoint in `root`, of a step `before` this one if given: it changes nothing,
+        so a reader beside a running worker may look.
         """
         for folder in self._folders() if oldest else reversed(self._folders()):
             if before is not None and int(folder.name) >= before:
@@ -160,16 +168,16 @@ class CutStore:
             try:
                 return self.open(folder)
             except StateCorrupted as exc:
-                logger.warning("cut skipped: %s", exc)
+                logger.warning("checkpoint skipped: %s", exc)
         return None
 
-    def open(self, folder: Path, full_bytes: int = FULL_CHECK_BYTES) -> Cut:
-        """Check one cut against its manifest.
+    def open(self, folder: Path, full_bytes: int = FULL_CHECK_BYTES) -> Checkpoint:
+        """Check one checkpoint against its manifest.
 
         Parameters
         ----------
         folder
-            The cut.
+            The checkpoint.
         full_bytes
             Files are read in full up to so many bytes, see `check_files`.
 
@@ -177,7 +185,7 @@ class CutStore:
         ------
         StateCorrupted
             It is not what was written.
-        CutFormatUnknown
+        CheckpointFormatUnknown
             A newer version wrote it.
         StateError
             It cannot be read.
@@ -187,28 +195,28 @@ class CutStore:
             check_files(folder, manifest.files, full_bytes)
         except OSError as exc:
             if exc.errno in (errno.ENOENT, errno.EIO):  # removed beside a reader; a bad sector
-                raise StateCorrupted(f"cut {folder}: {exc}") from exc
-            raise storage_error("reading a cut", folder, exc) from exc
-        return Cut(manifest.step, folder, manifest.values)
+                raise StateCorrupted(f"checkpoint {folder}: {exc}") from exc
+            raise storage_error("reading a checkpoint", folder, exc) from exc
+        return Checkpoint(manifest.step, folder, manifest.values)
 
     def drop_after(self, step: int) -> None:
-        """Remove the cuts of later steps, here and at the location."""
+        """Remove the checkpoints of later steps, here and at the location."""
         try:
             for folder in self._folders():
                 if int(folder.name) > step:
-                    logger.warning("removing cut %s: it is after step %d", folder, step)
+                    logger.warning("removing checkpoint %s: it is after step %d", folder, step)
                     _remove(folder)
         except OSError as exc:
-            raise storage_error("removing cuts", self.root, exc) from exc
+            raise storage_error("removing checkpoints", self.root, exc) from exc
         if self.location is not None:
             self.location.prune(step, self.keep)
 
     def steps(self) -> list[int]:
-        """Steps of the finished cuts in `root`, oldest first; not checked."""
+        """Steps of the finished checkpoints in `root`, oldest first; not checked."""
         return [int(folder.name) for folder in self._folders()]
 
     def publish(self, step: int, manifest: dict[str, Any], folder: Path) -> Path:
-        """Second half of a cut, from the checksums on; `PendingCut.finish` calls it."""
+        """Second half of a checkpoint, from the checksums on; `PendingCheckpoint.finish` calls it."""
         target = self.root / f"{step:0{_DIGITS}d}"
         content = Manifest(step, manifest, list_files(folder, self._known_files()))
         fsync_tree(folder)
@@ -220,13 +228,13 @@ class CutStore:
     def _publish(self, folder: Path, target: Path, manifest: bytes) -> None:
         write_durably(folder / MANIFEST, manifest)
         fsync_path(folder)
-        _remove(target)  # a corrupt one of this step, or the same step cut again: replaced as a whole
+        _remove(target)  # a corrupt one of this step, or the same step taken again: replaced as a whole
         os.rename(folder, target)
         fsync_path(self.root)
 
     def _copy(self, folder: Path, manifest: Manifest) -> None:
-        """Copy a finished cut to the location. A failure is no failure of the cut: the next one carries everything
-        again.
+        """Copy a finished checkpoint to the location. A failure is no failure of the checkpoint: the next one carries
+        everything again.
         """
         if self.location is None:
             return
@@ -236,10 +244,12 @@ class CutStore:
             self.location.prune(manifest.step, self.keep)
         except StateError as exc:
             logger.error(
-                "cut %d is good here, but not at the cut location; tried again at the next: %s", manifest.step, exc
+                "checkpoint %d is good here, but not at the checkpoint location; tried again at the next: %s",
+                manifest.step,
+                exc,
             )
 
-    def _fetch(self, step: int) -> Cut:
+    def _fetch(self, step: int) -> Checkpoint:
         assert self.location is not None
         manifest, data = self.location.manifest(step)
         folder = self.root / f"{step:0{_DIGITS}d}{_PARTIAL}"
@@ -253,8 +263,8 @@ class CutStore:
             _abandon(folder)
             raise
         self.copied_step = step
-        logger.info("cut %d fetched from %s", step, self.location.url)
-        return Cut(step, target, manifest.values)
+        logger.info("checkpoint %d fetched from %s", step, self.location.url)
+        return Checkpoint(step, target, manifest.values)
 
     def _folders(self) -> list[Path]:
         return sorted(path for path in self.root.iterdir() if path.name.isdigit() and path.is_dir())
@@ -268,7 +278,7 @@ class CutStore:
                     identity(folder / name): entry for name, entry in manifest.files.items() if name.endswith(".sst")
                 }
             except (StateError, OSError):
-                continue  # a corrupt cut saves no work
+                continue  # a corrupt checkpoint saves no work
         return known
 
     def _prune(self, step: int) -> None:
@@ -287,10 +297,12 @@ class CutStore:
                 shutil.rmtree(path)
 
 
-class PendingCut:
-    """A cut whose first half is done."""
+class PendingCheckpoint:
+    """A checkpoint whose first half is done."""
 
-    def __init__(self, store: CutStore, step: int, manifest: dict[str, Any], folder: Path, later: Later | None) -> None:
+    def __init__(
+        self, store: CheckpointStore, step: int, manifest: dict[str, Any], folder: Path, later: Later | None
+    ) -> None:
         self.step = step
         self.done = False
         self._store = store
@@ -299,12 +311,12 @@ class PendingCut:
         self._later = later
 
     def finish(self) -> Path:
-        """Write the rest and publish the cut; returns its folder. To be called once, from any thread.
+        """Write the rest and publish the checkpoint; returns its folder. To be called once, from any thread.
 
         Raises
         ------
         StateError
-            The cut could not be written; nothing of it remains, the older ones are untouched.
+            The checkpoint could not be written; nothing of it remains, the older ones are untouched.
         """
         try:
             later, self._later = self._later, None
@@ -314,7 +326,7 @@ class PendingCut:
             return self._store.publish(self.step, self._manifest, self._folder)
         except OSError as exc:
             _abandon(self._folder)
-            raise storage_error(f"finishing cut {self.step}", self._folder, exc) from exc
+            raise storage_error(f"finishing checkpoint {self.step}", self._folder, exc) from exc
         except Exception:
             _abandon(self._folder)
             raise
@@ -326,15 +338,17 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         data = (folder / MANIFEST).read_bytes()
     except FileNotFoundError as exc:
-        raise StateCorrupted(f"cut {folder}: there is no {MANIFEST}") from exc
+        raise StateCorrupted(f"checkpoint {folder}: there is no {MANIFEST}") from exc
     manifest = Manifest.decode(data, folder)
     if manifest.step != int(folder.name):
-        raise StateCorrupted(f"cut {folder}: the manifest is that of step {manifest.step}")
+        raise StateCorrupted(f"checkpoint {folder}: the manifest is that of step {manifest.step}")
     return manifest
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder; a finished cut stops being one by a single rename, so that a crash leaves no half of it."""
+    """Remove a folder; a finished checkpoint stops being one by a single rename, so that a crash leaves no half of
+    it.
+    """
     if not folder.exists():
         return
     if not folder.name.endswith(_PARTIAL):
@@ -345,5 +359,5 @@ def _remove(folder: Path) -> None:
 
 
 def _abandon(folder: Path) -> None:
-    """Remove an unfinished cut as far as possible; what remains is removed by the next start."""
+    """Remove an unfinished checkpoint as far as possible; what remains is removed by the next start."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,13 +1,13 @@
 """Errors of the state. Each message says what failed, where, what was found and what to do.
 
 StateError
-├── StorageFull        no space left; the state in memory and the older cuts are good
+├── StorageFull        no space left; the state in memory and the older checkpoints are good
 ├── StorageReadOnly    the folder cannot be written
 ├── StorageFailed      any other input or output error
 ├── StateLocked        another process has the same folder open
 ├── StateCorrupted     stored bytes are not what was written
-├── CutFormatUnknown   a cut of a newer version
-└── CutInProgress      a second cut was begun before the first was finished
+├── CheckpointFormatUnknown   a checkpoint of a newer version
+└── CheckpointInProgress      a second checkpoint was begun before the first was finished
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class StateError(Exception):
 
 
 class StorageFull(StateError):
-    """No space left on the device: free some, the newest finished cut still serves."""
+    """No space left on the device: free some, the newest finished checkpoint still serves."""
 
     retriable = True
 
@@ -47,15 +47,15 @@ class StateLocked(StateError):
 
 
 class StateCorrupted(StateError):
-    """Stored bytes are not what was written: remove what the message names, an older cut and the log serve."""
+    """Stored bytes are not what was written: remove what the message names, an older checkpoint and the log serve."""
 
 
-class CutFormatUnknown(StateError):
-    """A cut was written by a newer version: run that version, or start from another state folder."""
+class CheckpointFormatUnknown(StateError):
+    """A checkpoint was written by a newer version: run that version, or start from another state folder."""
 
 
-class CutInProgress(StateError):
-    """A cut was begun while another one was not finished."""
+class CheckpointInProgress(StateError):
+    """A checkpoint was begun while another one was not finished."""
 
     retriable = True
 
@@ -84,11 +84,11 @@ def storage_error(doing: str, path: Path | str, cause: BaseException) -> StateEr
     text = " ".join(str(cause).split())
     where = f"{doing} in {path} failed: {text}"
     if number in _FULL or "No space left" in text or "Disk quota exceeded" in text:
-        return StorageFull(f"{where}; free some space, the newest finished cut still serves")
+        return StorageFull(f"{where}; free some space, the newest finished checkpoint still serves")
     if number in _READ_ONLY or "Read-only file system" in text or "Permission denied" in text:
         return StorageReadOnly(f"{where}; the folder must be writable by this process")
     if "LOCK" in text and ("Resource temporarily unavailable" in text or "No locks available" in text):
         return StateLocked(f"{where}; another process has this state folder open: stop it, or use another folder")
     if text.startswith("Corruption"):
-        return StateCorrupted(f"{where}; remove the newest cut, the one before it and the log serve")
+        return StateCorrupted(f"{where}; remove the newest checkpoint, the one before it and the log serve")
     return StorageFailed(where)

@@ -1,4 +1,4 @@
-"""Files of a cut: checksums, fsync, links."""
+"""Files of a checkpoint: checksums, fsync, links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The manifest of a cut: format, the caller's values, every file with size and checksums, and its own checksum."""
+"""The manifest of a checkpoint: format, the caller's values, every file with size and checksums, and its own
+checksum.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from state.errors import CutFormatUnknown, StateCorrupted
+from state.errors import CheckpointFormatUnknown, StateCorrupted
 from state.files import edges_digest, file_digest, tree_files
 
-CUT_FORMAT: Final = 1
+CHECKPOINT_FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a cut: size in bytes, BLAKE2b of all of it, and of its size and edges."""
+    """One file of a checkpoint: size in bytes, BLAKE2b of all of it, and of its size and edges."""
 
     size: int
     digest: str
@@ -36,7 +38,7 @@ class Manifest:
         """JSON, with a checksum over the body."""
         files = {name: [entry.size, entry.digest, entry.edges] for name, entry in sorted(self.files.items())}
         body = {"step": self.step, "values": self.values, "files": files}
-        return _dump({"format": CUT_FORMAT, "checksum": _checksum(body), "body": body}) + b"\n"
+        return _dump({"format": CHECKPOINT_FORMAT, "checksum": _checksum(body), "body": body}) + b"\n"
 
     @classmethod
     def decode(cls, data: bytes, where: Path | str) -> Manifest:
@@ -44,7 +46,7 @@ class Manifest:
 
         Raises
         ------
-        CutFormatUnknown
+        CheckpointFormatUnknown
             A newer version wrote it.
         StateCorrupted
             It is not what was written.
@@ -52,26 +54,27 @@ class Manifest:
         try:
             document = json.loads(data)
             found = document["format"]
-            if isinstance(found, int) and found > CUT_FORMAT:
-                raise CutFormatUnknown(
-                    f"cut {where} has format {found}, this version reads up to {CUT_FORMAT}: run the version that "
+            if isinstance(found, int) and found > CHECKPOINT_FORMAT:
+                raise CheckpointFormatUnknown(
+                    f"checkpoint {where} has format {found}, this version reads up to {CHECKPOINT_FORMAT}: "
+                    "run the version that "
                     "wrote it, or start from another state folder"
                 )
             body = document["body"]
-            if found != CUT_FORMAT or document["checksum"] != _checksum(body):
-                raise StateCorrupted(f"cut {where}: the manifest's checksum does not fit")
+            if found != CHECKPOINT_FORMAT or document["checksum"] != _checksum(body):
+                raise StateCorrupted(f"checkpoint {where}: the manifest's checksum does not fit")
             files = {name: FileEntry(*entry) for name, entry in body["files"].items()}
             return cls(body["step"], body["values"], files)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise StateCorrupted(f"cut {where}: the manifest is not readable: {exc}") from exc
+            raise StateCorrupted(f"checkpoint {where}: the manifest is not readable: {exc}") from exc
 
 
 def list_files(folder: Path, known: dict[tuple[int, int, int], FileEntry]) -> dict[str, FileEntry]:
-    """Size and checksums of all files of an unfinished cut.
+    """Size and checksums of all files of an unfinished checkpoint.
 
     known
-        Entries of earlier cuts' data files by `identity`: files that RocksDB never writes again and that are hard links
-        to those of the cut before need not be read again.
+        Entries of earlier checkpoints' data files by `identity`: files that RocksDB never writes again and that are
+        hard links to those of the checkpoint before need not be read again.
     """
     entries = {}
     for path in tree_files(folder):
@@ -89,7 +92,7 @@ def identity(path: Path) -> tuple[int, int, int]:
 
 
 def check_files(folder: Path, files: dict[str, FileEntry], full_bytes: int) -> None:
-    """Compare a cut's files with its manifest.
+    """Compare a checkpoint's files with its manifest.
 
     full_bytes
         Files are read in full, smallest first, up to so many bytes in all; of the others size and edges are compared.
@@ -102,17 +105,17 @@ def check_files(folder: Path, files: dict[str, FileEntry], full_bytes: int) -> N
     found = {path.relative_to(folder).as_posix() for path in tree_files(folder)} - {MANIFEST}
     if found != files.keys():
         odd = sorted(found ^ files.keys())
-        raise StateCorrupted(f"cut {folder}: {len(odd)} files are missing or too many, {odd[0]!r} the first")
+        raise StateCorrupted(f"checkpoint {folder}: {len(odd)} files are missing or too many, {odd[0]!r} the first")
     budget = full_bytes
     for name, entry in sorted(files.items(), key=lambda pair: (pair[1].size, pair[0])):
         path = folder / name
         size = path.stat().st_size
         if size != entry.size:
-            raise StateCorrupted(f"cut {folder}: {name} has {size} bytes, {entry.size} were written")
+            raise StateCorrupted(f"checkpoint {folder}: {name} has {size} bytes, {entry.size} were written")
         budget -= size
         good = file_digest(path) == entry.digest if budget >= 0 else edges_digest(path) == entry.edges
         if not good:
-            raise StateCorrupted(f"cut {folder}: the checksum of {name} does not fit")
+            raise StateCorrupted(f"checkpoint {folder}: the checksum of {name} does not fit")
 
 
 def _checksum(body: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Users on disk: one RocksDB per partition, all with one block cache and one budget of write buffers.
 
-The write-ahead log is off: the newest cut is the truth, and what was written after it comes back by replaying the
-journal. So the running folder is worth nothing after a crash and is always made anew from a cut by hard links
-(`UserStore.restore`).
+The write-ahead log is off: the newest checkpoint is the truth, and what was written after it comes back by replaying
+the journal. So the running folder is worth nothing after a crash and is always made anew from a checkpoint by hard
+links (`UserStore.restore`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class UserStore:
     cache_bytes
         Block cache of all partitions together.
     write_buffer_bytes
-        Memory of records not yet in files, all partitions together. It is also what a cut has to flush.
+        Memory of records not yet in files, all partitions together. It is also what a checkpoint has to flush.
 
     Raises
     ------
@@ -225,7 +225,9 @@ class UserStore:
             for partition, database in enumerate(self._databases):
                 try:
                     database.close()
-                except Exception as exc:  # a full disk: what stopped the work is told already, and the cuts serve
+                except (
+                    Exception
+                ) as exc:  # a full disk: what stopped the work is told already, and the checkpoints serve
                     logger.warning("%s", self._failed("closing users", partition, exc))
 
     def __enter__(self) -> Self:

@@ -31,7 +31,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Histories on disk and the cuts."""
+    """Histories on disk and the checkpoints."""
 
     history_ttl_ms: Annotated[
         int,
@@ -45,8 +45,12 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     write_buffer_bytes: Annotated[
         int, Meta(ge=1 << 20, le=1 << 40, description="write buffers of all partitions together; bytes")
     ] = 32 << 20
-    cut_location: Annotated[
-        str, Meta(description='where copies of the cuts go, any fsspec URL such as s3://bucket/cuts; "" keeps none')
+    checkpoint_location: Annotated[
+        str,
+        Meta(
+            description="where copies of the checkpoints go, any fsspec URL such as s3://bucket/checkpoints; "
+            '"" keeps none'
+        ),
     ] = ""
 
 
@@ -88,16 +92,18 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         int,
         Meta(ge=1, le=10**9, description="records from one publication of the intent catalogue to the next; records"),
     ] = 2000
-    cut_every_steps: Annotated[int, Meta(ge=1, le=10**9, description="steps from one cut to the next; steps")] = 200
-    cut_redo_s: Annotated[
+    checkpoint_every_steps: Annotated[
+        int, Meta(ge=1, le=10**9, description="steps from one checkpoint to the next; steps")
+    ] = 200
+    checkpoint_redo_s: Annotated[
         float,
         Meta(
             gt=0,
             le=3600,
-            description="a cut is also due when the steps since the last took so long: a restart redoes them; seconds",
+            description="a checkpoint is also due when the steps since the last took so long to make; seconds",
         ),
     ] = 3.0
-    keep_cuts: Annotated[int, Meta(ge=1, le=100, description="newest cuts kept; count")] = 3
+    keep_checkpoints: Annotated[int, Meta(ge=1, le=100, description="newest checkpoints kept; count")] = 3
     metrics_every_s: Annotated[
         float, Meta(gt=0, le=3600, description="from one message with the worker's figures to the next; seconds")
     ] = 5.0

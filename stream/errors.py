@@ -3,7 +3,7 @@
 StreamError
 ├── ConfigError      the configuration file or an option: which key, what it says, the rule
 ├── SourceError      a file to replay cannot be read as events
-├── StateMismatch    a cut was made with settings that this configuration contradicts
+├── StateMismatch    a checkpoint was made with settings that this configuration contradicts
 ├── StateInUse       the state folder belongs to a running worker, or cannot be written
 ├── JournalError     the journal or the input it names is not all there, or says otherwise
 ├── LetterError      there is no such dead letter

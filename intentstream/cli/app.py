@@ -37,11 +37,11 @@ from intentstream.config import Config, dump_default, load_config
 from intentstream.terminal import LiveView
 from learner import LearnerError, set_threads
 from state import StateError
-from stream.engine.engine import open_cut
+from stream.engine.engine import open_checkpoint
 from stream.errors import SourceError, StreamError
 from stream.log import EmbeddedLog, EventLog, LogError, open_log
 from stream.replay.folder import as_left, of_one_partition
-from stream.replay.runner import FileCutShort, ReplayProgress, replay
+from stream.replay.runner import FileTruncated, ReplayProgress, replay
 from stream.schema import topics
 from stream.sources.files.event_file import EventFile
 from stream.sources.item_metadata import Titles, read_items
@@ -137,7 +137,7 @@ def worker(
     items: ItemsOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Read the event topic, learn, publish; Ctrl-C finishes the step, takes a cut and ends."""
+    """Read the event topic, learn, publish; Ctrl-C finishes the step, takes a checkpoint and ends."""
     chosen = settings(config, log)
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
@@ -170,7 +170,7 @@ def _work(
         running.close()
     console.print(
         f"stopped after step {running.engine.step_number}: {running.engine.counters['events']:,} events learned, "
-        f"cut taken, state in {state}"
+        f"checkpoint taken, state in {state}"
     )
 
 
@@ -211,7 +211,7 @@ def replay_command(
         TextColumn("NDCG@20 {task.fields[ndcg]}"),
     )
     began = time.monotonic()
-    failed: FileCutShort | None = None
+    failed: FileTruncated | None = None
     with tempfile.TemporaryDirectory() as temporary, Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=1.0, events=0, rate=0.0, ndcg="-")
         first: int | None = None
@@ -238,7 +238,7 @@ def replay_command(
                 stop=stop,
                 on_step=show,
             )
-        except FileCutShort as exc:
+        except FileTruncated as exc:
             figures, failed = exc.report, exc
     Console().print(report_table(figures))
     if report is not None:
@@ -400,8 +400,8 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
     config: ConfigOption = None,
 ) -> None:
-    """Recommend to a user from the newest cut, without disturbing a worker that runs."""
-    with open_cut(as_left(settings(config), state), state) as engine:
+    """Recommend to a user from the newest checkpoint, without disturbing a worker that runs."""
+    with open_checkpoint(as_left(settings(config), state), state) as engine:
         found = engine.recommend(intents.encoded(user), k)
         known = f"intent {found.intent}" if found.history else "unknown user, popular items"
         typer.echo(f"{user}: {known}, as of step {engine.step_number}")
@@ -418,7 +418,9 @@ def verify_command(
         Path | None, typer.Option(help="Folder for the rebuilt state; a temporary one otherwise.")
     ] = None,
     items: ItemsOption = None,
-    from_cut: Annotated[bool, typer.Option(help="Begin at the oldest cut, not at the journal's start.")] = False,
+    from_checkpoint: Annotated[
+        bool, typer.Option(help="Begin at the oldest checkpoint, not at the journal's start.")
+    ] = False,
 ) -> None:
     """Rebuild the state from the journal and compare digests and published messages; exits with 1 at a difference."""
     chosen = settings(config, log)
@@ -435,11 +437,11 @@ def verify_command(
             opened,
             state,
             scratch or Path(temporary),
-            from_oldest_cut=from_cut,
+            from_oldest_checkpoint=from_checkpoint,
             titles=read_items(items) if items is not None else None,
             on_step=lambda step: progress.update(task, completed=step),
         )
-    compared = "no cut" if found.cut_step is None else f"the cut at step {found.cut_step}"
+    compared = "no checkpoint" if found.checkpoint_step is None else f"the checkpoint at step {found.checkpoint_step}"
     typer.echo(f"{found.steps} steps, {found.messages} messages, {compared}; digest {found.digest}")
     typer.echo(f"first difference: {found.difference}" if found.difference else "everything is equal")
     raise typer.Exit(1 if found.difference else 0)
@@ -452,7 +454,7 @@ def status(
     max_lag: Annotated[int, typer.Option(min=0, help="Records waiting above which the worker is unhealthy.")] = 10_000,
     config: ConfigOption = None,
 ) -> None:
-    """Lag, last step, last cut, time a restart would take.
+    """Lag, last step, last checkpoint, time a restart would take.
 
     Exit status 0: healthy; 1: not, the lines with `problem` say why; 2: it could not find out, for a wrong option or
     configuration, or a log that cannot be reached.
@@ -463,9 +465,9 @@ def status(
     typer.echo(f"worker         {chosen.engine.worker}, {found.metrics.state if found.metrics else 'never seen'}")
     typer.echo(f"lag            {sum(found.lag.values())} records  {found.lag}")
     typer.echo(f"last step      {found.last_step}")
-    typer.echo(f"last cut       {'none' if found.cut_step is None else f'step {found.cut_step}'}")
+    typer.echo(f"last checkpoint       {'none' if found.checkpoint_step is None else f'step {found.checkpoint_step}'}")
     seconds = "unknown" if found.recovery_seconds is None else f"about {found.recovery_seconds:.0f} s"
-    typer.echo(f"behind the cut {found.behind_cut} journalled steps; a restart redoes them in {seconds}")
+    typer.echo(f"behind the checkpoint {found.behind_checkpoint} journalled steps; a restart redoes them in {seconds}")
     for problem in found.problems:
         typer.echo(f"problem        {problem}")
     raise typer.Exit(1 if found.problems else 0)

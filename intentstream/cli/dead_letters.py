@@ -81,7 +81,7 @@ def show_command(
         "rule": letter.rule,
         "sent again": "yes" if letter.replayed else "no",
         "key": "none" if letter.key is None else repr(letter.key)[2:-1],
-        "whole": "no, cut down" if letter.cut else "yes",
+        "whole": "no, cut down" if letter.truncated else "yes",
         "bytes": "none" if letter.value is None else repr(letter.value)[2:-1],
     }
     for name, text in rows.items():

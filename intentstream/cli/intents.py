@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from intentstream.config import load_config
-from stream.engine.engine import open_cut
+from stream.engine.engine import open_checkpoint
 from stream.engine.queries import Explanation
 from stream.errors import EngineError
 from stream.log import EventLog, OffsetRange, open_log
@@ -39,7 +39,7 @@ def why(
     chosen = load_config(config, log_url=log)
     titles = {} if items is None else read_items(items)
     wanted = encoded(user)
-    with open_cut(as_left(chosen, state), state) as engine:
+    with open_checkpoint(as_left(chosen, state), state) as engine:
         found = engine.explain(wanted, k)
         step = engine.step_number
     shifts = []

@@ -280,13 +280,13 @@ class Cleaner:
         deviation = self.deviation
         judged = self._n >= self._warm_up
         score = error * root / deviation
-        cut = max(-self._limit, min(self._limit, score)) if judged else score
+        checkpoint = max(-self._limit, min(self._limit, score)) if judged else score
         rate = max(self._rate, 1.0 / (seen + 1))
-        self._level += rate * cut * deviation / root if judged else rate * error
+        self._level += rate * checkpoint * deviation / root if judged else rate * error
         squared = min(error * error * weight, (_WINSOR * deviation) ** 2) * _WINSORED if judged else error * error
         self._variance += max(self._rate / 2, 1.0 / (seen + 1)) * (squared - self._variance)
         self._n += 1
-        return cut if judged else None
+        return checkpoint if judged else None
 
     def take_back(self, values: int) -> None:
         """Let level and usual deviation be what they were before the newest so many values.
@@ -343,7 +343,7 @@ def restored(load: Callable[[Mapping[str, Any]], None], state: Mapping[str, Any]
     try:
         load(state)
     except (KeyError, TypeError, ValueError) as error:
-        raise LearnerStateError(f"{what}: stored state does not fit ({error!r}): take an older cut") from error
+        raise LearnerStateError(f"{what}: stored state does not fit ({error!r}): take an older checkpoint") from error
 
 
 __all__ = ["HOUR_MS", "Adwin", "Cleaner", "Detector", "DetectorName", "Kswin", "PageHinkley", "restored"]

@@ -18,7 +18,7 @@ from learner.drift.detectors import Adwin, Cleaner, Detector, DetectorName, Kswi
 from learner.drift.signals import GATE, ONCE, SIGNALS, Action, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
-FORMAT: Final = 6  # 6: the speed of centres is per learning step
+FORMAT: Final = 6  # 6: the speed of centers is per learning step
 _NAN: Final = float("nan")
 _LASTING: Final = frozenset(get_args(Action)) - set(ONCE)
 _RECENT: Final = 8  # newest values of a signal that are kept
@@ -40,7 +40,7 @@ class Effects(NamedTuple):
     written: int = 0
     """an event is a follower of so many of the newest items, 0 = as ever"""
     reseed: bool = False
-    """once: dead and crowded centres are to be placed anew"""
+    """once: dead and crowded centers are to be placed anew"""
     rollback: bool = False
     """once: the learner is to go back to the weights that stand in for it"""
 

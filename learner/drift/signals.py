@@ -67,21 +67,21 @@ class Observed(NamedTuple):
     loss: float
     """mean loss of the ranking on the step's fresh pairs, nats; not a number where there were none"""
     distance: float
-    """mean squared distance of the users to their nearest centre; not a number where nobody had a history"""
+    """mean squared distance of the users to their nearest center; not a number where nobody had a history"""
     intents: NDArray[np.integer[Any]]
-    """(m,) place of the nearest centre, per user touched, whatever intent it is part of"""
+    """(m,) place of the nearest center, per user touched, whatever intent it is part of"""
     items: NDArray[np.integer[Any]]
     """(n,) item handle of each event"""
     new_items: int
     """events on an item never seen before"""
     movement: float
-    """mean distance that the centres moved since the last step"""
+    """mean distance that the centers moved since the last step"""
     updates: float
     """learning steps that moved them, one at twice the usual rate counted twice"""
     refused: int
     """learning steps that the guard refused since the last step"""
     groups: NDArray[np.integer[Any]] | None = None
-    """(K,) by the place of a centre, that of the centre whose intent it is part of; None: each is its own"""
+    """(K,) by the place of a center, that of the center whose intent it is part of; None: each is its own"""
 
 
 class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +97,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "distance": "page_hinkley",
             "intent_shares": "page_hinkley",
             "popularity": "page_hinkley",
-            "centre_speed": "page_hinkley",
+            "center_speed": "page_hinkley",
             "new_items": "page_hinkley",
             "arrival_rate": "page_hinkley",
             "dead_letters": "page_hinkley",
@@ -306,7 +306,7 @@ class Loss(Signal):
 
 
 class Distance(Signal):
-    """How far users are from their nearest centre. A rise: they want what no intent stands for."""
+    """How far users are from their nearest center. A rise: they want what no intent stands for."""
 
     name = "distance"
     caution = 1.5
@@ -317,15 +317,15 @@ class Distance(Signal):
         self._mean(seen.distance, len(seen.intents))
 
 
-class CentreSpeed(Signal):
-    """How far a learning step moves the centres; logarithm, as that falls by powers while a model learns.
+class CenterSpeed(Signal):
+    """How far a learning step moves the centers; logarithm, as that falls by powers while a model learns.
 
     Not how far they move per event: how many learning steps an event is worth depends on the size of the engine's
     steps, and so on the load, and on the actions. What is left of that, as more pairs at once say more clearly where to
     go, is below two `floor`.
     """
 
-    name = "centre_speed"
+    name = "center_speed"
     caution = 1.5
     floor = 0.25
 
@@ -518,9 +518,9 @@ class Shares(Signal):
 
 
 class IntentShares(Shares):
-    """Shares of the intents among the users touched. Centres beyond 256 share cells.
+    """Shares of the intents among the users touched. Centers beyond 256 share cells.
 
-    Counted by centre and compared by intent as they are merged now: that two became one is no drift of the users.
+    Counted by center and compared by intent as they are merged now: that two became one is no drift of the users.
     """
 
     name = "intent_shares"
@@ -591,7 +591,7 @@ SIGNALS: Final[dict[str, type[Signal]]] = {
         Distance,
         IntentShares,
         Popularity,
-        CentreSpeed,
+        CenterSpeed,
         NewItems,
         ArrivalRate,
         DeadLetters,

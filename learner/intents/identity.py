@@ -1,7 +1,7 @@
 """Which intent is which: ids that survive moves, births where users are badly served, deaths, the catalogue's figures.
 
-A centre keeps its id as long as it lives, however far it moves. One that nobody is near any more is placed anew among
-the users whom no centre is near to; that is another intent, with an id never used before. Numpy in, numpy out.
+A center keeps its id as long as it lives, however far it moves. One that nobody is near any more is placed anew among
+the users whom no center is near to; that is another intent, with an id never used before. Numpy in, numpy out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Meta(
             ge=0,
             le=4,
-            description="squared distance to the nearest centre from which on a user is badly served; number",
+            description="squared distance to the nearest center from which on a user is badly served; number",
         ),
     ] = 1.0
     pool: Annotated[int, Meta(ge=1, le=100_000, description="newest badly served users kept; users")] = 512
@@ -57,10 +57,10 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Birth(NamedTuple):
-    """One centre that was placed anew."""
+    """One center that was placed anew."""
 
     place: int
-    """row of the centre, 0 to K - 1"""
+    """row of the center, 0 to K - 1"""
     died: int
     """id of the intent that is no more"""
     born: int
@@ -70,12 +70,12 @@ class Birth(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """What goes on of an intent when one of its centres is placed anew."""
+    """What goes on of an intent when one of its centers is placed anew."""
 
     place: int
-    """row of the centre that has its id from now on"""
+    """row of the center that has its id from now on"""
     takes_id: bool
-    """the centre that goes elsewhere gave the id so far"""
+    """the center that goes elsewhere gave the id so far"""
 
 
 class Entry(NamedTuple):
@@ -87,7 +87,7 @@ class Entry(NamedTuple):
     share: float
     """of the users looked at lately"""
     separation: float
-    """distance to the nearest other centre, 0 to 2"""
+    """distance to the nearest other center, 0 to 2"""
     speed: float
     """distance moved per 1,000 events, lately"""
     position: tuple[float, float]
@@ -97,7 +97,7 @@ class Entry(NamedTuple):
 
 
 class IntentIdentity:
-    """Ids of K centres in d dimensions, with what is known about each.
+    """Ids of K centers in d dimensions, with what is known about each.
 
     Examples
     --------
@@ -110,29 +110,29 @@ class IntentIdentity:
         self.config = config
         self._ids = np.arange(count, dtype=np.int64)
         self._born = np.zeros(count, dtype=np.int64)
-        self._counts = np.zeros(count)  # decayed users per centre
+        self._counts = np.zeros(count)  # decayed users per center
         self._speed = np.zeros(count)
-        self._last: NDArray[np.float32] = np.zeros((count, hidden), dtype=np.float32)  # centres at the last step
+        self._last: NDArray[np.float32] = np.zeros((count, hidden), dtype=np.float32)  # centers at the last step
         self._marked: NDArray[np.float32] = np.zeros((count, hidden), dtype=np.float32)  # where speed is measured from
         self._pool: NDArray[np.float32] = np.zeros((config.pool, hidden), dtype=np.float32)
         self._basis = np.zeros((hidden, 2))  # of the map
-        # newest ids whose centre was placed anew while their intent went on under another id, which stands beside them
+        # newest ids whose center was placed anew while their intent went on under another id, which stands beside them
         self._others = np.full((count, 2), RETIRED, dtype=np.int64)
         # next id, event of the last look for dead ones, event at `_marked`, pool filled, pool's next place, has `_last`
         self._numbers = np.array([count, 0, 0, 0, 0, 0], dtype=np.int64)
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Id of each centre, (K,)."""
+        """Id of each center, (K,)."""
         return self._ids.copy()
 
     def ids_of(self, places: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-        """Ids of centres by place, -1 stays -1."""
+        """Ids of centers by place, -1 stays -1."""
         places = np.asarray(places)
         return np.where(places >= 0, self._ids[places], RETIRED).astype(np.int32)
 
     def places_of(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """Places of the centres with these ids; -1 for an id that is retired or none."""
+        """Places of the centers with these ids; -1 for an id that is retired or none."""
         ids = np.asarray(ids)
         order = np.argsort(self._ids, kind="stable")
         found = np.minimum(np.searchsorted(self._ids[order], ids), len(order) - 1)
@@ -152,12 +152,12 @@ class IntentIdentity:
     def observe(
         self, places: NDArray[np.integer[Any]], distance: NDArray[np.floating[Any]], vectors: NDArray[np.float32]
     ) -> None:
-        """Count users at their nearest centres and remember the badly served.
+        """Count users at their nearest centers and remember the badly served.
 
         Parameters
         ----------
         places
-            (m,) nearest centre, 0 to K - 1
+            (m,) nearest center, 0 to K - 1
         distance
             (m,) squared distance of unit vectors to it
         vectors
@@ -175,7 +175,7 @@ class IntentIdentity:
             self._numbers[4] = (start + len(far)) % self.config.pool
 
     def moved(self, centers: NDArray[np.float32], event_number: int) -> float:
-        """Take the centres (K, d), unit vectors, after a step; return their mean distance to those of the last call."""
+        """Take the centers (K, d), unit vectors, after a step; return their mean distance to those of the last call."""
         if not self._numbers[5]:
             self._last, self._marked = centers.copy(), centers.copy()
             self._numbers[2], self._numbers[5] = event_number, 1
@@ -196,7 +196,7 @@ class IntentIdentity:
         reseed: bool = False,
         heir: Callable[[int], Rest | None] = lambda place: None,
     ) -> list[Birth]:
-        """Retire dead centres and say where their successors start; the caller moves them there.
+        """Retire dead centers and say where their successors start; the caller moves them there.
 
         Looks every `check_events`. Without enough badly served users who want the same, the dead stay as they are.
 
@@ -207,9 +207,9 @@ class IntentIdentity:
         event_number
             events so far
         reseed
-            look now, and count the smaller of two crowded centres as dead too
+            look now, and count the smaller of two crowded centers as dead too
         heir
-            called with the place of each centre that dies: what goes on as the same intent, None where nothing does
+            called with the place of each center that dies: what goes on as the same intent, None where nothing does
         """
         config = self.config
         if not reseed and event_number - self._numbers[1] < config.check_events:
@@ -249,7 +249,7 @@ class IntentIdentity:
         self._others[0] = old, new
 
     def _crowded(self, centers: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """The smaller of each two centres that are closer than allowed, (K,)."""
+        """The smaller of each two centers that are closer than allowed, (K,)."""
         close = centers @ centers.T > self.config.crowded_cosine
         order = np.arange(len(shares))
         smaller = (shares[:, None] < shares[None, :]) | (
@@ -278,13 +278,13 @@ class IntentIdentity:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of each centre among the users looked at lately, (K,)."""
+        """Share of each center among the users looked at lately, (K,)."""
         return np.asarray(self._counts / max(float(self._counts.sum()), 1e-9))
 
     def turn_map(self, centers: NDArray[np.float32]) -> None:
-        """Turn the map some way towards the present principal axes of the centres (K, d).
+        """Turn the map some way towards the present principal axes of the centers (K, d).
 
-        The axes are first rotated to where they place the centres as the map does now (orthogonal Procrustes [1]), so
+        The axes are first rotated to where they place the centers as the map does now (orthogonal Procrustes [1]), so
         that a sign or an order of axes that flips does not make the map flip.
 
         [1] P. H. Schönemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 31, 1966.
@@ -303,9 +303,9 @@ class IntentIdentity:
         self._basis = u @ v  # the nearest orthonormal pair
 
     def entries(self, centers: NDArray[np.float32], heads: NDArray[np.integer[Any]] | None = None) -> list[Entry]:
-        """All intents as they are now, in the order of their places; centres (K, d) are unit vectors.
+        """All intents as they are now, in the order of their places; centers (K, d) are unit vectors.
 
-        `heads` (K,) says which centres are one intent: it is where they are in the mean, by their shares.
+        `heads` (K,) says which centers are one intent: it is where they are in the mean, by their shares.
         """
         heads = np.arange(len(centers)) if heads is None else np.asarray(heads)
         places = np.flatnonzero(heads == np.arange(len(heads)))  # (G,)
@@ -354,7 +354,7 @@ class IntentIdentity:
         Raises
         ------
         LearnerStateError
-            Another number of centres, dimensions or users in the pool.
+            Another number of centers, dimensions or users in the pool.
         """
         arrays = {"others": np.full_like(self._others, RETIRED)} | arrays
         for name, mine in self.to_arrays().items():
@@ -368,7 +368,7 @@ class IntentIdentity:
 def grouped(
     centers: NDArray[np.float32], heads: NDArray[np.integer[Any]], shares: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Unit vectors of the intents (G, d): means of the centres (K, d) with the same head, by share; a head stands alone
+    """Unit vectors of the intents (G, d): means of the centers (K, d) with the same head, by share; a head stands alone
     where nobody is.
     """
     K = len(heads)

@@ -1,10 +1,10 @@
-"""Which centres are one intent: those from which users go on to the same places.
+"""Which centers are one intent: those from which users go on to the same places.
 
-There are as many centres as the configuration says, and the data has as many intents as it has. Where a shop has fewer,
-several centres share one: a user goes back and forth between them as freely as within one. So two centres are merged
-when the items that come after (and before) theirs are spread over the centres alike: when their rows in the table of
+There are as many centers as the configuration says, and the data has as many intents as it has. Where a shop has fewer,
+several centers share one: a user goes back and forth between them as freely as within one. So two centers are merged
+when the items that come after (and before) theirs are spread over the centers alike: when their rows in the table of
 transitions, relative to chance, point the same way (chi-square geometry, as in correspondence analysis), and when users
-then stay in what was merged. Sequences that lead from one centre to the next, as in news, do not make them one. Merging
+then stay in what was merged. Sequences that lead from one center to the next, as in news, do not make them one. Merging
 can end again. Numpy in, numpy out.
 """
 
@@ -25,20 +25,20 @@ _FEW = 1e-9
 
 
 class MergeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When two centres are one intent. Measured by `benchmarks/intents.py`; see docs/intents.md."""
+    """When two centers are one intent. Measured by `benchmarks/intents.py`; see docs/intents.md."""
 
     similarity: Annotated[
         float,
         Meta(
-            gt=0, le=1.1, description="likeness of what follows from which on two centres are one; above 1 none; cosine"
+            gt=0, le=1.1, description="likeness of what follows from which on two centers are one; above 1 none; cosine"
         ),
     ] = 0.7
     slack: Annotated[
-        float, Meta(ge=0, le=1, description="what merged centres may lose of it before they part again; cosine")
+        float, Meta(ge=0, le=1, description="what merged centers may lose of it before they part again; cosine")
     ] = 0.15
     stay: Annotated[
         float,
-        Meta(ge=0, le=1, description="centres are one only where so many users stay in them, beyond chance; fraction"),
+        Meta(ge=0, le=1, description="centers are one only where so many users stay in them, beyond chance; fraction"),
     ] = 0.5
     every_events: Annotated[int, Meta(ge=1, le=10**9, description="events from one look to the next; events")] = 1024
     half_life_events: Annotated[float, Meta(ge=100, le=1e9, description="memory of the transitions; transitions")] = (
@@ -47,7 +47,7 @@ class MergeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Merging:
-    """Transitions between K centres, and which of them are one intent.
+    """Transitions between K centers, and which of them are one intent.
 
     Examples
     --------
@@ -62,28 +62,28 @@ class Merging:
     def __init__(self, config: MergeConfig, count: int) -> None:
         self.config = config
         self.heads: NDArray[np.int64] = np.arange(count)
-        """(K,) the centre whose id each centre's intent has"""
+        """(K,) the center whose id each center's intent has"""
         size = count if count <= MOST_CENTERS else 0
-        self._moves = np.zeros((size, size))  # decayed counts of an item of the row's centre before one of the column's
+        self._moves = np.zeros((size, size))  # decayed counts of an item of the row's center before one of the column's
         self._looked = np.zeros(1, dtype=np.int64)  # event of the last look
 
     @property
     def own(self) -> NDArray[np.int64]:
-        """(G,) the centres whose ids the intents have, rising."""
+        """(G,) the centers whose ids the intents have, rising."""
         return np.flatnonzero(self.heads == np.arange(len(self.heads)))
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """(K,) which of the G intents, in the order of `own`, each centre is part of."""
+        """(K,) which of the G intents, in the order of `own`, each center is part of."""
         return np.searchsorted(self.own, self.heads)
 
     @property
     def merged(self) -> bool:
-        """Whether there are fewer intents than centres."""
+        """Whether there are fewer intents than centers."""
         return bool((self.heads != np.arange(len(self.heads))).any())
 
     def observe(self, before: NDArray[np.integer[Any]], after: NDArray[np.integer[Any]]) -> None:
-        """Count transitions of users from an item of one centre to one of another, (n,) each."""
+        """Count transitions of users from an item of one center to one of another, (n,) each."""
         if not len(before) or not self._moves.size:
             return
         K = len(self._moves)
@@ -91,9 +91,9 @@ class Merging:
         self._moves += np.bincount(np.asarray(before) * K + after, minlength=K * K).reshape(K, K)
 
     def look(self, shares: NDArray[np.float64], event_number: int) -> NDArray[np.int64]:
-        """Group the centres anew where it is time; of those that become one, the largest intent (K,) keeps its id.
+        """Group the centers anew where it is time; of those that become one, the largest intent (K,) keeps its id.
 
-        Returns the centres that had an id before and are part of another intent now.
+        Returns the centers that had an id before and are part of another intent now.
         """
         if not self._moves.size or event_number - self._looked[0] < self.config.every_events:
             return np.zeros(0, dtype=np.int64)
@@ -111,10 +111,10 @@ class Merging:
         return np.flatnonzero(was & (heads != np.arange(len(heads))))
 
     def leave(self, place: int, shares: NDArray[np.float64]) -> Rest | None:
-        """Forget what is known of the centre at `place`, which goes elsewhere.
+        """Forget what is known of the center at `place`, which goes elsewhere.
 
-        Returns the centre that goes on as its intent: the one that gives the id, or where that is the one that goes, by
-        `shares` (K,) the largest of the others in it; None where the centre was alone.
+        Returns the center that goes on as its intent: the one that gives the id, or where that is the one that goes, by
+        `shares` (K,) the largest of the others in it; None where the center was alone.
         """
         head = int(self.heads[place])
         others = np.flatnonzero((self.heads == head) & (np.arange(len(self.heads)) != place))
@@ -141,7 +141,7 @@ class Merging:
         Raises
         ------
         LearnerStateError
-            Another number of centres.
+            Another number of centers.
         """
         for name, mine in self.to_arrays().items():
             if arrays[name].shape != mine.shape:
@@ -165,10 +165,10 @@ def likeness(moves: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def merge(moves: NDArray[np.float64], before: NDArray[np.integer[Any]], config: MergeConfig) -> NDArray[np.int64]:
-    """Label of each centre's group, (K,), from transitions (K, K): pairs that are each other's most alike, in rounds.
+    """Label of each center's group, (K,), from transitions (K, K): pairs that are each other's most alike, in rounds.
 
     Those with the same label `before` (K,) come first and need `slack` less. Then groups in which too few
-    users stay come apart. A centre without transitions stays alone.
+    users stay come apart. A center without transitions stays alone.
     """
     moves = (moves + moves.T) / 2
     labels = np.arange(len(moves))

@@ -1,7 +1,7 @@
 """The learner's intents as others see them: ids instead of places, how far one leads another, what drew a user there.
 
-Sits between the network, whose centres it reads and re-seeds, and the parts that know no torch: `IntentIdentity` keeps
-ids, `Merging` says which centres are one intent, `evidence` says where users stand.
+Sits between the network, whose centers it reads and re-seeds, and the parts that know no torch: `IntentIdentity` keeps
+ids, `Merging` says which centers are one intent, `evidence` says where users stand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from learner.intents.merging import Merging
 from learner.model.centers import SEEN_ITEMS
 from learner.online.network import Network
 
-_KEPT: Final = 1 << 22  # numbers in a table of items by centres that is kept for the rest of a step
+_KEPT: Final = 1 << 22  # numbers in a table of items by centers that is kept for the rest of a step
 
 
 class IntentView(NamedTuple):
@@ -49,13 +49,13 @@ class Seen(NamedTuple):
     """What the users of a step showed of the intents."""
 
     places: NDArray[np.int64]
-    """(m,) place of the centre nearest to each user"""
+    """(m,) place of the center nearest to each user"""
     distance: float
-    """mean squared distance to the nearest centre; not a number where there was nobody"""
+    """mean squared distance to the nearest center; not a number where there was nobody"""
 
 
 class Turned(NamedTuple):
-    """What happened to the centres since the last call."""
+    """What happened to the centers since the last call."""
 
     movement: float
     """mean distance moved"""
@@ -74,18 +74,18 @@ class _Items(NamedTuple):
     unit: NDArray[np.float32]
     """(m, d) unit vectors, zeros for row 0"""
     cosines: NDArray[np.float32]
-    """(m, K) with the centres"""
+    """(m, K) with the centers"""
 
 
 class IntentTracker:
-    """Ids, leads, births, mergers and catalogue figures of a network's centres.
+    """Ids, leads, births, mergers and catalogue figures of a network's centers.
 
     Parameters
     ----------
     config
         Its sections `intents`, `identity`, `merging` and `evidence`.
     network
-        Whose centres these are; only `turn` changes it.
+        Whose centers these are; only `turn` changes it.
     """
 
     def __init__(self, config: LearnerConfig, network: Network) -> None:
@@ -93,7 +93,7 @@ class IntentTracker:
         count, hidden = network.centers.weight.shape
         self.identity = IntentIdentity(config.identity, count, hidden)
         self.merging = Merging(config.merging, count)
-        self._items: _Items | None = None  # of the step, as long as neither items nor centres move
+        self._items: _Items | None = None  # of the step, as long as neither items nor centers move
         self._shares: NDArray[np.float32] | None = None  # (m, G) of the intents in these items
 
     # -- the stream -------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class IntentTracker:
         return Seen(places, float(distance.mean()))
 
     def refresh(self) -> None:
-        """Items or centres have moved, or will: what was kept of them is of no more use."""
+        """Items or centers have moved, or will: what was kept of them is of no more use."""
         self._items = self._shares = None
 
     def _look_up(self, rows: NDArray[np.int64]) -> _Items:
@@ -148,7 +148,7 @@ class IntentTracker:
 
     @torch.no_grad()
     def turn(self, event_number: int, reseed: bool = False) -> Turned:
-        """Call once after a step's learning: how the centres moved; places dead ones anew, merges what is one."""
+        """Call once after a step's learning: how the centers moved; places dead ones anew, merges what is one."""
         self.refresh()
         centers = self._network.centers.unit().numpy()
         movement = self.identity.moved(centers, event_number)
@@ -183,7 +183,7 @@ class IntentTracker:
         merging = self.merging
         likely = items.cosines * np.float32(1 / self._network.centers.config.temperature)  # (m, K)
         sharpness = self._config.evidence.sharpness
-        if not merging.merged:  # of tens of thousands of centres none are, and grouping them would take gigabytes
+        if not merging.merged:  # of tens of thousands of centers none are, and grouping them would take gigabytes
             likely *= sharpness  # the same power
         likely -= likely.max(axis=1, keepdims=True)
         share = np.exp(likely, out=likely)
@@ -283,7 +283,7 @@ class IntentTracker:
 
     @torch.no_grad()
     def entries(self, turn_map: bool = False) -> list[Entry]:
-        """All intents for the catalogue; `turn_map` lets the map follow the centres, which changes the state."""
+        """All intents for the catalogue; `turn_map` lets the map follow the centers, which changes the state."""
         centers = self._network.centers.unit().numpy()
         if turn_map:
             self.identity.turn_map(centers)

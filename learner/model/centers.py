@@ -1,7 +1,7 @@
-"""Intents: K learnable centres on the unit sphere, and a loss that keeps all of them in use.
+"""Intents: K learnable centers on the unit sphere, and a loss that keeps all of them in use.
 
-The paper's own clustering loss (`losses.cluster_loss`) sees the centres only through their mean, so it cannot separate
-them. The balanced form here assigns users to centres so that every centre gets its share, and pulls both together.
+The paper's own clustering loss (`losses.cluster_loss`) sees the centers only through their mean, so it cannot separate
+them. The balanced form here assigns users to centers so that every center gets its share, and pulls both together.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SEEN_ITEMS: Final = 8  # newest items of a history from which centres learn on a stream
+SEEN_ITEMS: Final = 8  # newest items of a history from which centers learn on a stream
 
 
 class IntentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Intent centres and how they are learnt."""
+    """Intent centers and how they are learnt."""
 
-    count: Annotated[int, Meta(ge=1, le=65_536, description="intent centres K; count")] = 256
+    count: Annotated[int, Meta(ge=1, le=65_536, description="intent centers K; count")] = 256
     clustering: Annotated[
         Literal["balanced", "paper", "none"],
         Meta(
-            description="balanced: every centre gets its share of users; paper: the published form; none: centres stay"
+            description="balanced: every center gets its share of users; paper: the published form; none: centers stay"
         ),
     ] = "balanced"
     weight: Annotated[float, Meta(ge=0, le=100, description="weight of the clustering loss; factor")] = 0.1
@@ -39,28 +39,28 @@ class IntentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         int, Meta(ge=0, le=1_000_000, description="balanced: latest users kept to balance over; count")
     ] = 4096
     stop_gradient: Annotated[
-        bool, Meta(description="centres learn from the vectors that they see, these not from them; switch")
+        bool, Meta(description="centers learn from the vectors that they see, these not from them; switch")
     ] = False
     half_life: Annotated[
         float,
         Meta(
-            gt=0, le=1000, description="stream: centres see the mean of a user's newest items, older ones less; items"
+            gt=0, le=1000, description="stream: centers see the mean of a user's newest items, older ones less; items"
         ),
     ] = 2.0
 
 
 class Nearest(NamedTuple):
-    """Where users stand among the centres, each (B,)."""
+    """Where users stand among the centers, each (B,)."""
 
     intent: Tensor
-    """int64, the nearest centre"""
+    """int64, the nearest center"""
     distance: Tensor
     """squared distance of unit vectors to it, 0 to 4"""
 
 
 @torch.no_grad()
 def sinkhorn(similarity: Tensor, epsilon: float, rounds: int) -> Tensor:
-    """Soft assignments that share the users evenly over the centres (Sinkhorn-Knopp; Cuturi, arXiv 1306.0895).
+    """Soft assignments that share the users evenly over the centers (Sinkhorn-Knopp; Cuturi, arXiv 1306.0895).
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ def sinkhorn(similarity: Tensor, epsilon: float, rounds: int) -> Tensor:
     kernel = torch.exp((similarity - similarity.amax(dim=1, keepdim=True)) / epsilon)  # (n, K), rows peak at 1
     user = torch.ones(n, dtype=kernel.dtype, device=kernel.device)  # (n,)
     for _ in range(rounds):
-        centre = (n / K) / (kernel.T @ user).clamp(min=1e-30)  # (K,)
-        user = 1 / (kernel @ centre).clamp(min=1e-30)  # (n,)
-    return kernel * centre * user[:, None]
+        center = (n / K) / (kernel.T @ user).clamp(min=1e-30)  # (K,)
+        user = 1 / (kernel @ center).clamp(min=1e-30)  # (n,)
+    return kernel * center * user[:, None]
 
 
 def interests(table: Tensor, rows: Tensor, half_life: float) -> Tensor:
@@ -120,7 +120,7 @@ def effective_number(counts: Tensor) -> float:
 
 
 class IntentCenters(nn.Module):
-    """K intent centres, a parameter that is read through `unit()` and so always lies on the unit sphere.
+    """K intent centers, a parameter that is read through `unit()` and so always lies on the unit sphere.
 
     The authors overwrite the parameter with its normalised self before every step, behind autograd and Adam;
     normalising on the way in gives the same place and the right gradient.
@@ -145,17 +145,17 @@ class IntentCenters(nn.Module):
         self.register_buffer("queue_state", torch.zeros(2, dtype=torch.int64))  # filled, next place to write
 
     def unit(self) -> Tensor:
-        """The centres as unit vectors, (K, d)."""
+        """The centers as unit vectors, (K, d)."""
         return F.normalize(self.weight, dim=-1)
 
     @torch.no_grad()
     def start_from(self, centers: Tensor) -> None:
-        """Place the centres, (K, d), for example at the result of `kmeans`."""
+        """Place the centers, (K, d), for example at the result of `kmeans`."""
         self.weight.copy_(F.normalize(centers, dim=-1))
 
     @torch.no_grad()
     def nearest(self, h: Tensor) -> Nearest:
-        """The nearest centre of h (B, d), any length."""
+        """The nearest center of h (B, d), any length."""
         best, index = (F.normalize(h, dim=-1) @ self.unit().T).max(dim=-1)  # (B,)
         return Nearest(index, (2 - 2 * best).clamp(min=0))
 
@@ -203,9 +203,9 @@ def kmeans(points: Tensor, count: int, generator: torch.Generator, rounds: int =
     points
         (n, d)
     count
-        K; with fewer points than centres some points are taken twice
+        K; with fewer points than centers some points are taken twice
     generator
-        draws the first centres among the points; an empty centre is drawn anew
+        draws the first centers among the points; an empty center is drawn anew
     rounds
         Lloyd iterations
 

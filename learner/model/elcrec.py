@@ -1,4 +1,4 @@
-"""ELCRec (arXiv 2401.05975): item table, encoder, intent centres, and the paper's losses put together."""
+"""ELCRec (arXiv 2401.05975): item table, encoder, intent centers, and the paper's losses put together."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "dot"
     contrast_temperature: Annotated[float, Meta(gt=0, le=10, description="of contrast = cosine; cosine units")] = 0.2
     fusion: Annotated[
-        Literal["shift", "concat"], Meta(description="L_seq: a position's centre is added to it, or appended")
+        Literal["shift", "concat"], Meta(description="L_seq: a position's center is added to it, or appended")
     ] = "shift"
     pool: Annotated[
-        Literal["last", "mean"], Meta(description="the user that meets the centres: newest output, or the paper's mean")
+        Literal["last", "mean"], Meta(description="the user that meets the centers: newest output, or the paper's mean")
     ] = "last"
     lookback: Annotated[
         float,
@@ -107,7 +107,7 @@ class Losses(NamedTuple):
 
 
 class ELCRec(nn.Module):
-    """The whole model. Ranking uses items and encoder only; the centres say what a user is after.
+    """The whole model. Ranking uses items and encoder only; the centers say what a user is after.
 
     Parameters
     ----------

@@ -56,8 +56,8 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
     """Zero each number with probability p, to the nearest 1/256, and scale the others up. `generator` None: x itself.
 
-    torch's own dropout draws from the global generator only, which a cut could not hold. A draw of 64 bits serves
-    eight numbers: a fifth of the time of `bernoulli_`.
+    torch's own dropout draws from the global generator only, which a checkpoint could not hold. A draw of 64 bits
+    serves eight numbers: a fifth of the time of `bernoulli_`.
     """
     out_of_256 = round(256 * p)
     if out_of_256 == 0 or generator is None:

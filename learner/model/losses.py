@@ -101,7 +101,7 @@ def info_nce(one: Tensor, two: Tensor, temperature: float | None = None) -> Tens
 
 
 def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:
-    """Join each of h (P, d) with its nearest centre: the sum (P, d), or both side by side (P, 2d)."""
+    """Join each of h (P, d) with its nearest center: the sum (P, d), or both side by side (P, 2d)."""
     score = h @ centers.T - centers.square().sum(-1) / 2  # (P, K), highest where the distance is least
     nearest = centers[score.argmax(-1)]  # (P, d)
     return h + nearest if fusion == "shift" else torch.cat([h, nearest], dim=-1)
@@ -123,7 +123,7 @@ def sequence_contrast(
     centers
         (K, d) unit vectors
     fusion
-        `shift` adds the nearest centre, `concat` appends it
+        `shift` adds the nearest center, `concat` appends it
     temperature
         of cosines; None: dot products at temperature 1, as in the paper
     """
@@ -134,9 +134,9 @@ def sequence_contrast(
 def intent_contrast(
     one: Tensor, two: Tensor, centers: Tensor, intent: Tensor, temperature: float | None = None
 ) -> Tensor:
-    """`L_intent`: InfoNCE of each pooled view (B, d) against its user's centre, averaged over the two views, ().
+    """`L_intent`: InfoNCE of each pooled view (B, d) against its user's center, averaged over the two views, ().
 
-    `intent` (B,): index of the centre nearest to the unaugmented sequence. `temperature`: as for `info_nce`.
+    `intent` (B,): index of the center nearest to the unaugmented sequence. `temperature`: as for `info_nce`.
     """
     own = centers[intent]  # (B, d)
     return (info_nce(one, own, temperature) + info_nce(two, own, temperature)) / 2
@@ -146,7 +146,7 @@ def cluster_loss(h: Tensor, centers: Tensor, *, include_self: bool = False) -> T
     """`L_cluster`: mean |h_i - c_j|^2 over all pairs minus mean |c_i - c_j|^2 over i != j, ().
 
     h (B, d) and centers (K, d) are unit vectors in the paper; the identity used here needs no such thing. It costs
-    (B + K) d, where the pairs cost B K d, and shows what the loss sees: the centres' mean, not any single centre.
+    (B + K) d, where the pairs cost B K d, and shows what the loss sees: the centers' mean, not any single center.
     `include_self`: the second mean runs over i = j too, as in the authors' code, which scales it by (K - 1) / K.
     """
     K = len(centers)

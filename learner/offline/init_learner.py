@@ -41,7 +41,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def start_from(learner: Learner, folder: Path) -> int:
-    """Give a learner that has seen nothing the items, vectors, encoder and centres of a fitted model; the items given.
+    """Give a learner that has seen nothing the items, vectors, encoder and centers of a fitted model; the items given.
 
     What the stream itself has to teach starts empty: memories, mixing weights, replay.
 

@@ -180,7 +180,7 @@ class Trainer:
 
     @torch.no_grad()
     def place_centers(self) -> None:
-        """Start the centres at the k-means of all users, as the authors do before the first epoch."""
+        """Start the centers at the k-means of all users, as the authors do before the first epoch."""
         points = torch.zeros(len(self.sequences), self.config.model.encoder.hidden)
         self.model.eval()
         for length, group in self.sequences.by_length("train", self.config.model.max_len):

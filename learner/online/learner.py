@@ -79,7 +79,7 @@ class Taken(NamedTuple):
     new_items: int
     """events on an item never seen before"""
     distance: float
-    """mean squared distance of the users to their nearest centre; not a number where nobody had a history"""
+    """mean squared distance of the users to their nearest center; not a number where nobody had a history"""
     intents: NDArray[np.int64]
     """(m,) place of the nearest intent, for each event of a user with a history"""
     placed: NDArray[np.int64]
@@ -120,7 +120,7 @@ class IntentInfo(NamedTuple):
     share: float
     """of the users looked at lately"""
     separation: float
-    """distance to the nearest other centre, 0 to 2"""
+    """distance to the nearest other center, 0 to 2"""
     speed: float
     """distance moved per 1,000 events"""
     position: tuple[float, float]
@@ -623,9 +623,11 @@ class Learner:
             tensors, arrays = _read(folder)
             self._restore(tensors, arrays, small["replay_random"])
             self.serving = small["serving"]
-            self.begin_save()  # takes the memory for the copies now, not in the first cut
+            self.begin_save()  # takes the memory for the copies now, not in the first checkpoint
         except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older cut") from error
+            raise LearnerStateError(
+                f"{folder}: the learner cannot be read ({error}): take an older checkpoint"
+            ) from error
 
     def _refuse_other_shape(self, folder: Path, stored: dict[str, Any]) -> None:
         shape = self.config.shape()

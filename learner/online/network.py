@@ -1,4 +1,4 @@
-"""The network that learns online: item table, encoder, centres, their optimizers, and the guard around a step."""
+"""The network that learns online: item table, encoder, centers, their optimizers, and the guard around a step."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def under(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Weights:
-    """Item vectors, encoder and centres: what answers. `Network` is those that learn, `copy` those that only remember.
+    """Item vectors, encoder and centers: what answers. `Network` is those that learn, `copy` those that only remember.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Weights:
 
 
 class Network(Weights):
-    """Item vectors, encoder and centres; learns by mini-batch, refuses what would break it.
+    """Item vectors, encoder and centers; learns by mini-batch, refuses what would break it.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Network(Weights):
         """Take items and encoder of a fitted model of this shape; item i + 1 goes to rows[i]; moments start anew."""
         self.table[torch.from_numpy(rows)] = model.items[1 : len(rows) + 1]
         self.encoder.load_state_dict(model.encoder.state_dict())
-        # a fitted model's centres stand among user vectors, those of a stream among items
+        # a fitted model's centers stand among user vectors, those of a stream among items
         picks = torch.Generator().manual_seed(self.config.seed % 2**63)
         self.centers.start_from(kmeans(model.items[1 : len(rows) + 1], len(self.centers.weight), picks))
 
@@ -192,7 +192,7 @@ class Network(Weights):
 
     @torch.no_grad()
     def place_centers(self, places: NDArray[np.int64], centers: NDArray[np.float32]) -> None:
-        """Put the intent centres at `places` (m,) elsewhere, (m, d), with fresh moments."""
+        """Put the intent centers at `places` (m,) elsewhere, (m, d), with fresh moments."""
         weight = self.centers.weight
         index = torch.from_numpy(places)
         weight[index] = torch.from_numpy(centers)

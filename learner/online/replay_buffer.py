@@ -1,7 +1,7 @@
 """What the network may learn from again: the newest pairs, and a uniform sample of all pairs there ever were.
 
 A pair is a context (the user's items just before an event) and the item taken. Both stores are bounded and belong to
-the cut. Pairs know their user's key, so that a user can be forgotten.
+the checkpoint. Pairs know their user's key, so that a user can be forgotten.
 """
 
 from __future__ import annotations

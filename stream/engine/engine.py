@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from learner import Learner, LearnerStateError, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
 from learner.offline.init_learner import fingerprint, start_from
-from state import Clocks, Cut, CutStore, PendingCut, UserStore, append, remembered
+from state import Checkpoint, CheckpointStore, Clocks, PendingCheckpoint, UserStore, append, remembered
 from stream.config import StreamConfig
 from stream.engine import message_builders
 from stream.engine.event_batch import Arrivals, gather, unique_users
@@ -81,47 +81,47 @@ class StepResult:
 
 
 class Engine:
-    """The deterministic core; `Engine.open` continues from the newest valid cut of a state folder.
+    """The deterministic core; `Engine.open` continues from the newest valid checkpoint of a state folder.
 
     Parameters
     ----------
     config
-        The whole configuration; the parts that shape stored data must be those of the cut.
+        The whole configuration; the parts that shape stored data must be those of the checkpoint.
     folder
-        The state folder: `live/` holds the running RocksDB, `cuts/` the snapshots.
-    cut
+        The state folder: `live/` holds the running RocksDB, `checkpoints/` the snapshots.
+    checkpoint
         Where to continue from; None starts empty.
     titles
         Title and category by item id, to name the intents with.
     init
-        Folder of the fitted model that an engine without a cut begins with; None begins with nothing.
+        Folder of the fitted model that an engine without a checkpoint begins with; None begins with nothing.
     """
 
     def __init__(
         self,
         config: StreamConfig,
         folder: Path,
-        cuts: CutStore,
-        cut: Cut | None = None,
+        checkpoints: CheckpointStore,
+        checkpoint: Checkpoint | None = None,
         titles: Mapping[str, tuple[str, str]] | None = None,
         init: Path | None = None,
     ) -> None:
         self.config = config
         self._folder = folder
-        self._cuts = cuts
+        self._checkpoints = checkpoints
         self._decoder = Decoder(config.actions)
         self._action_weights = np.array(config.actions.weights(), dtype=np.float32)
         self._max_len = config.learner.max_len
         self._learner = Learner(config.learner, config.actions.weights())
         self.began_with = ""  # fingerprint of a fitted model
-        self._init = init if cut is None else None
+        self._init = init if checkpoint is None else None
         if self._init is not None:
             start_from(self._learner, self._init)
             self.began_with = fingerprint(self._init)
         live = folder / "live"
-        if cut is not None:
-            _refuse_other_shape(cut, _shape(config))
-            UserStore.restore(cut.path / "histories", live)
+        if checkpoint is not None:
+            _refuse_other_shape(checkpoint, _shape(config))
+            UserStore.restore(checkpoint.path / "histories", live)
         else:
             UserStore.destroy(live)
         self._store = UserStore(
@@ -143,14 +143,16 @@ class Engine:
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self.served = RankMetrics()
         self.prequential = RankMetrics()
-        # For the gauges only, so not in the cut: recovery fills them again from the journal's steps.
+        # For the gauges only, so not in the checkpoint: recovery fills them again from the journal's steps.
         self._recent_served = WindowedRankMetrics(RECENT_RANKS)
         self._recent_prequential = WindowedRankMetrics(RECENT_RANKS)
         self._taken = 0  # records of the newest step
         self.last_loss = float("nan")
-        self.journal_from = 0  # a journal offset at or before the entry of the newest step that a cut was due after
-        if cut is not None:
-            self._load(cut)
+        self.journal_from = (
+            0  # a journal offset at or before the entry of the newest step that a checkpoint was due after
+        )
+        if checkpoint is not None:
+            self._load(checkpoint)
 
     @classmethod
     def open(
@@ -161,24 +163,30 @@ class Engine:
         init: Path | None = None,
         up_to: int | None = None,
     ) -> Engine:
-        """Continue from the newest valid cut in `folder`, or begin with the fitted model in `init`, or with nothing.
+        """Continue from the newest valid checkpoint in `folder`, or begin with the fitted model in `init`, or with
+        nothing.
 
-        A copy of the model that `keep_init` left in `folder` goes before `init`. Cuts after step `up_to` are removed.
+        A copy of the model that `keep_init` left in `folder` goes before `init`. Checkpoints after step `up_to` are
+        removed.
 
         Raises
         ------
         StateMismatch
-            The cut was made with another shape of model or histories.
+            The checkpoint was made with another shape of model or histories.
         StateError
             The folder cannot be read or written, or its format is unknown.
         ModelFileError
             There is no fitted model in `init`, or one of another shape.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        cuts = CutStore(folder / "cuts", keep=config.engine.keep_cuts, location=config.state.cut_location or None)
+        checkpoints = CheckpointStore(
+            folder / "checkpoints",
+            keep=config.engine.keep_checkpoints,
+            location=config.state.checkpoint_location or None,
+        )
         if up_to is not None:
-            cuts.drop_after(up_to)
-        engine = cls(config, folder, cuts, cuts.latest(), titles, kept_model(folder) or init)
+            checkpoints.drop_after(up_to)
+        engine = cls(config, folder, checkpoints, checkpoints.latest(), titles, kept_model(folder) or init)
         if init is not None:
             warn_of_other(init, engine.began_with, folder)
         return engine
@@ -464,7 +472,7 @@ class Engine:
 
     # -- durable ----------------------------------------------------------------------------------------------------
 
-    def begin_cut(self) -> PendingCut:
+    def begin_checkpoint(self) -> PendingCheckpoint:
         """Begin an atomic snapshot of everything after the last step; `finish` of what is returned may run in a thread.
 
         What must hold still is copied here; files are linked, written, checked and published by `finish`. A crash in
@@ -483,11 +491,11 @@ class Engine:
 
         # a copy, lists and all: a thread writes it while the next steps go on
         small: dict[str, Any] = msgspec.to_builtins({"engine": self._small_state(), "shape": _shape(self.config)})
-        return self._cuts.begin(self.step_number, small, save)
+        return self._checkpoints.begin(self.step_number, small, save)
 
-    def cut(self) -> Path:
-        """Take a cut from begin to end; returns its folder."""
-        return self.begin_cut().finish()
+    def checkpoint(self) -> Path:
+        """Take a checkpoint from begin to end; returns its folder."""
+        return self.begin_checkpoint().finish()
 
     def _small_state(self) -> dict[str, Any]:
         return {
@@ -507,22 +515,24 @@ class Engine:
             "began_with": self.began_with,
         }
 
-    def _load(self, cut: Cut) -> None:
-        state = cut.manifest["engine"]
+    def _load(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.manifest["engine"]
         if state["format"] != ENGINE_FORMAT:
             raise StateMismatch(
-                f"cut {cut.path} has engine format {state['format']}, this version reads {ENGINE_FORMAT}: "
+                f"checkpoint {checkpoint.path} has engine format {state['format']}, this version reads "
+                f"{ENGINE_FORMAT}: "
                 "run the version that wrote it, or start from an empty state folder"
             )
         self.step_number = state["step"]
         self.event_number = state["event_number"]
         self.record_number = state["record_number"]
-        self._learner.load(cut.path / "learner")
+        self._learner.load(checkpoint.path / "learner")
         try:
             self.meaning.load_state(state["meaning"])
         except LearnerStateError as exc:
             raise StateMismatch(
-                f"cut {cut.path}: {exc}: run the version that wrote it, or start from an empty state folder"
+                f"checkpoint {checkpoint.path}: {exc}: run the version that wrote it, or start "
+                "from an empty state folder"
             ) from exc
         self.event_ts = state["event_ts"]
         self.clocks.load_state(state["clocks"])
@@ -544,7 +554,7 @@ class Engine:
         return digest.hexdigest()
 
     def close(self) -> None:
-        """Release the files; without a cut since the last step the journal brings that step back."""
+        """Release the files; without a checkpoint since the last step the journal brings that step back."""
         self._store.close()
 
     # -- users ------------------------------------------------------------------------------------------------------
@@ -598,7 +608,7 @@ class Engine:
 
 
 def _shape(config: StreamConfig) -> dict[str, Any]:
-    """The settings that shape stored data: a cut made with others cannot be continued."""
+    """The settings that shape stored data: a checkpoint made with others cannot be continued."""
     learner = config.learner
     return {
         "log.partitions": config.log.partitions,
@@ -608,12 +618,12 @@ def _shape(config: StreamConfig) -> dict[str, Any]:
     }
 
 
-def _refuse_other_shape(cut: Cut, shape: dict[str, Any]) -> None:
-    stored = dict(cut.manifest["shape"])
-    known = stored.pop("actions", [])  # cuts of earlier versions do not have it
+def _refuse_other_shape(checkpoint: Checkpoint, shape: dict[str, Any]) -> None:
+    stored = dict(checkpoint.manifest["shape"])
+    known = stored.pop("actions", [])  # checkpoints of earlier versions do not have it
     if shape["actions"][: len(known)] != known:
         raise StateMismatch(
-            f"{cut.path}: made with the actions {', '.join(known)}, the configuration says "
+            f"{checkpoint.path}: made with the actions {', '.join(known)}, the configuration says "
             f"{', '.join(shape['actions'])}: histories hold their places in this list; put new ones at its end, or "
             "give another state folder"
         )
@@ -621,34 +631,38 @@ def _refuse_other_shape(cut: Cut, shape: dict[str, Any]) -> None:
     for key in sorted(stored.keys() | shape.keys()):
         if stored.get(key) != shape.get(key):
             raise StateMismatch(
-                f"{cut.path}: made with {key} = {stored.get(key)!r}, the configuration says {shape.get(key)!r}: "
+                f"{checkpoint.path}: made with {key} = {stored.get(key)!r}, the configuration says {shape.get(key)!r}: "
                 f"set {key} back, or give another state folder"
                 + (" and another engine.worker: intentstream worker --state NEW" if key == "log.partitions" else "")
             )
 
 
 @contextmanager
-def open_cut(config: StreamConfig, state: Path) -> Iterator[Engine]:
-    """Open the newest cut of a state folder for reading, beside a worker that may be running on it.
+def open_checkpoint(config: StreamConfig, state: Path) -> Iterator[Engine]:
+    """Open the newest checkpoint of a state folder for reading, beside a worker that may be running on it.
 
     Raises
     ------
     EngineError
-        There is no cut yet.
+        There is no checkpoint yet.
     """
-    cuts = CutStore(state / "cuts", keep=config.engine.keep_cuts) if (state / "cuts").is_dir() else None
-    cut = cuts.peek() if cuts is not None else None
-    if cuts is None or cut is None:
+    checkpoints = (
+        CheckpointStore(state / "checkpoints", keep=config.engine.keep_checkpoints)
+        if (state / "checkpoints").is_dir()
+        else None
+    )
+    checkpoint = checkpoints.peek() if checkpoints is not None else None
+    if checkpoints is None or checkpoint is None:
         raise EngineError(
-            f"{state}: no cut in it yet: a worker takes one every {config.engine.cut_every_steps} steps "
+            f"{state}: no checkpoint in it yet: a worker takes one every {config.engine.checkpoint_every_steps} steps "
             "and when it stops"
         )
     with TemporaryDirectory() as folder:
-        engine = Engine(config, Path(folder), cuts, cut)
+        engine = Engine(config, Path(folder), checkpoints, checkpoint)
         try:
             yield engine
         finally:
             engine.close()
 
 
-__all__ = ["Answer", "Engine", "Explanation", "StepResult", "open_cut"]
+__all__ = ["Answer", "Engine", "Explanation", "StepResult", "open_checkpoint"]

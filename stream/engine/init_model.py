@@ -1,8 +1,8 @@
 """What a stream begins with: nothing, or a fitted model (`--init`), which is then as much a part of it as the journal.
 
 The state is a function of the journal and of what came before its first entry. So the model's fingerprint stands in
-that entry and in every cut, and a copy of the model is kept in the state folder, where a recovery without any cut and
-`intentstream verify` find it.
+that entry and in every checkpoint, and a copy of the model is kept in the state folder, where a recovery without any
+checkpoint and `intentstream verify` find it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def refuse_other(notes: Mapping[str, str], began_with: str, state: Path) -> None
         return
     if not journalled:
         raise JournalError(
-            f"{state}: no cut in it, and the journal begins without a fitted model: "
+            f"{state}: no checkpoint in it, and the journal begins without a fitted model: "
             "leave --init out, or give another log and another state folder"
         )
     raise JournalError(

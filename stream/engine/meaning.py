@@ -399,7 +399,7 @@ class Meaning:
     def after_learning(self, number: int, updates: float, refused: int) -> None:
         """Call after every step's learning, also when there was none: steps made, by their rate, and those refused.
 
-        Measures the centres, places dead ones anew, and does what an open episode asks for beside the learning.
+        Measures the centers, places dead ones anew, and does what an open episode asks for beside the learning.
         """
         effects = self._monitor.effects()
         if effects.half_lives < 1:

@@ -152,7 +152,8 @@ def erasure_messages(user: bytes, step: int, as_of: AsOf) -> list[Message]:
         erased=["history", "recommendations", "replay memory", "refused mini-batches", "pending evaluation", "intent"],
         remains={
             "weights and item counts": "not stored per user; they fade as the model goes on learning",
-            "cuts made before": "each is removed, its copy too, when `engine.keep_cuts` newer ones are finished",
+            "checkpoints made before": "each is removed, its copy too, when `engine.keep_checkpoints` newer "
+            "ones are finished",
             "deleted rows in database files": "until RocksDB next merges those files",
             topics.EVENTS: until("the user's events and the request", topics.EVENTS),
             topics.RECOMMENDATIONS: "earlier lists, behind the tombstone: until the log next compacts the topic",

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from state import CutStore
+from state import CheckpointStore
 from state.errors import storage_error
 from state.files import fsync_path, write_durably
 from stream.config import StreamConfig
@@ -28,14 +28,14 @@ class _Mark(msgspec.Struct):
     """What stands in the folder's mark."""
 
     step_events: int
-    hashes: dict[int, str]  # of the first so many records of the file, for every cut
+    hashes: dict[int, str]  # of the first so many records of the file, for every checkpoint
 
 
 class ReplayFolder:
-    """Held by one process at a time, and marked as a replay's, with hashes of the records that are in its cuts.
+    """Held by one process at a time, and marked as a replay's, with hashes of the records that are in its checkpoints.
 
-    The mark is written before the cut, so that a crash leaves no cut without its hash. Records are compared, not the
-    file's bytes: a file may have grown, or be gzipped meanwhile.
+    The mark is written before the checkpoint, so that a crash leaves no checkpoint without its hash. Records are
+    compared, not the file's bytes: a file may have grown, or be gzipped meanwhile.
 
     Raises
     ------
@@ -47,16 +47,16 @@ class ReplayFolder:
         The mark cannot be written.
     """
 
-    def __init__(self, state: Path, step_events: int, keep_cuts: int) -> None:
+    def __init__(self, state: Path, step_events: int, keep_checkpoints: int) -> None:
         self._state = state
         self._step_events = step_events
-        self._keep_cuts = keep_cuts
-        self._cut_step = 0  # of the newest cut
-        self._done = 0  # records in the cut that was gone on from
+        self._keep_checkpoints = keep_checkpoints
+        self._checkpoint_step = 0  # of the newest checkpoint
+        self._done = 0  # records in the checkpoint that was gone on from
         self._mark = _Mark(step_events, {})
         self._hash = hashlib.blake2b(digest_size=16)
         self._read = 0  # records that the hash is of
-        if os.path.exists(state / "cuts") and not is_replay(state):
+        if os.path.exists(state / "checkpoints") and not is_replay(state):
             raise SourceError(f"{state}: belongs to a worker: give --state another folder")
         self._lock = lock_folder(state)
         try:
@@ -66,45 +66,50 @@ class ReplayFolder:
             raise
 
     def open(self, config: StreamConfig, titles: Titles | None, init: Path | None) -> Engine:
-        """Continue from the newest cut after whole steps: one after a short step would shift all steps that follow."""
+        """Continue from the newest checkpoint after whole steps: one after a short step would shift all steps that
+        follow.
+        """
         engine = Engine.open(config, self._state, titles, init=init)
-        # what is gone on before stays until the next cut: the file may turn out to be another one
-        cuts = CutStore(self._state / "cuts", self._keep_cuts, config.state.cut_location or None)
+        # what is gone on before stays until the next checkpoint: the file may turn out to be another one
+        checkpoints = CheckpointStore(
+            self._state / "checkpoints", self._keep_checkpoints, config.state.checkpoint_location or None
+        )
         while engine.positions[0] % self._step_events:
             engine.close()
-            cut = cuts.peek(before=engine.step_number)
-            engine = Engine(config, self._state, cuts, cut, titles, kept_model(self._state) or init)
+            checkpoint = checkpoints.peek(before=engine.step_number)
+            engine = Engine(config, self._state, checkpoints, checkpoint, titles, kept_model(self._state) or init)
         engine.keep_init()
-        self._cut_step, self._done = engine.step_number, engine.positions[0]
+        self._checkpoint_step, self._done = engine.step_number, engine.positions[0]
         self._mark.hashes = {n: known for n, known in self._mark.hashes.items() if n <= self._done}
         return engine
 
     def take(self, batch: RecordBatch, engine: Engine) -> None:
-        """Take notice of the file's next records, also of those that are in the newest cut, before they make a step.
+        """Take notice of the file's next records, also of those that are in the newest checkpoint, before they make a
+        step.
 
         Raises
         ------
         SourceError
-            Those in the cut are others.
+            Those in the checkpoint are others.
         """
         if len(batch) < self._step_events and batch.next_offset > self._done:
-            self.cut(engine)  # where a run that gets more records goes on
+            self.checkpoint(engine)  # where a run that gets more records goes on
         self._hash.update(b"".join(b"%s\n" % value for value in batch.values))
         self._read = batch.next_offset
         if self._read == self._done and self._mark.hashes.get(self._done) != self._hash.hexdigest():
             raise self._other()
 
-    def cut(self, engine: Engine) -> None:
-        """Take a cut, unless there is one after this step."""
+    def checkpoint(self, engine: Engine) -> None:
+        """Take a checkpoint, unless there is one after this step."""
         if self._read < self._done:
             raise self._other()
-        if engine.step_number == self._cut_step:
+        if engine.step_number == self._checkpoint_step:
             return
-        older = sorted(self._mark.hashes)[-self._keep_cuts :]
+        older = sorted(self._mark.hashes)[-self._keep_checkpoints :]
         self._mark.hashes = {n: self._mark.hashes[n] for n in older} | {self._read: self._hash.hexdigest()}
         self._write()
-        engine.cut()
-        self._cut_step = engine.step_number
+        engine.checkpoint()
+        self._checkpoint_step = engine.step_number
 
     def close(self) -> None:
         """Let another process have the folder."""

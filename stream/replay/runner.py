@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from learner import RankMetrics
-from state import Clocks, CutStore, MemoryUserStore, append
+from state import CheckpointStore, Clocks, MemoryUserStore, append
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.engine.event_batch import FileBatch, gather
@@ -39,7 +39,7 @@ class ReplayProgress:
     engine: Engine
 
 
-class FileCutShort(SourceError):
+class FileTruncated(SourceError):
     """The file cannot be read to its end; `report` is of the part before."""
 
     def __init__(self, cause: SourceError, report: dict[str, Any]) -> None:
@@ -111,8 +111,8 @@ def replay(
     config
         With `log.partitions` 1: a file has one order.
     state
-        State folder; with `keep` it gets cuts and is continued when it holds some of the same file. A last step that
-        was short is then made again in full, so that the outcome is that of one run.
+        State folder; with `keep` it gets checkpoints and is continued when it holds some of the same file. A last step
+        that was short is then made again in full, so that the outcome is that of one run.
     step_events
         Records of one step.
     init
@@ -122,12 +122,12 @@ def replay(
     intents
         File to which shifts, and at the end every user's intent, are written as JSON lines.
     stop
-        Asked after every step; when true the replay ends there, with a cut.
+        Asked after every step; when true the replay ends there, with a checkpoint.
 
     Raises
     ------
-    FileCutShort
-        The file cannot be read to its end; with `keep` there is a cut, to go on from when it can.
+    FileTruncated
+        The file cannot be read to its end; with `keep` there is a checkpoint, to go on from when it can.
     SourceError
         The state folder belongs to another file or to a worker.
     StateInUse
@@ -135,12 +135,12 @@ def replay(
     """
     began = clock()
     with ExitStack() as stack:
-        kept = ReplayFolder(state, step_events, config.engine.keep_cuts) if keep else None
+        kept = ReplayFolder(state, step_events, config.engine.keep_checkpoints) if keep else None
         if kept is not None:
             stack.callback(kept.close)
             engine = kept.open(config, titles, init)
         else:
-            engine = Engine(config, state, CutStore(state / "cuts"), titles=titles, init=init)
+            engine = Engine(config, state, CheckpointStore(state / "checkpoints"), titles=titles, init=init)
         stack.callback(engine.close)
         done = engine.positions[0]
         if file.limit is not None and file.limit < done:
@@ -173,8 +173,8 @@ def replay(
             refused.take(result.messages)
             if told is not None:
                 told.take(engine)
-            if kept is not None and result.step % config.engine.cut_every_steps == 0:
-                kept.cut(engine)
+            if kept is not None and result.step % config.engine.checkpoint_every_steps == 0:
+                kept.checkpoint(engine)
             inside += clock() - mark
             here += len(batch)
             if on_step is not None:
@@ -186,7 +186,7 @@ def replay(
         if steps.error is not None and steps.read < done:
             raise steps.error
         if kept is not None:
-            kept.cut(engine)
+            kept.checkpoint(engine)
         if told is not None:
             told.finish(engine)
         report = _report(engine, beside, clock() - began, inside, here)
@@ -194,7 +194,7 @@ def replay(
         if titles is not None:
             report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
         if steps.error is not None:
-            raise FileCutShort(steps.error, report)
+            raise FileTruncated(steps.error, report)
         return report
 
 

@@ -91,7 +91,9 @@ EXAMPLES: Final[dict[str, msgspec.Struct]] = {
     topics.ERASURES: ErasureReceipt(
         user="u4711",
         erased=["history", "recommendations"],
-        remains={"older cuts": "removed when the newest `engine.keep_cuts` cuts have replaced them"},
+        remains={
+            "older checkpoints": "removed when the newest `engine.keep_checkpoints` checkpoints have replaced them"
+        },
         step=1_904,
         as_of=_AS_OF,
     ),

@@ -4,8 +4,8 @@ A reader must ignore fields that it does not know. A field is never given anothe
 which is each struct's tag, so that it is always written and a decoder refuses a version that it does not know.
 
 A default is left out of the JSON, which msgspec tells by identity. So it is None, a bool, an empty text or collection,
-or a small integer: a text that came out of a cut is another object than the default, and the replay of a step would
-not make the same bytes.
+or a small integer: a text that came out of a checkpoint is another object than the default, and the replay of a step
+would not make the same bytes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class IntentShift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     user: str
     from_intent: Annotated[int | None, Meta(description="null: the user's first intent")] = msgspec.field(name="from")
     to_intent: int = msgspec.field(name="to")
-    cause: Annotated[Cause, Meta(description="user: the behaviour moved; model: the centres or the encoder moved")]
+    cause: Annotated[Cause, Meta(description="user: the behaviour moved; model: the centers or the encoder moved")]
     confidence: Annotated[float, Meta(ge=0, le=1, description="calibrated probability that the new intent holds")]
     evidence: Annotated[list[str], Meta(description="the items that moved the user, strongest first")] = []
     held_for: Annotated[int | None, Meta(description="events for which the last intent was held")] = None
@@ -73,7 +73,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     name: str = ""
     top_items: list[str]
     share: Annotated[float, Meta(ge=0, le=1, description="share of the recently active users")]
-    separation: Annotated[float, Meta(description="distance to the nearest other centre, 0 to 2")]
+    separation: Annotated[float, Meta(description="distance to the nearest other center, 0 to 2")]
     speed: Annotated[float, Meta(ge=0, description="distance moved per 1,000 events")]
     position: Annotated[list[float], Meta(description="projection for a map, two numbers in -1 to 1; stable over time")]
     born_at: Annotated[int, Meta(description="records of the stream before its birth; 0: there from the start")]
@@ -138,7 +138,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     step: int
     ranges: Annotated[list[tuple[int, int, int]], Meta(description="input taken: partition, start, stop")]
     learn_steps: int
-    cut: Annotated[bool, Meta(description="a cut is due after this step")] = False
+    checkpoint: Annotated[bool, Meta(description="a checkpoint is due after this step")] = False
     messages: Annotated[int, Meta(description="number of messages of this step, the journal's own entry left out")] = 0
     checksum: Annotated[int, Meta(description="CRC-32C over the step's messages")] = 0
     notes: Annotated[dict[str, str], Meta(description="other decisions that a replay must repeat")] = {}

@@ -43,7 +43,7 @@ class Letter(msgspec.Struct, frozen=True):
     found: str
     rule: str
     origin: str  # topic[partition] offset
-    cut: bool = False  # the record was too large for the dead-letter topic: these are its first bytes
+    truncated: bool = False  # the record was too large for the dead-letter topic: these are its first bytes
     replayed: bool = False
 
     @property
@@ -160,7 +160,7 @@ def replay_letters(
             for letter in _letters(log, end, done.copy(), reason, waiting=True):
                 if limit is not None and len(done) - len(before) + len(chunk) >= limit:
                     break
-                if letter.cut or letter.size + _FRAME_BYTES > _LARGEST:
+                if letter.truncated or letter.size + _FRAME_BYTES > _LARGEST:
                     left += 1
                     continue
                 if len(chunk) == _CHUNK or (chunk and sum(x.size for x in chunk) + letter.size > _CHUNK_BYTES):

@@ -31,8 +31,8 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
     Parameters
     ----------
     start
-        A journal offset known to lie before the first entry wanted; a cut remembers one, so that a restart need not
-        read the whole journal.
+        A journal offset known to lie before the first entry wanted; a checkpoint remembers one, so that a restart need
+        not read the whole journal.
 
     Raises
     ------
@@ -53,7 +53,8 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
             if entry.step != expected:
                 raise JournalError(
                     f"journal of worker {worker!r}: step {entry.step} at {topics.JOURNAL}[0] offset {offset}, expected "
-                    f"step {expected}: the entries between were removed by retention; start from a newer cut, or "
+                    f"step {expected}: the entries between were removed by retention; start from a newer "
+                    "checkpoint, or "
                     "begin anew with an empty state folder and another `engine.worker`"
                 )
             expected += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from state import CutStore
+from state import CheckpointStore
 from stream.config import StreamConfig
 from stream.log.base import EventLog, OffsetRange, TopicPartition
 from stream.schema import topics
@@ -23,15 +23,15 @@ class Standing:
 
     lag: dict[int, int]  # records not yet committed, per input partition
     last_step: int
-    cut_step: int | None
-    behind_cut: int  # journalled steps that a restart would redo
+    checkpoint_step: int | None
+    behind_checkpoint: int  # journalled steps that a restart would redo
     recovery_seconds: float | None  # estimate: those steps at the worker's own recent pace; None before any figure
     metrics: StreamMetrics | None
     problems: list[str]
 
 
 def standing(config: StreamConfig, log: EventLog, state: Path, *, now_ms: int, max_lag: int) -> Standing:
-    """Read the worker's lag, newest step, newest cut and newest figures.
+    """Read the worker's lag, newest step, newest checkpoint and newest figures.
 
     Parameters
     ----------
@@ -44,11 +44,15 @@ def standing(config: StreamConfig, log: EventLog, state: Path, *, now_ms: int, m
     committed = log.committed(worker)
     ends = log.end_offsets(topics.EVENTS)
     lag = {p: end - committed.get(TopicPartition(topics.EVENTS, p), 0) for p, end in enumerate(ends)}
-    cut = CutStore(state / "cuts", keep=config.engine.keep_cuts).peek() if (state / "cuts").is_dir() else None
-    hint = cut.manifest["engine"].get("journal_from", 0) if cut is not None else 0
+    checkpoint = (
+        CheckpointStore(state / "checkpoints", keep=config.engine.keep_checkpoints).peek()
+        if (state / "checkpoints").is_dir()
+        else None
+    )
+    hint = checkpoint.manifest["engine"].get("journal_from", 0) if checkpoint is not None else 0
     entry = last_entry(log, worker, hint, decided=True)  # who hangs in a commit is reported, not waited for
-    newest = max(0 if entry is None else entry.step, cut.step if cut is not None else 0)
-    behind = newest - (cut.step if cut is not None else 0)
+    newest = max(0 if entry is None else entry.step, checkpoint.step if checkpoint is not None else 0)
+    behind = newest - (checkpoint.step if checkpoint is not None else 0)
     problems = []
     metrics = None
     try:
@@ -64,13 +68,15 @@ def standing(config: StreamConfig, log: EventLog, state: Path, *, now_ms: int, m
     waiting = sum(lag.values())
     if waiting > max_lag:
         problems.append(f"lag {waiting} records is above {max_lag}: the worker is down or too slow for the stream")
-    if cut is None:
-        problems.append(f"no cut in {state}: a restart would replay the whole journal")
+    if checkpoint is None:
+        problems.append(f"no checkpoint in {state}: a restart would replay the whole journal")
     if metrics is not None and metrics.state == "stopped":
         problems.append("the worker was stopped in order; start it to go on")
     elif metrics is not None and now_ms - metrics.ts > 10_000 * config.engine.metrics_every_s:
         problems.append(f"the newest figures are {(now_ms - metrics.ts) / 1000:.0f} s old: the worker is gone or hangs")
-    return Standing(lag, newest, cut.step if cut is not None else None, behind, seconds, metrics, problems)
+    return Standing(
+        lag, newest, checkpoint.step if checkpoint is not None else None, behind, seconds, metrics, problems
+    )
 
 
 def _newest_metrics(log: EventLog, worker: str) -> StreamMetrics | None:

@@ -1,7 +1,7 @@
 """Proof by repetition: rebuild the state from the journal in one uninterrupted run and compare it with what is there.
 
 Two things are compared: every message that was published against the one recomputed, in order and exactly once; and the
-digest of the newest cut against the digest of the rebuilt state at that step.
+digest of the newest checkpoint against the digest of the rebuilt state at that step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from state import Cut, CutStore
+from state import Checkpoint, CheckpointStore
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.engine.init_model import kept_model, refuse_other
@@ -34,7 +34,7 @@ class Verification:
     steps: int
     messages: int
     digest: str  # of the rebuilt state after the newest journalled step
-    cut_step: int | None  # the cut that was compared
+    checkpoint_step: int | None  # the checkpoint that was compared
     difference: str
 
 
@@ -45,10 +45,10 @@ def verify(
     scratch: Path,
     *,
     on_step: Callable[[int], None] | None = None,
-    from_oldest_cut: bool = False,
+    from_oldest_checkpoint: bool = False,
     titles: Titles | None = None,
 ) -> Verification:
-    """Rebuild in `scratch` from the start of the journal (or from the oldest cut) and compare.
+    """Rebuild in `scratch` from the start of the journal (or from the oldest checkpoint) and compare.
 
     `titles` are those that the worker had: they name the intents in the catalogue.
 
@@ -57,16 +57,18 @@ def verify(
     JournalError
         The journal or the input no longer reaches back to where the replay has to begin.
     """
-    cuts = CutStore(state / "cuts", keep=config.engine.keep_cuts)
-    newest = cuts.peek()
-    base = cuts.peek(oldest=True) if from_oldest_cut else None
+    checkpoints = CheckpointStore(state / "checkpoints", keep=config.engine.keep_checkpoints)
+    newest = checkpoints.peek()
+    base = checkpoints.peek(oldest=True) if from_oldest_checkpoint else None
     end = journal_end(log)
     compared = _Published(log, after_step=base.step if base else 0)
     if journal_end(log) != end:
         raise JournalError(
             "a worker is running on this log: stop it, or what it publishes meanwhile looks like a fault"
         )
-    engine = Engine(config, scratch / "replay", CutStore(scratch / "cuts"), base, titles, kept_model(state))
+    engine = Engine(
+        config, scratch / "replay", CheckpointStore(scratch / "checkpoints"), base, titles, kept_model(state)
+    )
     difference, steps, messages = "", 0, 0
     try:
         for entry in read_entries(log, config.engine.worker, engine.step_number):
@@ -82,7 +84,7 @@ def verify(
             difference = difference or compared.expect(entry.step, result.messages)
             engine.learn(entry.learn_steps)
             if newest is not None and entry.step == newest.step:
-                difference = difference or _compare_cut(config, newest, engine, scratch)
+                difference = difference or _compare_checkpoint(config, newest, engine, scratch)
             if on_step is not None:
                 on_step(entry.step)
         difference = difference or compared.rest()
@@ -92,13 +94,13 @@ def verify(
     return Verification(steps, messages, digest, newest.step if newest else None, difference)
 
 
-def _compare_cut(config: StreamConfig, cut: Cut, engine: Engine, scratch: Path) -> str:
-    stored = Engine(config, scratch / "cut", CutStore(scratch / "cuts"), cut)
+def _compare_checkpoint(config: StreamConfig, checkpoint: Checkpoint, engine: Engine, scratch: Path) -> str:
+    stored = Engine(config, scratch / "checkpoint", CheckpointStore(scratch / "checkpoints"), checkpoint)
     try:
         found, made = stored.digest(), engine.digest()
     finally:
         stored.close()
-    return "" if found == made else f"cut {cut.path}: digest {found}, rebuilt {made}"
+    return "" if found == made else f"checkpoint {checkpoint.path}: digest {found}, rebuilt {made}"
 
 
 class _Published:
@@ -142,7 +144,7 @@ class _Published:
             found, position = self._found[place], self._next.get(place, 0)
             wanted = _hash(message.key, message.value, message.headers)
             if self._partial and position == 0:
-                # the published records before the cut are skipped: begin where the first recomputed one stands
+                # the published records before the checkpoint are skipped: begin where the first recomputed one stands
                 while position < len(found) and found[position] != wanted:
                     position += 1
             if position < len(found) and found[position] == wanted:
@@ -163,7 +165,7 @@ class _Published:
             return _difference(step, (topic, partition), key, "missing, and no later one replaced it")
         for place, found in sorted(self._found.items()):
             if self._partial and place not in self._next:
-                continue  # all there is was published before the cut
+                continue  # all there is was published before the checkpoint
             beyond = len(found) - self._next.get(place, 0)
             if beyond:
                 return (

@@ -1,9 +1,10 @@
-"""The worker: input and output around the engine. Poll, step, commit, learn; and recovery from a cut and the journal.
+"""The worker: input and output around the engine. Poll, step, commit, learn; and recovery from a checkpoint and the
+journal.
 
 Between any two lines a crash may happen:
 
 1. before `log.commit`: nothing was published; the journal does not have the step; the records are polled again
-2. after it, before or in `learn` or `cut`: the journal has the step; recovery makes it again, learning included,
+2. after it, before or in `learn` or `checkpoint`: the journal has the step; recovery makes it again, learning included,
 unpublished
 3. the answer to the commit lost: the journal is asked, never guessed
 """
@@ -23,7 +24,7 @@ from typing import IO, Any
 import msgspec
 
 from learner import release_freed_memory
-from state import PendingCut, StateError
+from state import PendingCheckpoint, StateError
 from stream.config import StreamConfig
 from stream.engine.engine import Engine, StepResult
 from stream.engine.init_model import refuse_other
@@ -57,7 +58,7 @@ _FRESHNESS_S, _RATE_S = 300.0, 10.0  # how long ago such a step, and one that co
 _RETRY_S = 0.5
 _PARTS = ("engine_ms", "commit_ms", "learn_ms", "step_ms")  # gauges: running means over steps
 _SMOOTHING = 0.05
-_WRITING_SHARE = 3  # a cut that took a second to write is not followed by the next within three seconds of work
+_WRITING_SHARE = 3  # a checkpoint that took a second to write is not followed by the next within three seconds of work
 
 
 @dataclass(slots=True)
@@ -124,15 +125,15 @@ class Worker:
         self._ends_due = 0.0
         self._cutting: threading.Thread | None = None
         self._nothing_to: dict[int, int] = {}  # offsets before which a partition holds only marks of transactions
-        self._since_cut_s = 0.0  # what a restart would take to redo
-        self._cut_write_s = 0.0
-        self.cut_hold_ms = 0.0
-        self.cuts_failed = 0
+        self._since_checkpoint_s = 0.0  # what a restart would take to redo
+        self._checkpoint_write_s = 0.0
+        self.checkpoint_hold_ms = 0.0
+        self.checkpoints_failed = 0
 
     # -- recovery ---------------------------------------------------------------------------------------------------
 
     def recover(self) -> int:
-        """Claim the log, then redo every journalled step after the cut without publishing; returns how many.
+        """Claim the log, then redo every journalled step after the checkpoint without publishing; returns how many.
 
         Raises
         ------
@@ -149,7 +150,7 @@ class Worker:
         ):
             began = self._clock()
             self._redo(entry)
-            self._since_cut_s += self._clock() - began
+            self._since_checkpoint_s += self._clock() - began
             replayed += 1
             self._publish_metrics()
             if self._on_status is not None and replayed % 20 == 0:
@@ -158,7 +159,7 @@ class Worker:
         self._look_ahead()
         self.status.state = "running"
         logger.info(
-            "recovered: cut plus %d journalled steps, now at step %d, positions %s",
+            "recovered: checkpoint plus %d journalled steps, now at step %d, positions %s",
             replayed,
             self.engine.step_number,
             self.engine.positions,
@@ -166,7 +167,9 @@ class Worker:
         return replayed
 
     def _leave_a_lost_step(self) -> None:
-        """Go back before a cut whose last step the journal does not have: brokers answered its commit and lost it."""
+        """Go back before a checkpoint whose last step the journal does not have: brokers answered its commit and lost
+        it.
+        """
         step, worker = self.engine.step_number, self._config.engine.worker
         if not step or last_step(self._log, worker, self.engine.journal_from) >= step:
             return
@@ -175,11 +178,12 @@ class Worker:
         known = last_step(self._log, worker)
         if known < step - 1 or journal_end(self._log) < self.engine.journal_from:
             raise JournalError(
-                f"journal of worker {worker!r}: its newest step is {known}, the cut in {self._state} is after step "
+                f"journal of worker {worker!r}: its newest step is {known}, the checkpoint in {self._state} "
+                "is after step "
                 f"{step}: this state folder belongs to another log or worker"
             )
         logger.warning(
-            "the journal does not have step %d, which the newest cut holds: going on from the one before", step
+            "the journal does not have step %d, which the newest checkpoint holds: going on from the one before", step
         )
         self.engine.close()
         self.engine = Engine.open(self._config, self._state, self._titles, up_to=known)
@@ -208,7 +212,7 @@ class Worker:
             text = f"step {entry.step}: {gone} records of {topics.EVENTS} in the ranges {entry.ranges} are gone"
             if self._config.engine.on_truncated_input == "fail":
                 raise JournalError(
-                    f"{text}, and the journal needs them to rebuild the state; use a newer cut, or set "
+                    f"{text}, and the journal needs them to rebuild the state; use a newer checkpoint, or set "
                     '`engine.on_truncated_input` to "earliest" to go on without them'
                 )
             self.engine.counters["truncated"] += gone
@@ -218,7 +222,7 @@ class Worker:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Work until `stop()`; finishes the step at hand and takes a cut."""
+        """Work until `stop()`; finishes the step at hand and takes a checkpoint."""
         self.recover()
         while not stop():
             if self._feed is not None:
@@ -229,11 +233,11 @@ class Worker:
             self._take(marks)
         self.status.state = "stopped"
         self._publish_metrics(force=True)
-        self.cut()
+        self.checkpoint()
         self._report()
 
     def turn(self) -> bool:
-        """Poll, step, commit, learn, and cut when due; False when there was nothing to do."""
+        """Poll, step, commit, learn, and checkpoint when due; False when there was nothing to do."""
         batches = self._poll()
         if not any(len(batch) for batch in batches):
             self._nothing_to |= {batch.partition: batch.next_offset for batch in batches}
@@ -258,8 +262,8 @@ class Worker:
         self._prepare(batches)
         result = self.engine.step(batches)
         entry = self._decide(result)
-        # before this step's own entry: a restart from the cut looks whether it is there
-        journal_from = self._journal_end() if entry.cut else self.engine.journal_from
+        # before this step's own entry: a restart from the checkpoint looks whether it is there
+        journal_from = self._journal_end() if entry.checkpoint else self.engine.journal_from
         marks.append(self._clock())
         self._commit(result, entry)
         self.engine.journal_from = journal_from
@@ -267,9 +271,9 @@ class Worker:
         self.engine.learn(entry.learn_steps)
         marks.append(self._clock())
         self._look_ahead()
-        self._since_cut_s += marks[1] - marks[0] + marks[3] - marks[2]
-        if entry.cut:
-            self._begin_cut()
+        self._since_checkpoint_s += marks[1] - marks[0] + marks[3] - marks[2]
+        if entry.checkpoint:
+            self._begin_checkpoint()
         self._note(result, batches, marks)
 
     def _prepare(self, batches: Sequence[RecordBatch]) -> None:
@@ -319,7 +323,7 @@ class Worker:
             step=result.step,
             ranges=result.ranges,
             learn_steps=self.engine.plan_learning(result.events, self._waiting()),
-            cut=result.step % engine.cut_every_steps == 0 or self._much_to_redo(),
+            checkpoint=result.step % engine.checkpoint_every_steps == 0 or self._much_to_redo(),
             messages=len(result.messages),
             checksum=result.checksum,
             notes=result.notes,
@@ -327,8 +331,8 @@ class Worker:
         )
 
     def _much_to_redo(self) -> bool:
-        limit_s = max(self._config.engine.cut_redo_s, _WRITING_SHARE * self._cut_write_s)
-        return self._since_cut_s >= limit_s and not self._is_cutting()
+        limit_s = max(self._config.engine.checkpoint_redo_s, _WRITING_SHARE * self._checkpoint_write_s)
+        return self._since_checkpoint_s >= limit_s and not self._is_cutting()
 
     def _is_cutting(self) -> bool:
         return self._cutting is not None and self._cutting.is_alive()
@@ -371,20 +375,22 @@ class Worker:
             except LogUnavailable as exc:
                 logger.warning("finding out what was committed: %s; trying again", exc)
 
-    def _begin_cut(self) -> None:
-        """Begin a cut and let a thread finish it; passed over while the last one is still being written."""
+    def _begin_checkpoint(self) -> None:
+        """Begin a checkpoint and let a thread finish it; passed over while the last one is still being written."""
         if self._is_cutting():
-            logger.warning("cut at step %d passed over: the last one is still being written", self.engine.step_number)
+            logger.warning(
+                "checkpoint at step %d passed over: the last one is still being written", self.engine.step_number
+            )
             return
         began = self._clock()
-        self._since_cut_s = 0.0  # also when it fails: the next try is not in every step from then on
+        self._since_checkpoint_s = 0.0  # also when it fails: the next try is not in every step from then on
         try:
-            pending = self.engine.begin_cut()
+            pending = self.engine.begin_checkpoint()
         except StateError as exc:
-            self._cut_failed(exc)
+            self._checkpoint_failed(exc)
             return
-        self.cut_hold_ms = (self._clock() - began) * 1000
-        self._cutting = threading.Thread(target=self._finish_cut, args=(pending,), name="cut")
+        self.checkpoint_hold_ms = (self._clock() - began) * 1000
+        self._cutting = threading.Thread(target=self._finish_checkpoint, args=(pending,), name="checkpoint")
         self._cutting.start()
 
     def _journal_end(self) -> int:
@@ -395,28 +401,30 @@ class Worker:
             logger.warning("end of the journal: %s; the one noted last serves", exc)
             return self.engine.journal_from
 
-    def _finish_cut(self, pending: PendingCut) -> None:
+    def _finish_checkpoint(self, pending: PendingCheckpoint) -> None:
         began = self._clock()
         try:
-            logger.info("cut: %s", pending.finish())
-            self._cut_write_s = self._clock() - began
+            logger.info("checkpoint: %s", pending.finish())
+            self._checkpoint_write_s = self._clock() - began
             release_freed_memory()
         except StateError as exc:
-            self._cut_failed(exc)
+            self._checkpoint_failed(exc)
         except Exception as exc:  # nobody else hears of an error in this thread, and no alert would come of it
-            logger.exception("finishing a cut")
-            self._cut_failed(exc)
+            logger.exception("finishing a checkpoint")
+            self._checkpoint_failed(exc)
 
-    def _cut_failed(self, error: Exception) -> None:
-        """The stream goes on: the older cut and a longer replay serve until a cut succeeds."""
-        self.cuts_failed += 1
-        logger.error("no cut at step %d, the one before it serves: %s", self.engine.step_number, error)
+    def _checkpoint_failed(self, error: Exception) -> None:
+        """The stream goes on: the older checkpoint and a longer replay serve until a checkpoint succeeds."""
+        self.checkpoints_failed += 1
+        logger.error("no checkpoint at step %d, the one before it serves: %s", self.engine.step_number, error)
 
-    def cut(self) -> None:
-        """Take a cut from begin to end, after the one that is being written; raises `StateError` when it fails."""
+    def checkpoint(self) -> None:
+        """Take a checkpoint from begin to end, after the one that is being written; raises `StateError` when it
+        fails.
+        """
         if self._cutting is not None:
             self._cutting.join()
-        logger.info("cut: %s", self.engine.cut())
+        logger.info("checkpoint: %s", self.engine.checkpoint())
 
     def close(self) -> None:
         """Release the state folder; the log belongs to the caller."""
@@ -470,8 +478,8 @@ class Worker:
             "events_per_second": round((self._records - before) / max(now - start, 1e-3), 1),
             "lag": float(self._waiting()),
             **{f"freshness_p{p}_ms": fresh[len(fresh) * p // 100] for p in (50, 99) if fresh},
-            "cut_hold_ms": round(self.cut_hold_ms, 1),
-            "cuts_failed": float(self.cuts_failed),
+            "checkpoint_hold_ms": round(self.checkpoint_hold_ms, 1),
+            "checkpoints_failed": float(self.checkpoints_failed),
             **{name: round(value, 3) for name, value in self._parts_ms.items()},
             **self.engine.gauges(),
         }

@@ -95,10 +95,10 @@ def test_the_charts_hold_the_topics_figures(site: Site, open_page: Open) -> None
     bands = accuracy["series"][0]["markArea"]["data"]
     assert [band[0]["name"] for band in bands] == ["#2", "#1"]
     catalog = {one["intent"]: one for one in decoded(site, topics.INTENT_CATALOG)}
-    centres = {int(d["name"]): d["value"] for d in chart(page, 1)["series"][1]["data"]}
-    assert set(centres) == set(catalog)
+    centers = {int(d["name"]): d["value"] for d in chart(page, 1)["series"][1]["data"]}
+    assert set(centers) == set(catalog)
     for number, one in catalog.items():
-        assert centres[number][:2] == pytest.approx(one["position"], abs=1e-6)
+        assert centers[number][:2] == pytest.approx(one["position"], abs=1e-6)
     shares = {s["name"]: s["data"][-1][1] for s in chart(page, 2)["series"] if s["data"]}
     for number, one in catalog.items():
         assert shares[NAMES[number]] == pytest.approx(one["share"], abs=1e-3)
@@ -223,7 +223,7 @@ def test_an_erased_user_has_a_receipt_that_can_be_read(site: Site, open_page: Op
     cells = [row.locator("th, td").all_inner_texts() for row in person.locator("tbody tr:visible").all()]
     assert cells == [
         ["weights", "fade as learning goes on", "–"],
-        ["cuts made before", "each is removed when engine.keep_cuts newer ones are finished", "–"],
+        ["checkpoints made before", "each is removed when engine.keep_checkpoints newer ones are finished", "–"],
         [
             "behavior-events",
             "the user's events and the request: 7 days after they were written",

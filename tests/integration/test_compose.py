@@ -126,7 +126,7 @@ def test_the_services_of_the_compose_file(tmp_path: Path, make_broker: Callable[
             until(lambda: "intentstream_worker_up" in urllib.request.urlopen(request).read().decode(), monitor)
             said = native.health("worker")
             assert "last step" in said.stdout, said.stderr
-            assert "cut taken" in ended_by_sigterm(worker)
+            assert "checkpoint taken" in ended_by_sigterm(worker)
             ended_by_sigterm(monitor)
         finally:
             for process in (worker, monitor):

@@ -56,7 +56,7 @@ def collect() -> Iterator[None]:
 
 
 def filled(broker: Broker, count: int = 300) -> tuple[Config, EventLog]:
-    config = small_config(url=broker.url, cut_every_steps=4)
+    config = small_config(url=broker.url, checkpoint_every_steps=4)
     config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, kafka=QUICK))
     log = open_log(config.log.url, config=config.log)
     log.create_topics(topics.topic_specs(config.log.partitions))
@@ -99,13 +99,13 @@ def test_a_zombie_that_wakes_up_is_stopped(tmp_path: Path, make_broker: Callable
         zombie = Worker(config, log, tmp_path / "zombie")
         zombie.recover()
         work(zombie, 2)
-        worker = Worker(config, other, tmp_path / "state")  # another machine: no cut, the journal only
+        worker = Worker(config, other, tmp_path / "state")  # another machine: no checkpoint, the journal only
         assert worker.recover() == 2
         with pytest.raises(WriterFenced, match="this one must stop"):
             work(zombie, 1)
         zombie.close()
         drain(worker, other)
-        worker.cut()
+        worker.checkpoint()
         worker.close()
         assert_equal_to_a_rebuild(config, other, tmp_path)
 
@@ -127,7 +127,7 @@ def test_a_zombie_without_an_answer_leaves_alone_who_took_its_place(
             work(zombie, 1)
         zombie.close()
         drain(worker, other)  # was not fenced
-        worker.cut()
+        worker.checkpoint()
         worker.close()
         assert_equal_to_a_rebuild(config, other, tmp_path)
 
@@ -147,7 +147,7 @@ def test_a_broker_killed_under_a_worker(tmp_path: Path, make_broker: Callable[..
         while any(worker.engine.positions[p] < end for p, end in enumerate(ends)):
             worker.turn()
         restart.join()
-        worker.cut()
+        worker.checkpoint()
         worker.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
         assert [entry.step for entry in journal(log)] == list(range(1, worker.engine.step_number + 1))
@@ -192,7 +192,7 @@ def test_a_broker_that_hangs_under_a_worker_for_longer_than_a_commit_may_take(
         worker.recover()
         drain(worker, log)
         assert pausing.refused >= 2
-        worker.cut()
+        worker.checkpoint()
         worker.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
         assert [entry.step for entry in journal(log)] == list(range(1, worker.engine.step_number + 1))
@@ -225,13 +225,13 @@ def test_wide_ids_large_records_and_events_beside_their_users_partition(
         worker = Worker(config, log, tmp_path / "state")
         worker.recover()
         drain(worker, log)
-        worker.cut()
+        worker.checkpoint()
         worker._publish_metrics(force=True)
         said = msgspec.json.decode(all_values(log, topics.METRICS)[-1])["counters"]
         assert said["misplaced"] == worker.engine.counters["misplaced"] == 5
         worker.close()
         assert max(map(len, all_values(log, topics.RECOMMENDATIONS))) > 100 * 256 * 5
-        assert sum(letter.cut for letter in read_letters(log)) == 2
+        assert sum(letter.truncated for letter in read_letters(log)) == 2
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
@@ -242,7 +242,7 @@ def test_input_deleted_before_it_was_read(tmp_path: Path, make_broker: Callable[
         first = Worker(config, log, tmp_path / "state")
         first.recover()
         work(first, 1)
-        first.cut()
+        first.checkpoint()
         position, end = first.engine.positions[0], log.end_offsets(topics.EVENTS)[0]
         begin = position + 20
         assert begin < end
@@ -266,7 +266,7 @@ def test_input_deleted_before_it_was_read(tmp_path: Path, make_broker: Callable[
             if policy == "earliest":
                 drain(worker, log)
                 digests.append(worker.engine.digest())
-            worker.close()  # without a cut: "latest" left no trace, "earliest" its gap in the journal
+            worker.close()  # without a checkpoint: "latest" left no trace, "earliest" its gap in the journal
         again = Worker(config, log, tmp_path / "state")
         assert again.recover() > 0
         assert [again.engine.digest()] == digests
@@ -276,7 +276,7 @@ def test_input_deleted_before_it_was_read(tmp_path: Path, make_broker: Callable[
 def test_a_mark_that_retention_took_is_no_lost_input(tmp_path: Path, make_broker: Callable[..., Broker]) -> None:
     broker = make_broker()
     config, log = filled(broker)
-    config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, cut_every_steps=1000))
+    config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, checkpoint_every_steps=1000))
     producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="a-client")
     producer.init_transactions()
     with log:
@@ -294,7 +294,7 @@ def test_a_mark_that_retention_took_is_no_lost_input(tmp_path: Path, make_broker
                 worker.turn()
             if round == 1:
                 worker._take(worker._marks())  # what an idle worker does now and then, and one that stops
-            worker.cut()
+            worker.checkpoint()
             delete_before(broker, topics.EVENTS, 0, end)
             if round == 1:
                 worker.close()
@@ -303,7 +303,7 @@ def test_a_mark_that_retention_took_is_no_lost_input(tmp_path: Path, make_broker
             log.append(as_messages(events(20, seed=round)))
             drain(worker, log)
         digest = worker.engine.digest()
-        worker.close()  # without a cut: the range of the last step begins before what is there
+        worker.close()  # without a checkpoint: the range of the last step begins before what is there
         again = Worker(config, log, tmp_path / "state")
         assert again.recover() > 0
         assert (again.engine.digest(), again.engine.counters["truncated"]) == (digest, 0)
@@ -325,7 +325,7 @@ def test_status_is_0_when_healthy_1_when_not_and_2_when_it_cannot_tell(
         worker = Worker(config, log, tmp_path / "state")
         worker.recover()
         drain(worker, log)
-        worker.cut()
+        worker.checkpoint()
         worker._publish_metrics(force=True)
         code, said = status(config, tmp_path / "state")
         assert (code, "problem" in said) == (0, False), said
@@ -353,15 +353,17 @@ def test_a_journal_that_was_deleted(tmp_path: Path, make_broker: Callable[..., B
         worker = Worker(config, log, tmp_path / "state")
         worker.recover()
         drain(worker, log)
-        worker.cut()
+        worker.checkpoint()
         digest = worker.engine.digest()
         worker.close()
         delete_before(broker, topics.JOURNAL, 0, 5)
         lost = Worker(config, log, tmp_path / "elsewhere")
-        with pytest.raises(JournalError, match="the entries between were removed by retention; start from a newer cut"):
+        with pytest.raises(
+            JournalError, match="the entries between were removed by retention; start from a newer checkpoint"
+        ):
             lost.recover()
         lost.close()
-        kept = Worker(config, log, tmp_path / "state")  # a newer cut does not need them
+        kept = Worker(config, log, tmp_path / "state")  # a newer checkpoint does not need them
         assert kept.recover() == 0
         assert kept.engine.digest() == digest
         kept.close()

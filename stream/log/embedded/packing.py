@@ -101,7 +101,9 @@ def info(raw: bytes) -> EntryInfo:
     return EntryInfo(records, next_offset, appended_ms)
 
 
-def _cut(raw: bytes, lengths: npt.NDArray[np.int32], at: int, first: int, stop: int) -> tuple[list[bytes | None], int]:
+def _checkpoint(
+    raw: bytes, lengths: npt.NDArray[np.int32], at: int, first: int, stop: int
+) -> tuple[list[bytes | None], int]:
     """Elements first..stop of a byte column that begins at `at`; also where the column ends."""
     sizes = np.maximum(lengths, 0)
     ends = np.cumsum(sizes, dtype=np.int64) + at
@@ -142,13 +144,13 @@ def unpack_into(columns: Columns, raw: bytes, base: int, start: int, stop: int, 
     if flags & _HAS_HEADERS:
         header_lengths = np.frombuffer(raw, "<u4", n, at).astype(np.int32)
         at += 4 * n
-    keys, at = _cut(raw, key_lengths, at, first, last)
-    values, at = _cut(raw, value_lengths, at, first, last)
+    keys, at = _checkpoint(raw, key_lengths, at, first, last)
+    values, at = _checkpoint(raw, value_lengths, at, first, last)
     columns.keys += keys
     columns.values += values
     columns.timestamps_ms += timestamps[first:last].tolist()
     if header_lengths is None:
         columns.headers += [_NO_HEADERS] * (last - first)
     else:
-        encoded, _ = _cut(raw, header_lengths, at, first, last)
+        encoded, _ = _checkpoint(raw, header_lengths, at, first, last)
         columns.headers += [_decode_headers(h) if h else _NO_HEADERS for h in encoded]

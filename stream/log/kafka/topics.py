@@ -34,7 +34,8 @@ def other_partitions(url: str, spec: TopicSpec, there: int) -> str:
             f"--alter --topic {spec.name} --partitions {spec.partitions}"
         )
     return (
-        ". If they were added since the last cut: Kafka cannot take them away and keys have moved, so start over with "
+        ". If they were added since the last checkpoint: Kafka cannot take them away and keys have moved, so "
+        "start over with "
         "another engine.worker and an empty folder: intentstream worker --state NEW"
     )
 

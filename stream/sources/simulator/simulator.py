@@ -155,9 +155,9 @@ class Simulator:
         left = n
         while left:
             block = self._blocks.pop(0)
-            parts.append(_cut(block, 0, left))
+            parts.append(_checkpoint(block, 0, left))
             if len(block) > left:
-                self._blocks.insert(0, _cut(block, left, len(block)))
+                self._blocks.insert(0, _checkpoint(block, left, len(block)))
             left -= len(parts[-1])
         self.position += n
         return _join(parts, self.position - n)
@@ -295,7 +295,7 @@ def _chunk(start: int, columns: list[NDArray[Any]], truth: list[Truth]) -> Chunk
     return Chunk(start, users, items, words, ts, actions, kinds, intents, truth)
 
 
-def _cut(chunk: Chunk, start: int, stop: int) -> Chunk:
+def _checkpoint(chunk: Chunk, start: int, stop: int) -> Chunk:
     """Return part of a chunk, with the truth that belongs to it."""
     stop = min(stop, len(chunk))
     low, high = chunk.start + start, chunk.start + stop

@@ -216,7 +216,7 @@ class Feed:
             erased=["history", "recommendations"],
             remains={
                 "weights": "fade as learning goes on",
-                "cuts made before": "each is removed when `engine.keep_cuts` newer ones are finished",
+                "checkpoints made before": "each is removed when `engine.keep_checkpoints` newer ones are finished",
                 topics.EVENTS: "the user's events and the request: 7 days after they were written",
             },
             step=self.number,

@@ -16,7 +16,7 @@ import pytest
 from intentstream.config import Config
 from monitor import MonitorConfig, serve
 from monitor.viewdb import ViewDb
-from stream.engine.engine import Engine, open_cut
+from stream.engine.engine import Engine, open_checkpoint
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.base import Message, RecordBatch
 from stream.schema import topics
@@ -77,7 +77,7 @@ def monitored(config: Config, folder: Path) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    config = small_config(url=f"file://{tmp_path / 'log'}", keep_cuts=2)
+    config = small_config(url=f"file://{tmp_path / 'log'}", keep_checkpoints=2)
     with open_log(config.log.url) as log:
         log.create_topics(topics.topic_specs(config.log.partitions))
         log.append(as_messages(events(600)))
@@ -160,18 +160,18 @@ def test_the_receipt_says_what_remains_and_until_when(site: Site) -> None:
     assert receipt.as_of.ts > 0 and receipt.step == site.worker.engine.step_number
 
 
-def test_cuts_with_the_user_are_gone_when_newer_ones_have_taken_their_place(site: Site) -> None:
-    site.worker.cut()
-    with open_cut(site.config, site.folder / "state") as engine:
+def test_checkpoints_with_the_user_are_gone_when_newer_ones_have_taken_their_place(site: Site) -> None:
+    site.worker.checkpoint()
+    with open_checkpoint(site.config, site.folder / "state") as engine:
         assert in_store(engine, USER) == 1
     erase(site)
-    for _ in range(site.config.engine.keep_cuts):
+    for _ in range(site.config.engine.keep_checkpoints):
         site.log.append(as_messages(events(64, seed=1, users=1)))  # u0 only
         site.work()
-        site.worker.cut()
-    folders = sorted((site.folder / "state" / "cuts").iterdir())
-    assert len(folders) == site.config.engine.keep_cuts
-    with open_cut(site.config, site.folder / "state") as engine:
+        site.worker.checkpoint()
+    folders = sorted((site.folder / "state" / "checkpoints").iterdir())
+    assert len(folders) == site.config.engine.keep_checkpoints
+    with open_checkpoint(site.config, site.folder / "state") as engine:
         assert in_store(engine, USER) == 0 == in_replay(engine, USER)
 
 
@@ -183,7 +183,7 @@ def test_a_rebuild_forgets_too_and_the_user_may_come_back(site: Site) -> None:
     until(lambda: site.status("/recommendations/u1") == 200)
     assert [one["item"] for one in site.get("/users/u1")["history"]] == ["i7"]
     assert in_store(site.worker.engine, USER) == 1
-    site.worker.cut()
+    site.worker.checkpoint()
     found = verify(site.config, site.log, site.folder / "state", site.folder / "scratch")
     assert found.difference == "" and found.messages > 0
 

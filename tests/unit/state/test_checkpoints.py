@@ -14,9 +14,9 @@ import pytest
 import state.checkpoints
 import state.files
 from state import (
-    CutFormatUnknown,
-    CutInProgress,
-    CutStore,
+    CheckpointFormatUnknown,
+    CheckpointInProgress,
+    CheckpointStore,
     StateError,
     StorageFailed,
     StorageFull,
@@ -36,14 +36,14 @@ def save(text: str) -> Callable[[Path], None]:
     return write
 
 
-def fill(cuts: CutStore, *steps: int) -> None:
+def fill(checkpoints: CheckpointStore, *steps: int) -> None:
     for step in steps:
-        cuts.write(step, {"positions": {"0": step * 10}, "loss": 0.1}, save(f"step {step} "))
+        checkpoints.write(step, {"positions": {"0": step * 10}, "loss": 0.1}, save(f"step {step} "))
 
 
-def newest(cuts: CutStore) -> int | None:
-    cut = cuts.latest()
-    return None if cut is None else cut.step
+def newest(checkpoints: CheckpointStore) -> int | None:
+    checkpoint = checkpoints.latest()
+    return None if checkpoint is None else checkpoint.step
 
 
 def flip(path: Path, at: int = -3) -> None:
@@ -52,27 +52,31 @@ def flip(path: Path, at: int = -3) -> None:
     path.write_bytes(data)
 
 
-def test_the_newest_cut_comes_back_with_its_files_and_values(tmp_path: Path) -> None:
-    fill(CutStore(tmp_path), 5, 12)
-    cut = CutStore(tmp_path).latest()
-    assert cut is not None and cut.step == 12 and cut.manifest == {"positions": {"0": 120}, "loss": 0.1}
-    assert (cut.path / "learner" / "weights.bin").read_bytes().startswith(b"step 12")
+def test_the_newest_checkpoint_comes_back_with_its_files_and_values(tmp_path: Path) -> None:
+    fill(CheckpointStore(tmp_path), 5, 12)
+    checkpoint = CheckpointStore(tmp_path).latest()
+    assert (
+        checkpoint is not None
+        and checkpoint.step == 12
+        and checkpoint.manifest == {"positions": {"0": 120}, "loss": 0.1}
+    )
+    assert (checkpoint.path / "learner" / "weights.bin").read_bytes().startswith(b"step 12")
 
 
-def test_no_cut_yet(tmp_path: Path) -> None:
-    assert CutStore(tmp_path / "new" / "cuts").latest() is None
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    assert CheckpointStore(tmp_path / "new" / "checkpoints").latest() is None
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path, keep=2)
-    fill(cuts, 1, 2, 3, 4)
-    assert cuts.steps() == [3, 4]
+    checkpoints = CheckpointStore(tmp_path, keep=2)
+    fill(checkpoints, 1, 2, 3, 4)
+    assert checkpoints.steps() == [3, 4]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000003", "000000000004"]
 
 
 def test_keep_below_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
-        CutStore(tmp_path, keep=0)
+        CheckpointStore(tmp_path, keep=0)
 
 
 def _truncate(path: Path) -> None:
@@ -87,19 +91,19 @@ def _append(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [flip, _truncate, _append, Path.unlink], ids=["flip", "truncate", "append", "remove"]
 )
-def test_a_corrupt_cut_is_skipped_with_a_warning(
+def test_a_corrupt_checkpoint_is_skipped_with_a_warning(
     tmp_path: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1, 2)
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1, 2)
     damage(tmp_path / "000000000002" / name)
     with caplog.at_level(logging.WARNING):
-        assert newest(CutStore(tmp_path)) == 1
+        assert newest(CheckpointStore(tmp_path)) == 1
     assert "000000000002" in caplog.text and "trying the one before it" in caplog.text
 
 
 def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
-    fill(CutStore(tmp_path), 1)
+    fill(CheckpointStore(tmp_path), 1)
     path = tmp_path / "000000000001" / MANIFEST
     good = path.read_bytes()
     for at in range(len(good) - 1):  # the last byte is a line end, which means nothing
@@ -112,76 +116,76 @@ def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
         assert changed == Manifest.decode(good, path), f"byte {at}"
 
 
-def test_a_file_that_does_not_belong_there_spoils_a_cut(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1)
+def test_a_file_that_does_not_belong_there_spoils_a_checkpoint(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1)
     (tmp_path / "000000000001" / "users" / "000011.sst").write_bytes(b"")
-    assert newest(cuts) is None
+    assert newest(checkpoints) is None
 
 
 def test_all_corrupt_says_so_and_gives_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1)
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1)
     flip(tmp_path / "000000000001" / "learner" / "weights.bin")
-    assert cuts.latest() is None
-    assert "no cut in" in caplog.text and "beginning of the journal" in caplog.text
+    assert checkpoints.latest() is None
+    assert "no checkpoint in" in caplog.text and "beginning of the journal" in caplog.text
 
 
-def test_going_back_before_a_corrupt_cut_replaces_it_and_its_successors(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path, keep=3)
-    fill(cuts, 10, 20, 30)
+def test_going_back_before_a_corrupt_checkpoint_replaces_it_and_its_successors(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path, keep=3)
+    fill(checkpoints, 10, 20, 30)
     for step in (20, 30):
         flip(tmp_path / f"{step:012d}" / "learner" / "weights.bin")
-    assert newest(cuts) == 10
-    fill(cuts, 20)
-    assert cuts.steps() == [10, 20] and newest(cuts) == 20
+    assert newest(checkpoints) == 10
+    fill(checkpoints, 20)
+    assert checkpoints.steps() == [10, 20] and newest(checkpoints) == 20
 
 
-def test_the_same_step_cut_twice_holds_the_second(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 7)
-    cuts.write(7, {"second": True}, save("again "))
-    cut = cuts.latest()
-    assert cut is not None and cut.manifest == {"second": True} and cuts.steps() == [7]
+def test_the_same_step_checkpoint_twice_holds_the_second(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 7)
+    checkpoints.write(7, {"second": True}, save("again "))
+    checkpoint = checkpoints.latest()
+    assert checkpoint is not None and checkpoint.manifest == {"second": True} and checkpoints.steps() == [7]
 
 
 def test_leftovers_of_crashes_are_removed(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1)
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1)
     shutil.copytree(tmp_path / "000000000001", tmp_path / "000000000002.partial")
     shutil.copytree(tmp_path / "000000000001", tmp_path / "000000000000.removed")
-    assert newest(CutStore(tmp_path)) == 1
+    assert newest(CheckpointStore(tmp_path)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["000000000001"]
 
 
-def test_a_folder_without_a_manifest_is_no_cut(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1)
+def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1)
     (tmp_path / "000000000002").mkdir()
     (tmp_path / "000000000002" / "half").write_bytes(b"half")
-    assert newest(cuts) == 1
+    assert newest(checkpoints) == 1
 
 
-def test_a_cut_renamed_by_hand_is_refused(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1)
+def test_a_checkpoint_renamed_by_hand_is_refused(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1)
     (tmp_path / "000000000001").rename(tmp_path / "000000000009")
-    assert newest(cuts) is None
+    assert newest(checkpoints) is None
 
 
 def test_a_newer_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1, 2)
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1, 2)
     path = tmp_path / "000000000002" / MANIFEST
     path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":2'))
     with pytest.raises(
-        CutFormatUnknown, match="has format 2, this version reads up to 1: run the version that wrote it"
+        CheckpointFormatUnknown, match="has format 2, this version reads up to 1: run the version that wrote it"
     ):
-        cuts.latest()
+        checkpoints.latest()
 
 
-def test_half_a_cut_is_no_cut_and_finishing_it_makes_it_one(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
+def test_half_a_checkpoint_is_no_checkpoint_and_finishing_it_makes_it_one(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path)
     written = threading.Event()
 
     def begin(folder: Path) -> Callable[[], None]:
@@ -193,21 +197,21 @@ def test_half_a_cut_is_no_cut_and_finishing_it_makes_it_one(tmp_path: Path) -> N
 
         return later
 
-    pending = cuts.begin(3, {}, begin)
-    assert cuts.steps() == [] and not pending.done and not written.is_set()
-    with pytest.raises(CutInProgress, match="cut 4 .* while cut 3 was not finished"):
-        cuts.begin(4, {}, begin)
+    pending = checkpoints.begin(3, {}, begin)
+    assert checkpoints.steps() == [] and not pending.done and not written.is_set()
+    with pytest.raises(CheckpointInProgress, match="checkpoint 4 .* while checkpoint 3 was not finished"):
+        checkpoints.begin(4, {}, begin)
     thread = threading.Thread(target=pending.finish)
     thread.start()
     thread.join()
-    assert pending.done and newest(cuts) == 3
+    assert pending.done and newest(checkpoints) == 3
     assert sorted(path.name for path in (tmp_path / "000000000003").iterdir()) == ["copied", "linked", MANIFEST]
 
 
-def test_a_crash_at_any_call_to_the_system_leaves_the_older_or_the_newer_cut(
+def test_a_crash_at_any_call_to_the_system_leaves_the_older_or_the_newer_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each fsync, rename, removal and write of a cut in turn is the last one that happens."""
+    """Each fsync, rename, removal and write of a checkpoint in turn is the last one that happens."""
 
     class Crash(BaseException):
         pass
@@ -232,17 +236,17 @@ def test_a_crash_at_any_call_to_the_system_leaves_the_older_or_the_newer_cut(
     seen = set()
     for calls in range(100):
         root = tmp_path / str(calls)
-        cuts = CutStore(root, keep=1)
+        checkpoints = CheckpointStore(root, keep=1)
         budget = 10**9
-        fill(cuts, 1)
+        fill(checkpoints, 1)
         budget = calls
         finished = True
         try:
-            fill(cuts, 2)
+            fill(checkpoints, 2)
         except Crash:
             finished = False
         budget = 10**9
-        found = newest(CutStore(root, keep=1))
+        found = newest(CheckpointStore(root, keep=1))
         assert found in (1, 2) and (found == 2 or not finished), f"after {calls} calls"
         seen.add((found, finished))
         if finished:
@@ -260,11 +264,11 @@ def test_a_crash_at_any_call_to_the_system_leaves_the_older_or_the_newer_cut(
     ],
 )
 @pytest.mark.parametrize("call", ["fsync", "rename", "save", "later"])
-def test_a_failing_disk_gives_one_line_and_leaves_the_older_cut(
+def test_a_failing_disk_gives_one_line_and_leaves_the_older_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StateError], call: str
 ) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1)
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1)
 
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number), "disk")
@@ -273,18 +277,18 @@ def test_a_failing_disk_gives_one_line_and_leaves_the_older_cut(
         monkeypatch.setattr(os, call, fail)
     begin = {"save": fail, "later": lambda folder: lambda: fail()}.get(call, save("new "))
     with pytest.raises(expected) as error:
-        cuts.write(2, {}, begin)  # type: ignore[arg-type]  # a mixture of callables
+        checkpoints.write(2, {}, begin)  # type: ignore[arg-type]  # a mixture of callables
     assert "\n" not in str(error.value) and os.strerror(number) in str(error.value)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["000000000001"]
-    fill(cuts, 2)
-    assert newest(cuts) == 2
+    fill(checkpoints, 2)
+    assert newest(checkpoints) == 2
 
 
 def test_a_root_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StateError, match="making the folder of the cuts in .* failed: .*[Nn]ot a directory"):
-        CutStore(tmp_path / "file" / "cuts")
+    with pytest.raises(StateError, match="making the folder of the checkpoints in .* failed: .*[Nn]ot a directory"):
+        CheckpointStore(tmp_path / "file" / "checkpoints")
 
 
 def test_files_beyond_the_budget_are_compared_by_size_and_edges(tmp_path: Path) -> None:
@@ -292,7 +296,7 @@ def test_files_beyond_the_budget_are_compared_by_size_and_edges(tmp_path: Path) 
         (folder / "large.sst").write_bytes(bytes(1_000_000))
         (folder / "small").write_bytes(b"small")
 
-    folder = CutStore(tmp_path).write(1, {}, large)
+    folder = CheckpointStore(tmp_path).write(1, {}, large)
     files = Manifest.decode((folder / MANIFEST).read_bytes(), folder).files
     flip(folder / "large.sst", 500_000)
     check_files(folder, files, full_bytes=1000)
@@ -305,8 +309,8 @@ def test_files_beyond_the_budget_are_compared_by_size_and_edges(tmp_path: Path) 
 
 
 def test_linked_data_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuts = CutStore(tmp_path)
-    fill(cuts, 1)
+    checkpoints = CheckpointStore(tmp_path)
+    fill(checkpoints, 1)
     read: list[str] = []
     real = state.files.file_digest
 
@@ -321,6 +325,6 @@ def test_linked_data_files_are_not_read_again(tmp_path: Path, monkeypatch: pytes
         (folder / "new.sst").write_bytes(b"new")
         os.link(tmp_path / "000000000001" / "learner" / "weights.bin", folder / "weights.bin")
 
-    cuts.write(2, {}, link)
+    checkpoints.write(2, {}, link)
     assert sorted(read) == ["new.sst", "weights.bin"]
-    assert newest(cuts) == 2
+    assert newest(checkpoints) == 2

@@ -31,7 +31,7 @@ def run(
     return append(records, columns[0], columns[1], columns[2], columns[3].astype(np.uint8), ttl_ms=ttl_ms, clock=clock)
 
 
-def cut(events: list[Any], sizes: list[int]) -> Iterator[list[Any]]:
+def checkpoint(events: list[Any], sizes: list[int]) -> Iterator[list[Any]]:
     first = 0
     for size in sizes:
         yield events[first : first + size]
@@ -58,7 +58,7 @@ def check_against_naive(events: list[Event], sizes: list[int], ttl_ms: int, cloc
     came = list(zip(events, clock or [0] * len(events), strict=False))
     expected = [naive_append(users[event[0]], event[1:], max_len, ttl_ms, at) for event, at in came]
     records, found = blank_users(4, DTYPE), []
-    for step in cut(came, sizes):
+    for step in checkpoint(came, sizes):
         times = np.array([at for _, at in step], dtype=np.int64)
         done = run(records, [event for event, _ in step], ttl_ms, times if clock else None)
         contexts = rows_of(done.contexts, done.context_ts, done.context_actions)

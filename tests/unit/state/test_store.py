@@ -12,7 +12,7 @@ import pytest
 
 import state.store
 from state import (
-    CutStore,
+    CheckpointStore,
     StateCorrupted,
     StateError,
     StateLocked,
@@ -94,24 +94,24 @@ def read_only_folder() -> Iterator[Path]:
 def test_a_folder_that_cannot_be_written_is_one_line(read_only_folder: Path) -> None:
     with pytest.raises(StorageReadOnly, match="Permission denied.*must be writable by this process"):
         make_rocks(read_only_folder / "live")
-    with pytest.raises(StorageReadOnly, match="making the folder of the cuts in .* failed: .*Permission denied"):
-        CutStore(read_only_folder / "cuts")
-    with pytest.raises(StorageReadOnly, match="beginning cut 1 in .* failed: .*Permission denied"):
-        CutStore(read_only_folder).write(1, {}, lambda folder: None)
+    with pytest.raises(StorageReadOnly, match="making the folder of the checkpoints in .* failed: .*Permission denied"):
+        CheckpointStore(read_only_folder / "checkpoints")
+    with pytest.raises(StorageReadOnly, match="beginning checkpoint 1 in .* failed: .*Permission denied"):
+        CheckpointStore(read_only_folder).write(1, {}, lambda folder: None)
 
 
-def test_a_full_disk_spares_the_older_cut(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path)
-    cuts.write(1, {}, lambda folder: None)
+def test_a_full_disk_spares_the_older_checkpoint(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.write(1, {}, lambda folder: None)
 
     def fill(_: Path) -> None:
         with open("/dev/full", "wb") as file:
             file.write(b"x")
 
-    with pytest.raises(StorageFull, match="No space left on device.*newest finished cut still serves"):
-        cuts.write(2, {}, fill)
-    cut = cuts.latest()
-    assert cut is not None and cut.step == 1
+    with pytest.raises(StorageFull, match="No space left on device.*newest finished checkpoint still serves"):
+        checkpoints.write(2, {}, fill)
+    checkpoint = checkpoints.latest()
+    assert checkpoint is not None and checkpoint.step == 1
 
 
 class FullDatabase:
@@ -128,7 +128,7 @@ def test_a_full_disk_stops_in_one_line_and_closes(tmp_path: Path, caplog: pytest
     for database in store._databases:
         database.close()
     store._databases = [FullDatabase() for _ in store._databases]
-    with pytest.raises(StorageFull, match="writing users .*newest finished cut still serves"):
+    with pytest.raises(StorageFull, match="writing users .*newest finished checkpoint still serves"):
         store.write(0, USERS[:1], store.blank(1))
     store.close()
     assert "closing users" in caplog.text
@@ -150,8 +150,8 @@ def test_a_damaged_data_file_is_noticed(tmp_path: Path) -> None:
         make_rocks(tmp_path / "back", restore=tmp_path / "checkpoint")
 
 
-def test_steps_go_on_while_another_thread_finishes_the_cut(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path / "cuts")
+def test_steps_go_on_while_another_thread_finishes_the_checkpoint(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path / "checkpoints")
     expected: dict[int, str] = {}
     with make_rocks(tmp_path / "live") as store:
         ts = 0
@@ -160,7 +160,7 @@ def test_steps_go_on_while_another_thread_finishes_the_cut(tmp_path: Path) -> No
                 ts += 1
                 with_events(store, ts % 2, USERS[ts % 7 :], ts)
             expected[step] = digest(store)
-            pending = cuts.begin(step, {}, lambda folder: store.begin_checkpoint(folder / "users"))
+            pending = checkpoints.begin(step, {}, lambda folder: store.begin_checkpoint(folder / "users"))
             thread = threading.Thread(target=pending.finish)
             thread.start()
             while thread.is_alive():
@@ -169,7 +169,7 @@ def test_steps_go_on_while_another_thread_finishes_the_cut(tmp_path: Path) -> No
             thread.join()
         last = digest(store)
     for step in (3, 4, 5):
-        with make_rocks(tmp_path / "back", restore=tmp_path / "cuts" / f"{step:012d}" / "users") as store:
+        with make_rocks(tmp_path / "back", restore=tmp_path / "checkpoints" / f"{step:012d}" / "users") as store:
             assert digest(store) == expected[step]
     assert last != expected[5]
 
@@ -189,8 +189,8 @@ def test_what_is_held_back_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
         assert digest(store) == before
 
 
-def test_a_failed_checkpoint_fails_the_cut_and_not_the_store(tmp_path: Path) -> None:
-    cuts = CutStore(tmp_path / "cuts")
+def test_a_failed_checkpoint_fails_the_checkpoint_and_not_the_store(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path / "checkpoints")
     with make_rocks(tmp_path / "live") as store:
         with_events(store, 0, USERS, 1)
 
@@ -199,14 +199,14 @@ def test_a_failed_checkpoint_fails_the_cut_and_not_the_store(tmp_path: Path) -> 
             (folder / "users" / "partition-0001").mkdir()  # RocksDB refuses to write into a folder that exists
             return later
 
-        pending = cuts.begin(1, {}, spoil)
+        pending = checkpoints.begin(1, {}, spoil)
         with_events(store, 0, USERS, 2)
         with pytest.raises(StateError, match="making a checkpoint of the users"):
             pending.finish()
         assert store.read(0, USERS)["events"].tolist() == [2] * 200
         with_events(store, 0, USERS, 3)
-        assert cuts.latest() is None and store.read(0, USERS)["events"].tolist() == [3] * 200
-        cuts.write(2, {}, lambda folder: store.begin_checkpoint(folder / "users"))
+        assert checkpoints.latest() is None and store.read(0, USERS)["events"].tolist() == [3] * 200
+        checkpoints.write(2, {}, lambda folder: store.begin_checkpoint(folder / "users"))
 
 
 def test_destroying_nothing_is_harmless(tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ def test_clocks_agree_with_the_rule_however_the_events_are_cut(
 ) -> None:
     clocks = Clocks(2, TTL, size)
     found: list[list[int]] = [[], []]
-    for step in cut(events, sizes):
+    for step in checkpoint(events, sizes):
         step = sorted(step, key=lambda event: event[0])
         partitions, ts = (np.array([event[at] for event in step], dtype=np.int64) for at in (0, 3))
         for partition, clock in zip(partitions.tolist(), clocks.take(partitions, ts).tolist(), strict=True):
             found[partition].append(clock)
         again = Clocks(2, TTL, size)
-        again.load_state(clocks.to_state())  # as in a cut
+        again.load_state(clocks.to_state())  # as in a checkpoint
         clocks = again
     assert found == [naive_clock([ts for p, _, _, ts in events if p == at], size, TTL // 4) for at in (0, 1)]
 
@@ -65,7 +65,7 @@ def outcome(
     clocks = Clocks(2, TTL, 5)
     became: dict[int, tuple[bool, bool, bool]] = {}
     first = 0
-    for number, step in enumerate(cut(events, sizes)):
+    for number, step in enumerate(checkpoint(events, sizes)):
         for partition in (0, 1):
             rows = [at for at, event in enumerate(step) if event[0] == partition]
             names = [b"%d" % step[at][1] for at in rows]
@@ -86,7 +86,7 @@ def outcome(
     return [mark for at in sorted(became) for mark in became[at]], digest.hexdigest()
 
 
-def cut(events: list[Event], sizes: list[int]) -> list[list[Event]]:
+def checkpoint(events: list[Event], sizes: list[int]) -> list[list[Event]]:
     stops = np.cumsum([0, *sizes]).tolist()
     return [events[a:b] for a, b in zip(stops, [*stops[1:], None], strict=True)]
 

@@ -36,7 +36,13 @@ def small_config(partitions: int = 2, url: str = "var/log", **engine: Any) -> Co
         log=replace(default.log, partitions=partitions, url=url),
         engine=replace(
             default.engine,
-            **{"list_len": 5, "max_step_events": 64, "cut_every_steps": 3, "cut_redo_s": 3600.0, **engine},
+            **{
+                "list_len": 5,
+                "max_step_events": 64,
+                "checkpoint_every_steps": 3,
+                "checkpoint_redo_s": 3600.0,
+                **engine,
+            },
         ),
         state=replace(default.state, write_buffer_bytes=1 << 20, cache_bytes=1 << 20),
         learner=learner,

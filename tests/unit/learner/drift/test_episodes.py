@@ -230,16 +230,16 @@ def test_the_signal_goes_before_the_kind_and_neither_is_no_action() -> None:
     assert actions() == ("none",)
 
 
-@pytest.mark.parametrize("cut", [20, 53, 54, 58, 70, 90])
-def test_it_continues_bit_for_bit_also_in_an_open_episode(cut: int) -> None:
+@pytest.mark.parametrize("split", [20, 53, 54, 58, 70, 90])
+def test_it_continues_bit_for_bit_also_in_an_open_episode(split: int) -> None:
     values = {50: {"loss": 6.0}, 56: {"loss": 6.0, "distance": 0.9}, 120: {"loss": 8.0}}
     whole, first, second = (DriftMonitor(config(), seed=5) for _ in range(3))
     expected = drive(whole, values, 0, 200)
-    begun = drive(first, values, 0, cut)
+    begun = drive(first, values, 0, split)
     second.load_state(json.loads(json.dumps(first.to_state())))
     assert second.effects() == first.effects()
     assert second.scores() == first.scores()
-    assert begun + drive(second, values, cut, 200) == expected
+    assert begun + drive(second, values, split, 200) == expected
     hashes = [hashlib.blake2b(), hashlib.blake2b()]
     for monitor, digest in zip((whole, second), hashes, strict=True):
         monitor.update_digest(digest)
@@ -318,4 +318,4 @@ def test_kinds_are_told_from_the_signals_together() -> None:
     assert kind("refusals", "loss") == kind("gate") == "learner"
     assert kind("dead_letters") == "quality"
     assert kind("arrival_rate") == "traffic"
-    assert kind("centre_speed") == "unknown"
+    assert kind("center_speed") == "unknown"

@@ -82,16 +82,16 @@ def test_the_learner_serves_where_the_gate_was_switched_off_meanwhile() -> None:
     assert off.serving == "learner"
 
 
-@pytest.mark.parametrize("cut", [10, 105, 150])
-def test_it_continues_bit_for_bit(cut: int) -> None:
+@pytest.mark.parametrize("split", [10, 105, 150])
+def test_it_continues_bit_for_bit(split: int) -> None:
     def chances(step: int) -> float:
         return 0.1 if 100 <= step < 160 else 0.45
 
     whole, first, second = Gate(CONFIG), Gate(CONFIG), Gate(CONFIG)
     expected = [drive(whole, step, step + 1, chances(step))[0] for step in range(1, 220)]
-    begun = [drive(first, step, step + 1, chances(step))[0] for step in range(1, cut)]
+    begun = [drive(first, step, step + 1, chances(step))[0] for step in range(1, split)]
     second.load_state(json.loads(json.dumps(first.to_state())))
-    assert begun + [drive(second, step, step + 1, chances(step))[0] for step in range(cut, 220)] == expected
+    assert begun + [drive(second, step, step + 1, chances(step))[0] for step in range(split, 220)] == expected
     assert second.to_state() == whole.to_state()
 
 

@@ -51,7 +51,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "distance": {"distance": 0.7},
     "intent_shares": {"intents": np.array([6.0] + [0.5] * 11)},
     "popularity": {"items": np.roll(np.arange(1, 201) ** -0.8, 37)},
-    "centre_speed": {"movement": 0.1},
+    "center_speed": {"movement": 0.1},
     "new_items": {"new": 0.2},
     "dead_letters": {"dead": 0.1},
     "refusals": {"refused": 3.0},
@@ -131,9 +131,9 @@ def test_a_daily_rhythm_is_no_drift(name: str) -> None:
         assert number < 3 * DAY_BINS or alarms == []
 
 
-def test_centre_speed_does_not_ask_how_many_learning_steps_a_bin_had() -> None:
+def test_center_speed_does_not_ask_how_many_learning_steps_a_bin_had() -> None:
     """A worker behind makes fewer of an event, one with small steps more, `more_steps` more still."""
-    monitor, rng = watch("centre_speed"), np.random.default_rng(4)
+    monitor, rng = watch("center_speed"), np.random.default_rng(4)
     for number in range(400):
         updates = (1, 9, 1, 5)[number // 100]
         seen = observed(rng, number)
@@ -142,14 +142,14 @@ def test_centre_speed_does_not_ask_how_many_learning_steps_a_bin_had() -> None:
 
 
 @each
-@pytest.mark.parametrize("cut", [3, 90, 101, 104])
-def test_it_saves_to_plain_data_and_continues_bit_for_bit(name: str, cut: int) -> None:
+@pytest.mark.parametrize("split", [3, 90, 101, 104])
+def test_it_saves_to_plain_data_and_continues_bit_for_bit(name: str, split: int) -> None:
     whole = watch(name)
     expected = drive(whole, name, 130, change_at=100)
     first, second = watch(name), watch(name)
-    before = drive(first, name, cut, change_at=100)
+    before = drive(first, name, split, change_at=100)
     second.load_state(json.loads(json.dumps(first.to_state())))
-    assert before + drive(second, name, 130, change_at=100, start=cut) == expected
+    assert before + drive(second, name, 130, change_at=100, start=split) == expected
     assert json.dumps(second.to_state(), sort_keys=True) == json.dumps(whole.to_state(), sort_keys=True)
 
 
@@ -204,7 +204,7 @@ def test_a_stream_of_nothing_but_bad_records_is_found() -> None:
     assert [change.kind for change in found] == ["quality"]
 
 
-def test_that_two_centres_became_one_intent_is_no_drift_of_shares() -> None:
+def test_that_two_centers_became_one_intent_is_no_drift_of_shares() -> None:
     config, rng = DriftConfig(), np.random.default_rng(5)
     together = np.array([0, 0, 2, 2, 4, 4, 4, 4, 8, 8, 8, 11])
 
@@ -340,7 +340,7 @@ def test_shares_that_begin_anew_twice_in_a_bin_are_saved_and_go_on(name: str) ->
 
 
 def test_an_alarm_of_shares_that_ends_an_episode_in_the_same_bin_does_not_stop_the_stream() -> None:
-    """It stopped with an IndexError; the cuts of the next bins could not be read."""
+    """It stopped with an IndexError; the checkpoints of the next bins could not be read."""
     monitor, found = DriftMonitor(DriftConfig(), seed=1), []
     for number in range(180):
         broken: dict[str, Any] = {"loss": 6.5, "hits": 0.05} if number >= 100 else {}

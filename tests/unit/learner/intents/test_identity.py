@@ -1,4 +1,4 @@
-"""Ids of the centres: kept while one moves, new when one is placed anew."""
+"""Ids of the centers: kept while one moves, new when one is placed anew."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def observe(identity: IntentIdentity, centers: NDArray[np.float32], users: NDArr
 
 
 def two_live_one_dead() -> IntentIdentity:
-    """Nobody is near centre 2; a group of users is near no centre."""
+    """Nobody is near center 2; a group of users is near no center."""
     identity = IntentIdentity(CONFIG, 3, D)
     centers = axes(3)
     for seed in range(10):
@@ -39,7 +39,7 @@ def two_live_one_dead() -> IntentIdentity:
     return identity
 
 
-def test_a_centre_keeps_its_id_however_far_it_moves() -> None:
+def test_a_center_keeps_its_id_however_far_it_moves() -> None:
     identity = IntentIdentity(CONFIG, 3, D)
     centers = axes(3)
     for number in range(60):
@@ -54,7 +54,7 @@ def test_a_centre_keeps_its_id_however_far_it_moves() -> None:
     assert speeds[0] > 0.1 > speeds[1] == speeds[2]
 
 
-def test_a_dead_centre_is_placed_among_the_badly_served_under_a_new_id() -> None:
+def test_a_dead_center_is_placed_among_the_badly_served_under_a_new_id() -> None:
     identity = two_live_one_dead()
     births = identity.births(axes(3), 1000)
     assert [(birth.place, birth.died, birth.born) for birth in births] == [(2, 2, 3)]
@@ -70,9 +70,9 @@ def test_a_dead_centre_is_placed_among_the_badly_served_under_a_new_id() -> None
     assert identity.births(moved, 1050) == []  # and not looked at before check_events
 
 
-def test_an_intent_of_several_centres_keeps_its_id_when_the_centre_that_gives_it_is_placed_anew() -> None:
+def test_an_intent_of_several_centers_keeps_its_id_when_the_center_that_gives_it_is_placed_anew() -> None:
     identity = two_live_one_dead()
-    # centre 2 named the intent of centres 0 and 2
+    # center 2 named the intent of centers 0 and 2
     births = identity.births(axes(3), 1000, heir=lambda place: Rest(0, takes_id=True))
     assert [(birth.place, birth.died, birth.born) for birth in births] == [(2, 0, 3)]
     assert identity.ids.tolist() == [2, 1, 3]
@@ -107,7 +107,7 @@ def test_the_young_do_not_die() -> None:
     assert two_live_one_dead().births(axes(3), 150) == []
 
 
-def test_a_reseed_also_takes_the_smaller_of_two_crowded_centres_and_asks_no_time() -> None:
+def test_a_reseed_also_takes_the_smaller_of_two_crowded_centers_and_asks_no_time() -> None:
     centers = axes(3).copy()
     centers[2] = near(centers[1], 1, noise=0.01)[0]
     identity = IntentIdentity(CONFIG, 3, D)
@@ -128,7 +128,7 @@ def test_ids_are_never_used_again() -> None:
             assert birth.born not in seen
             seen.add(birth.born)
             centers[birth.place] = birth.center
-        for seed in range(20):  # everybody stays with 0 and 1; the newest centre dies of it
+        for seed in range(20):  # everybody stays with 0 and 1; the newest center dies of it
             observe(identity, centers, np.concatenate([near(axes(2)[0], 20, seed), near(axes(2)[1], 20, seed)]))
         far = axes(8)[5 + number % 3]
         identity.observe(np.zeros(10, dtype=np.int64), np.full(10, 1.5), near(far, 10, number))

@@ -1,4 +1,4 @@
-"""Centres that are one intent, and those that are not."""
+"""Centers that are one intent, and those that are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONFIG = MergeConfig(every_events=100)
 
 
 def walk(n: int, owner: NDArray[np.int64], stay: float = 0.85, seed: int = 0) -> NDArray[np.int64]:
-    """Centres of the items of a user who stays in an intent with this chance; `owner` (K,) is each one's intent."""
+    """Centers of the items of a user who stays in an intent with this chance; `owner` (K,) is each one's intent."""
     rng = np.random.default_rng(seed)
     pools = [np.flatnonzero(owner == intent) for intent in range(owner.max() + 1)]
     intent, path = 0, []
@@ -31,13 +31,13 @@ def merged(path: NDArray[np.int64], count: int, config: MergeConfig = CONFIG) ->
     return merging
 
 
-def test_centres_between_which_users_move_freely_are_one() -> None:
+def test_centers_between_which_users_move_freely_are_one() -> None:
     owner = np.random.default_rng(1).integers(0, 5, 24)
     heads = merged(walk(20_000, owner), 24).heads
     assert np.array_equal(heads[:, None] == heads[None, :], owner[:, None] == owner[None, :])
 
 
-def test_a_path_that_leads_from_one_centre_to_the_next_merges_none() -> None:
+def test_a_path_that_leads_from_one_center_to_the_next_merges_none() -> None:
     path = np.arange(20_000) % 12
     noise = np.random.default_rng(0).random(20_000) < 0.2
     path = np.where(noise, np.random.default_rng(1).integers(0, 12, 20_000), path)
@@ -80,7 +80,7 @@ def test_the_larger_intent_keeps_its_id_and_parts_come_back() -> None:
     assert merging.look(shares, 3).tolist() == []
 
 
-def test_merged_centres_need_less_to_stay_than_to_become_one() -> None:
+def test_merged_centers_need_less_to_stay_than_to_become_one() -> None:
     base = walk(6000, np.array([0, 0, 1, 1, 2, 2]))
     moves = np.bincount(base[:-1] * 6 + base[1:], minlength=36).reshape(6, 6).astype(np.float64)
     alike = likeness((moves + moves.T) / 2)[0, 1]
@@ -90,7 +90,7 @@ def test_merged_centres_need_less_to_stay_than_to_become_one() -> None:
     assert merge(moves, together, config)[1] == 0
 
 
-def test_a_centre_that_is_placed_anew_stands_alone_and_its_intent_goes_on() -> None:
+def test_a_center_that_is_placed_anew_stands_alone_and_its_intent_goes_on() -> None:
     merging = merged(walk(20_000, np.array([0, 0, 0, 1, 1, 1])), 6, MergeConfig(every_events=1, stay=0.1))
     head = int(merging.heads[0])
     heir = 1 if head != 1 else 2
@@ -105,7 +105,7 @@ def test_a_centre_that_is_placed_anew_stands_alone_and_its_intent_goes_on() -> N
     assert not moves[head].any() and not moves[:, head].any()
 
 
-def test_looks_are_due_by_events_and_too_many_centres_are_never_merged() -> None:
+def test_looks_are_due_by_events_and_too_many_centers_are_never_merged() -> None:
     path = walk(5000, np.array([0, 0, 1, 1, 2, 2]))
     merging = Merging(MergeConfig(every_events=1000), 6)
     merging.observe(path[:-1], path[1:])

@@ -16,7 +16,7 @@ ITEMS = 10  # per intent; item i belongs to intent (i - 1) // ITEMS
 
 
 def make(identity: IdentityConfig | None = None, merging: MergeConfig | None = None) -> tuple[IntentTracker, Network]:
-    """Four centres along the axes, ten items at each."""
+    """Four centers along the axes, ten items at each."""
     config = LearnerConfig(
         encoder=CONFIG.encoder,
         intents=CONFIG.intents,
@@ -118,7 +118,7 @@ def test_a_pull_is_the_difference_of_shares_and_nothing_for_no_item() -> None:
     assert retired[0].tolist() == pytest.approx([0, 1, 0], abs=1e-3)
 
 
-def test_a_birth_moves_the_centre_of_the_network_and_is_no_movement() -> None:
+def test_a_birth_moves_the_center_of_the_network_and_is_no_movement() -> None:
     identity = IdentityConfig(check_events=10, youth_events=0, least_users=2, far_distance=0.5)
     tracker, network = make(identity)
     network.table[50:60] = torch.eye(8)[6]
@@ -136,10 +136,10 @@ def test_a_birth_moves_the_centre_of_the_network_and_is_no_movement() -> None:
     assert tracker.turn(101).movement == pytest.approx(0.0, abs=1e-6)
 
 
-def test_centres_that_users_mix_become_one_intent_with_one_id() -> None:
+def test_centers_that_users_mix_become_one_intent_with_one_id() -> None:
     tracker, _ = make(merging=MergeConfig(every_events=1, stay=0.2))
     rng = np.random.default_rng(0)
-    kind = rng.integers(0, 3, 6000)  # centres 0 and 1 are mixed by the same users
+    kind = rng.integers(0, 3, 6000)  # centers 0 and 1 are mixed by the same users
     before = np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1)
     after = np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1)
     contexts = np.zeros((6000, 20), dtype=np.int64)
@@ -160,19 +160,19 @@ def test_centres_that_users_mix_become_one_intent_with_one_id() -> None:
     assert tracker.vectors()[0, :2].tolist() == pytest.approx([0.5**0.5] * 2, abs=0.05)
 
 
-def test_an_intent_outlives_the_centre_that_gives_it_its_id() -> None:
+def test_an_intent_outlives_the_center_that_gives_it_its_id() -> None:
     identity = IdentityConfig(check_events=10, youth_events=0, least_users=2, far_distance=0.5, half_life_events=100)
     tracker, network = make(identity, MergeConfig(every_events=5000, stay=0.2))
     network.table[50:60] = torch.eye(8)[6]
     rng = np.random.default_rng(0)
-    kind = rng.integers(0, 3, 6000)  # centres 0 and 1 are mixed by the same users
+    kind = rng.integers(0, 3, 6000)  # centers 0 and 1 are mixed by the same users
     contexts = np.zeros((6000, 20), dtype=np.int64)
     contexts[:, -1] = 1 + ITEMS * np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1)
     tracker.observe(contexts, 2 + ITEMS * np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1))
     (absorbed,) = tracker.turn(6000).absorbed
     kept = 1 - absorbed
     tracker.observe(np.repeat(np.array([[0] * 18 + [50, 51]]), 10, axis=0), np.full(10, 52))
-    others = [absorbed, 2, 3]  # from now on nobody is near the centre that names the two
+    others = [absorbed, 2, 3]  # from now on nobody is near the center that names the two
     for _ in range(10):
         tracker.observe(np.concatenate([rows(intent, intent) for intent in others] * 50), np.full(150, 1))
     (birth,) = tracker.turn(6100).births

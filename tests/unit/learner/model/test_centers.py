@@ -51,7 +51,7 @@ def test_sinkhorn_is_the_loop(n: int, K: int, rounds: int, seed: int) -> None:
 
 def test_sinkhorn_balances_what_argmax_would_not() -> None:
     similarity = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)) * 0.2
-    similarity[:, 0] += 0.3  # everyone is nearest to centre 0
+    similarity[:, 0] += 0.3  # everyone is nearest to center 0
     plan = sinkhorn(similarity, 0.05, 50)
     torch.testing.assert_close(plan.sum(0), torch.full((4,), 50.0), rtol=0.05, atol=0.1)
 
@@ -88,7 +88,7 @@ def test_balanced_loss_is_pure_and_can_stop_the_encoders_gradient() -> None:
 
 
 def test_balanced_loss_finds_a_known_mixture() -> None:
-    """From random centres, never seeing the groups: normalised mutual information at least .8, no centre unused."""
+    """From random centers, never seeing the groups: normalised mutual information at least .8, no center unused."""
     points, truth = mixture(groups=12, per_group=150, spread=0.6)
     generator = torch.Generator().manual_seed(0)
     centers = IntentCenters(IntentConfig(count=12, queue=512, temperature=0.1), points.shape[1], generator)
@@ -104,7 +104,7 @@ def test_balanced_loss_finds_a_known_mixture() -> None:
     assert effective_number(torch.bincount(found, minlength=12)) >= 0.5 * 12
 
 
-def test_kmeans_finds_a_known_mixture_and_leaves_no_centre_empty() -> None:
+def test_kmeans_finds_a_known_mixture_and_leaves_no_center_empty() -> None:
     points, truth = mixture(groups=8, per_group=100, spread=0.4)
     centers = kmeans(points, 16, torch.Generator().manual_seed(0))
     found = (points @ centers.T).argmax(1)
@@ -112,7 +112,7 @@ def test_kmeans_finds_a_known_mixture_and_leaves_no_centre_empty() -> None:
     torch.testing.assert_close(centers.norm(dim=1), torch.ones(16))
 
 
-def test_kmeans_with_fewer_points_than_centres() -> None:
+def test_kmeans_with_fewer_points_than_centers() -> None:
     centers = kmeans(torch.eye(3), 5, torch.Generator().manual_seed(0))
     assert centers.shape == (5, 3)
     assert torch.isfinite(centers).all()

@@ -63,7 +63,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(clustering: str, contrast: f
 @pytest.mark.parametrize("parted", [False, True])
 @pytest.mark.parametrize("fusion", ["shift", "concat"])
 def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: bool) -> None:
-    """Views, pools, nearest centres and negatives as the paper has them, user by user, without any padding."""
+    """Views, pools, nearest centers and negatives as the paper has them, user by user, without any padding."""
     made = paper(fusion=fusion)
     order = [1, 2, 0]  # longest first, in the two parts that follow
     given = Batch(

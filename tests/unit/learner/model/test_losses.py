@@ -131,7 +131,7 @@ def test_sequence_contrast_is_the_loop(
     one, two = (padding(total, T, seed + i) if padded else torch.ones(total, T, dtype=torch.bool) for i in range(2))
     centers = torch.nn.functional.normalize(make(K, d, seed=seed + 2).detach(), dim=-1).requires_grad_()
 
-    def cut(*views: Tensor) -> list[Tensor]:
+    def checkpoint(*views: Tensor) -> list[Tensor]:
         """From the newest to the oldest positions, each time of those users who reach so far back."""
         ends = [0, *sorted(set(parts))]
         users = [sum(length >= far for length in parts) * B for far in ends[1:]]
@@ -142,8 +142,8 @@ def test_sequence_contrast_is_the_loop(
         ]
 
     def fast(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
-        layout = Layout(cut(one, two))
-        return losses.sequence_contrast(layout.flat(cut(h_one, h_two)), layout, c, fusion, temperature)
+        layout = Layout(checkpoint(one, two))
+        return losses.sequence_contrast(layout.flat(checkpoint(h_one, h_two)), layout, c, fusion, temperature)
 
     def slow(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
         views = (slow_fused(h_one, one & reach, c, fusion), slow_fused(h_two, two & reach, c, fusion))
@@ -186,8 +186,8 @@ def test_cluster_loss_is_the_loop_over_all_pairs(shape: tuple[int, ...], include
     )
 
 
-def test_cluster_loss_sees_centres_only_through_their_mean() -> None:
-    """Finding 1: two very different sets of unit centres with the same mean are the same to it."""
+def test_cluster_loss_sees_centers_only_through_their_mean() -> None:
+    """Finding 1: two very different sets of unit centers with the same mean are the same to it."""
     h = torch.nn.functional.normalize(make(7, 2, seed=0), dim=-1)
     cross = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
     pair = torch.tensor([[1.0, 0], [-1, 0], [1, 0], [-1, 0]], dtype=torch.float64)

@@ -47,7 +47,7 @@ def test_a_fitted_model_starts_the_stream_and_goes_on_learning(folder: Path) -> 
     model = load_fitted(folder).model
     vectors = torch.nn.functional.normalize(model.items[1:], dim=-1)
     centers = learner._network.centers.unit()
-    # centres are means of fitted items, so that every one of them is the nearest of some
+    # centers are means of fitted items, so that every one of them is the nearest of some
     assert len(set((vectors @ centers.T).argmax(1).tolist())) == len(centers)
     assert (learner.intents(histories, np.zeros((2, 6), np.uint8)).nearest >= 0).all()
     n = 40

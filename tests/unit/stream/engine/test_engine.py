@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from intentstream.config import Config
-from state import Clocks, CutStore
-from stream.engine.engine import Engine, open_cut
+from state import CheckpointStore, Clocks
+from stream.engine.engine import Engine, open_checkpoint
 from stream.errors import EngineError, StateMismatch
 from stream.log.base import RecordBatch
 from stream.log.partitioner import partition_of
@@ -54,7 +54,7 @@ def test_another_step_size_changes_no_dead_letter_and_no_history(tmp_path: Path)
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_a_cut_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
+def test_a_checkpoint_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
     config = small_config()
     steps = as_batches(events(300), 2, 50)
     whole = Engine.open(config, tmp_path / "whole")
@@ -64,7 +64,7 @@ def test_a_cut_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
             engine.step(batches)
             engine.learn(2)
         if number == at:
-            broken.cut()
+            broken.checkpoint()
             broken.step(steps[number + 1])  # lost with the crash
             broken.close()
             broken = Engine.open(config, tmp_path / "broken")
@@ -72,7 +72,7 @@ def test_a_cut_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
     assert whole.digest() == broken.digest()
 
 
-def test_a_cut_written_beside_the_loop_holds_the_moment_it_began(
+def test_a_checkpoint_written_beside_the_loop_holds_the_moment_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config()
@@ -82,7 +82,7 @@ def test_a_cut_written_beside_the_loop_holds_the_moment_it_began(
         engine.step(batches)
         engine.learn(2)
     digest = engine.digest()
-    pending = engine.begin_cut()
+    pending = engine.begin_checkpoint()
     tracker = engine._learner.tracker
     turn = tracker.turn
     monkeypatch.setattr(tracker, "turn", lambda *asked: turn(*asked)._replace(absorbed=[3]))  # an intent dies
@@ -140,7 +140,7 @@ def test_events_after_an_erasure_in_the_same_step_count(tmp_path: Path, step: in
 def test_state_of_another_shape_is_refused_with_key_and_values(tmp_path: Path) -> None:
     config = small_config()
     engine, _ = run(config, tmp_path, events(60), 30)
-    engine.cut()
+    engine.checkpoint()
     engine.close()
     other = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, max_len=12))
     with pytest.raises(StateMismatch, match=r"learner.max_len = 10, the configuration says 12"):
@@ -150,7 +150,7 @@ def test_state_of_another_shape_is_refused_with_key_and_values(tmp_path: Path) -
 def test_a_changed_list_of_actions_is_refused_and_a_longer_one_is_not(tmp_path: Path) -> None:
     config = small_config()
     engine, _ = run(config, tmp_path, events(60), 30)
-    engine.cut()
+    engine.checkpoint()
     engine.close()
     weights = config.actions.weights_by_name
     mixed_up = dict(reversed(weights.items())) | {"view": 1.0}
@@ -163,27 +163,29 @@ def test_a_changed_list_of_actions_is_refused_and_a_longer_one_is_not(tmp_path: 
     Engine.open(msgspec.structs.replace(config, actions=longer), tmp_path).close()
 
 
-def test_a_cut_can_be_read_beside_the_engine(tmp_path: Path) -> None:
+def test_a_checkpoint_can_be_read_beside_the_engine(tmp_path: Path) -> None:
     config = small_config()
-    with pytest.raises(EngineError, match="no cut in it yet"), open_cut(config, tmp_path):
+    with pytest.raises(EngineError, match="no checkpoint in it yet"), open_checkpoint(config, tmp_path):
         pass
     engine, _ = run(config, tmp_path, events(100), 30)
-    engine.cut()
-    with open_cut(config, tmp_path) as read:
+    engine.checkpoint()
+    with open_checkpoint(config, tmp_path) as read:
         assert read.recommend(b"u1", 5) == engine.recommend(b"u1", 5)
         assert read.digest() == engine.digest()
 
 
-@pytest.mark.parametrize("part", ["learner.episodes", "learner.gate", "learner.shifts"])
-def test_a_cut_with_another_format_inside_is_refused_with_its_place(
+@pytest.mark.parametrize("part", ["learner.drift.episodes", "learner.drift.fallback", "learner.intents.shifts"])
+def test_a_checkpoint_with_another_format_inside_is_refused_with_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     config = small_config()
     engine, _ = run(config, tmp_path, events(60), 30)
-    engine.cut()
+    engine.checkpoint()
     engine.close()
     monkeypatch.setattr(f"{part}.FORMAT", 99)
-    with pytest.raises(StateMismatch, match=f"{tmp_path}/cuts/0.*: state of format .*: run the version that wrote it"):
+    with pytest.raises(
+        StateMismatch, match=f"{tmp_path}/checkpoints/0.*: state of format .*: run the version that wrote it"
+    ):
         Engine.open(config, tmp_path)
 
 
@@ -194,14 +196,14 @@ def test_accuracy_is_not_told_before_anything_was_scored_nor_right_after_a_resta
     assert told(Engine.open(small_config(), tmp_path / "new")) == set()
     engine, _ = run(small_config(), tmp_path / "a", events(300), 50)
     assert told(engine) == {"served", "prequential"}
-    engine.cut()
+    engine.checkpoint()
     engine.close()
     assert told(Engine.open(small_config(), tmp_path / "a")) == set()
 
 
 def test_learning_falls_by_rule_under_backlog_but_not_below_the_floor(tmp_path: Path) -> None:
     config = small_config(backlog_events=1000, learn_steps=8, learn_floor=2)
-    engine = Engine(config, tmp_path, CutStore(tmp_path / "cuts"))
+    engine = Engine(config, tmp_path, CheckpointStore(tmp_path / "checkpoints"))
     assert [engine.plan_learning(256, backlog) for backlog in (0, 1000, 2000, 10**6)] == [8, 8, 4, 2]
     assert engine.plan_learning(0, 0) == 0
 
@@ -334,7 +336,7 @@ def test_users_unseen_for_long_are_forgotten_and_wrong_times_forget_nobody(tmp_p
     for number in range(2, 11):
         block("new", START_MS + number * day)
     assert engine.recommend(b"old", 3).history == []
-    engine.cut()
+    engine.checkpoint()
     digest = engine.digest()
     engine.close()
     again = Engine.open(engine.config, tmp_path)

@@ -58,7 +58,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return small_config(url=f"file://{tmp_path / 'log'}", cut_every_steps=4)
+    return small_config(url=f"file://{tmp_path / 'log'}", checkpoint_every_steps=4)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_the_model_is_where_the_stream_begins(tmp_path: Path, config: Config, mo
 def test_a_worker_that_vanished_needs_no_model_any_more(
     tmp_path: Path, config: Config, log: EventLog, model: Path, steps: int
 ) -> None:
-    digest = work(config, log, tmp_path / "state", steps, model)  # before and after the first cut
+    digest = work(config, log, tmp_path / "state", steps, model)  # before and after the first checkpoint
     shutil.rmtree(model)
     assert work(config, log, tmp_path / "state", 0) == digest
     work(config, log, tmp_path / "state", 3, model)

@@ -132,18 +132,18 @@ def test_every_action_does_something(tmp_path: Path, action: str) -> None:
 
 
 @pytest.mark.parametrize("at", [960, 1050])
-def test_a_cut_in_an_open_episode_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
+def test_a_checkpoint_in_an_open_episode_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
     config, records = acting_config(), changing()
-    whole, first = Engine.open(config, tmp_path / "whole"), Engine.open(config, tmp_path / "cut")
+    whole, first = Engine.open(config, tmp_path / "whole"), Engine.open(config, tmp_path / "checkpoint")
     batches = as_batches(records, 1, 32)
     for number, step in enumerate(batches):
         for engine in (whole, first):
             result = engine.step(step)
             engine.learn(engine.plan_learning(result.events, 0))
         if number == at // 32:
-            first.cut()
+            first.checkpoint()
             first.close()
-            first = Engine.open(config, tmp_path / "cut")
+            first = Engine.open(config, tmp_path / "checkpoint")
     assert whole.counters["alerts"] == 2
     assert first.digest() == whole.digest()
 
@@ -163,7 +163,7 @@ def test_the_journal_repeats_the_actions(tmp_path: Path) -> None:
         while not first.engine.meaning.effects().half_lives < 1:
             assert first.turn()
         assert first.turn()
-        first.close()  # without a cut since the start: everything is redone from the journal
+        first.close()  # without a checkpoint since the start: everything is redone from the journal
         second = Worker(config, log, tmp_path / "state")
         second.recover()
         assert second.engine.meaning.effects() != Effects()

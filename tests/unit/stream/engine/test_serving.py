@@ -82,9 +82,9 @@ def test_a_learner_that_loses_is_stood_in_for_until_it_has_earned_its_place(tmp_
 
 
 @pytest.mark.parametrize("at", [10, 23, 27])
-def test_a_cut_while_the_snapshot_serves_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
+def test_a_checkpoint_while_the_snapshot_serves_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
     config, batches = gated_config(actions={"learner": ["rollback"]}), as_batches(events(2000), 1, 32)
-    whole, first = Engine.open(config, tmp_path / "whole"), Engine.open(config, tmp_path / "cut")
+    whole, first = Engine.open(config, tmp_path / "whole"), Engine.open(config, tmp_path / "checkpoint")
     Losing(whole, BAD)
     Losing(first, BAD)
     served = set()
@@ -95,9 +95,9 @@ def test_a_cut_while_the_snapshot_serves_continues_with_the_same_bits(tmp_path: 
         served.add(whole._learner.serving)
         if number == at:
             assert first._learner.serving == ("learner" if at == 10 else "snapshot")
-            first.cut()
+            first.checkpoint()
             first.close()
-            first = Engine.open(config, tmp_path / "cut")
+            first = Engine.open(config, tmp_path / "checkpoint")
             Losing(first, BAD)
     assert served == {"learner", "snapshot"}
     assert first.digest() == whole.digest()
@@ -119,7 +119,7 @@ def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(t
     for _ in steps(engine, events(1000)):
         pass
     assert engine._learner.serving == "snapshot"
-    engine.cut()
+    engine.checkpoint()
     engine.close()
     without = msgspec.structs.replace(config, gate=GateConfig(enabled=False))
     engine = Engine.open(without, tmp_path)

@@ -20,7 +20,7 @@ from stream.errors import EngineError, SourceError, StateInUse
 from stream.log import open_log
 from stream.log.base import Message
 from stream.replay.report import Refused
-from stream.replay.runner import FileCutShort, replay
+from stream.replay.runner import FileTruncated, replay
 from stream.schema import topics
 from stream.sources.files.event_file import EventFile
 from stream.worker.worker import Worker
@@ -56,9 +56,9 @@ def test_runs_one_after_the_other_give_the_bits_of_one(tmp_path: Path, file: Pat
         assert part[name] == whole[name]
 
 
-def test_a_damaged_cut_before_a_short_step_is_passed_over(tmp_path: Path, file: Path) -> None:
-    run(file, tmp_path / "state", 260)  # cuts after 3, 4 and, short, 5 steps
-    (tmp_path / "state" / "cuts" / "000000000004" / "manifest.json").unlink()
+def test_a_damaged_checkpoint_before_a_short_step_is_passed_over(tmp_path: Path, file: Path) -> None:
+    run(file, tmp_path / "state", 260)  # checkpoints after 3, 4 and, short, 5 steps
+    (tmp_path / "state" / "checkpoints" / "000000000004" / "manifest.json").unlink()
     assert run(file, tmp_path / "state")["digest"] == run(file, tmp_path / "whole")["digest"]
 
 
@@ -98,7 +98,7 @@ def test_another_file_with_the_same_beginning_is_refused(tmp_path: Path) -> None
         run(tmp_path / "a.jsonl", state, 300)
     with pytest.raises(SourceError, match="in steps of 64 records, not 32"):
         run(tmp_path / "a.jsonl", state, step_events=32)
-    assert max(path.name for path in (state / "cuts").iterdir()) == "000000000011"  # refusing took nothing away
+    assert max(path.name for path in (state / "checkpoints").iterdir()) == "000000000011"  # refusing took nothing away
     grown = tmp_path / "grown.jsonl.gz"
     grown.write_bytes(gzip.compress(b"\n".join(records)))
     assert run(grown, state)["digest"] == run(grown, tmp_path / "whole")["digest"]
@@ -127,13 +127,13 @@ def test_what_can_be_read_of_a_broken_file_is_kept_and_reported(tmp_path: Path) 
     whole = gzip.compress(b"\n".join(records) + b"\n")
     file.write_bytes(whole[: len(whole) * 3 // 4])
     with pytest.raises(
-        FileCutShort, match=r"cannot be read on after record \d+: .*; the figures are of the part"
-    ) as cut:
+        FileTruncated, match=r"cannot be read on after record \d+: .*; the figures are of the part"
+    ) as checkpoint:
         run(file, state)
-    taken = cut.value.report["records"]
+    taken = checkpoint.value.report["records"]
     assert 200 < taken < 400
     plain = written(tmp_path / "plain.jsonl", records[:taken])
-    assert cut.value.report["digest"] == run(plain, tmp_path / "part")["digest"]
+    assert checkpoint.value.report["digest"] == run(plain, tmp_path / "part")["digest"]
     file.write_bytes(whole[: len(whole) // 4])
     with pytest.raises(SourceError, match="cannot be read on"):
         run(file, state)
@@ -269,7 +269,7 @@ def test_a_report_is_also_written_of_a_part(
     words: list[str | Path] = ["--step-events", str(STEP), "--config", small]
     broken = tmp_path / "broken.gz"
     broken.write_bytes(gzip.compress(file.read_bytes())[:-1000])
-    with pytest.raises(FileCutShort):
+    with pytest.raises(FileTruncated):
         run_command(app.app, "replay", broken, "--report", report, *words)
     assert 0 < json.loads(report.read_text())["records"] < 400
     monkeypatch.setattr(app, "stop_on_signals", lambda: lambda: True)

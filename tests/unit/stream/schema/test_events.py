@@ -49,7 +49,7 @@ records = st.one_of(
     objects.map(lambda event: json.dumps(event).encode("utf-8", "surrogatepass")),
     st.just(json.dumps(GOOD).encode()),
     st.tuples(st.just(json.dumps(GOOD).encode()), st.integers(0, 50), st.integers(0, 255)).map(
-        lambda cut: cut[0][: cut[1]] + bytes([cut[2]]) + cut[0][cut[1] + 1 :]
+        lambda checkpoint: checkpoint[0][: checkpoint[1]] + bytes([checkpoint[2]]) + checkpoint[0][checkpoint[1] + 1 :]
     ),
 )
 

@@ -13,7 +13,7 @@ from stream.schema.events import decode_events
 from stream.schema.json_schemas import EXAMPLES, schema, schema_files
 from stream.schema.messages import MESSAGE_TYPES, AsOf, Recommended
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 
 
 def test_the_pages_made_from_the_code_are_what_the_code_says() -> None:
@@ -39,7 +39,7 @@ def test_every_topic_has_an_example_and_every_struct_a_topic() -> None:
 
 @pytest.mark.parametrize("kind", [*MESSAGE_TYPES, Recommended, AsOf])
 def test_a_default_is_left_out_whichever_object_holds_it(kind: type[msgspec.Struct]) -> None:
-    """msgspec leaves a default out by identity: a text that came out of a cut would be written all the same."""
+    """msgspec leaves a default out by identity: a text that came out of a checkpoint would be written all the same."""
     alone = (None, False, True, "", *range(-5, 257))  # of each of these values there is one object
     for field in msgspec.structs.fields(kind):
         if field.default is not msgspec.NODEFAULT:

@@ -148,7 +148,7 @@ def test_a_worker_takes_what_was_sent_again_and_verify_passes_over_the_marks(tmp
         assert [x.value for x in read_letters(log)] == BAD
         assert replay_letters(log, now_ms=0).sent == 3
         drain(worker, log)
-        worker.cut()
+        worker.checkpoint()
         worker.close()
         assert [x.replayed for x in read_letters(log)] == [True] * 3 + [False] * 3
         assert verify(config, log, tmp_path / "state", tmp_path / "scratch").difference == ""

@@ -28,10 +28,10 @@ class Spoilt:
 
 
 def verified(
-    tmp_path: Path, spoil: Callable[[Sequence[Message]], Sequence[Message]], *, from_oldest_cut: bool = False
+    tmp_path: Path, spoil: Callable[[Sequence[Message]], Sequence[Message]], *, from_oldest_checkpoint: bool = False
 ) -> Verification:
     """Verify a stream whose third commit is spoilt."""
-    config, log = open_filled(tmp_path, cut_every_steps=2)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
     commits = [0]
 
     def third(messages: Sequence[Message]) -> Sequence[Message]:
@@ -40,7 +40,9 @@ def verified(
 
     with log:
         worked_off(config, Spoilt(log, third), tmp_path / "state")
-        return verify(config, log, tmp_path / "state", tmp_path / "scratch", from_oldest_cut=from_oldest_cut)
+        return verify(
+            config, log, tmp_path / "state", tmp_path / "scratch", from_oldest_checkpoint=from_oldest_checkpoint
+        )
 
 
 def without(topic: str, count: int) -> Callable[[Sequence[Message]], Sequence[Message]]:
@@ -52,17 +54,21 @@ def without(topic: str, count: int) -> Callable[[Sequence[Message]], Sequence[Me
     return spoil
 
 
-def test_a_sound_stream_is_equal_from_the_start_and_from_the_oldest_cut(tmp_path: Path) -> None:
-    for from_oldest_cut in (False, True):
-        found = verified(tmp_path / str(from_oldest_cut), lambda messages: messages, from_oldest_cut=from_oldest_cut)
+def test_a_sound_stream_is_equal_from_the_start_and_from_the_oldest_checkpoint(tmp_path: Path) -> None:
+    for from_oldest_checkpoint in (False, True):
+        found = verified(
+            tmp_path / str(from_oldest_checkpoint),
+            lambda messages: messages,
+            from_oldest_checkpoint=from_oldest_checkpoint,
+        )
         assert (found.difference, found.messages > 0) == ("", True)
 
 
 def test_after_a_stop_in_order_nothing_is_left_to_compare_and_nothing_differs(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=1, keep_cuts=1)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=1, keep_checkpoints=1)
     with log:
         worked_off(config, log, tmp_path / "state")
-        found = verify(config, log, tmp_path / "state", tmp_path / "scratch", from_oldest_cut=True)
+        found = verify(config, log, tmp_path / "state", tmp_path / "scratch", from_oldest_checkpoint=True)
         assert (found.difference, found.steps) == ("", 0)
 
 

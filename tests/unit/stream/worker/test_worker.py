@@ -47,11 +47,11 @@ def drain(worker: Worker, log: EventLog, steps: int = 10**6) -> None:
 
 
 def worked_off(config: Config, log: EventLog, state: Path) -> None:
-    """A worker takes what waits, and stops with a cut."""
+    """A worker takes what waits, and stops with a checkpoint."""
     worker = Worker(config, log, state)
     worker.recover()
     drain(worker, log)
-    worker.cut()
+    worker.checkpoint()
     worker.close()
 
 
@@ -67,19 +67,19 @@ def assert_equal_to_a_rebuild(config: Config, log: EventLog, tmp_path: Path) -> 
     assert found.messages > 0
 
 
-def test_a_worker_that_vanished_is_rebuilt_from_cut_and_journal(tmp_path: Path) -> None:
+def test_a_worker_that_vanished_is_rebuilt_from_checkpoint_and_journal(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path)
     with log:
         first = Worker(config, log, tmp_path / "state")
         first.recover()
         drain(first, log, steps=5)
         digest = first.engine.digest()
-        first.close()  # no cut since step 3
+        first.close()  # no checkpoint since step 3
         second = Worker(config, log, tmp_path / "state")
         assert second.recover() == 2
         assert second.engine.digest() == digest
         drain(second, log)
-        second.cut()
+        second.checkpoint()
         second.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
         assert [entry.step for entry in journal(log)] == list(range(1, second.engine.step_number + 1))
@@ -88,8 +88,8 @@ def test_a_worker_that_vanished_is_rebuilt_from_cut_and_journal(tmp_path: Path) 
         }
 
 
-def test_a_cut_is_due_when_a_restart_would_have_much_to_redo(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, max_step_events=16, cut_every_steps=10**6, cut_redo_s=7.0)
+def test_a_checkpoint_is_due_when_a_restart_would_have_much_to_redo(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, max_step_events=16, checkpoint_every_steps=10**6, checkpoint_redo_s=7.0)
     ticks = count()  # a second passes whenever the clock is looked at
     with log:
         worker = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
@@ -100,13 +100,13 @@ def test_a_cut_is_due_when_a_restart_would_have_much_to_redo(tmp_path: Path) -> 
             worker.turn()
             if worker._cutting is not None:
                 worker._cutting.join()
-        cut = [entry.step for entry in journal(log) if entry.cut]
-        assert 1 < len(cut) < worker.engine.step_number / 2
+        checkpoint = [entry.step for entry in journal(log) if entry.checkpoint]
+        assert 1 < len(checkpoint) < worker.engine.step_number / 2
         last = worker.engine.step_number
         worker.close()
         again = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
-        assert again.recover() == last - cut[-1]  # what was redone counts towards the next cut
-        assert again._since_cut_s >= last - cut[-1]
+        assert again.recover() == last - checkpoint[-1]  # what was redone counts towards the next checkpoint
+        assert again._since_checkpoint_s >= last - checkpoint[-1]
         again.close()
 
 
@@ -148,7 +148,7 @@ class Told:
 def test_nothing_is_asked_of_the_log_between_records_and_their_answer(tmp_path: Path) -> None:
     """But what the commit will need is said before the step is made."""
     now_s = START_MS / 1000  # a second passes with every step: what is due is always due
-    config, log = open_filled(tmp_path, cut_every_steps=10**6, max_step_events=16, metrics_every_s=0.001)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=10**6, max_step_events=16, metrics_every_s=0.001)
     with log:
         worker = Worker(config, log, tmp_path / "state", clock=lambda: now_s)
         worker.recover()
@@ -170,7 +170,7 @@ def test_nothing_is_asked_of_the_log_between_records_and_their_answer(tmp_path: 
 
 
 def test_an_idle_worker_waits_behind_the_marks_of_transactions(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=10**6)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=10**6)
     with log:
         ends = dict(enumerate(log.end_offsets(topics.EVENTS)))
         worker = Worker(config, log, tmp_path / "state")
@@ -195,9 +195,9 @@ def test_a_lost_answer_is_settled_by_the_journal(tmp_path: Path, plan: list[str]
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
-@pytest.mark.parametrize("cut_every_steps", [1, 2, 100])
-def test_a_commit_that_was_answered_and_lost_is_made_anew(cut_every_steps: int, tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=cut_every_steps)
+@pytest.mark.parametrize("checkpoint_every_steps", [1, 2, 100])
+def test_a_commit_that_was_answered_and_lost_is_made_anew(checkpoint_every_steps: int, tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, checkpoint_every_steps=checkpoint_every_steps)
     with log:
         worker = Worker(config, Flaky(log, ["well", "lost", "before"]), tmp_path / "state")
         worker.recover()
@@ -210,15 +210,15 @@ def test_a_commit_that_was_answered_and_lost_is_made_anew(cut_every_steps: int, 
         again.recover()
         assert again.engine.step_number == 1
         drain(again, log)
-        again.cut()
+        again.checkpoint()
         again.close()
         assert [entry.step for entry in journal(log)] == list(range(1, again.engine.step_number + 1))
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
-@pytest.mark.parametrize("cut_every_steps", [1, 2, 3])
-def test_a_lost_answer_right_after_a_cut_is_no_loss(cut_every_steps: int, tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=cut_every_steps)
+@pytest.mark.parametrize("checkpoint_every_steps", [1, 2, 3])
+def test_a_lost_answer_right_after_a_checkpoint_is_no_loss(checkpoint_every_steps: int, tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, checkpoint_every_steps=checkpoint_every_steps)
     with log:
         worked_off(config, Flaky(log, ["well", "well", "before", "away"]), tmp_path / "state")
         log.append(as_messages(events(40, seed=1)))
@@ -227,17 +227,17 @@ def test_a_lost_answer_right_after_a_cut_is_no_loss(cut_every_steps: int, tmp_pa
 
 
 def test_a_state_folder_of_another_log_is_refused(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=2)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
     with log:
         worked_off(config, log, tmp_path / "state")
-    other, log = open_filled(tmp_path / "other", cut_every_steps=2)
+    other, log = open_filled(tmp_path / "other", checkpoint_every_steps=2)
     with log:
         worker = Worker(other, log, tmp_path / "elsewhere")
         worker.recover()
         drain(worker, log, steps=3)
         worker.close()
         mistaken = Worker(other, log, tmp_path / "state")
-        with pytest.raises(JournalError, match=r"newest step is 3, the cut in .* belongs to another log"):
+        with pytest.raises(JournalError, match=r"newest step is 3, the checkpoint in .* belongs to another log"):
             mistaken.recover()
         mistaken.close()
 
@@ -265,7 +265,7 @@ def test_the_figures_of_a_silent_stream_are_not_those_of_its_last_events(tmp_pat
 
 
 def test_recovery_that_makes_other_messages_says_so(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, on_replay_mismatch="fail", cut_every_steps=100)
+    config, log = open_filled(tmp_path, on_replay_mismatch="fail", checkpoint_every_steps=100)
     with log:
         worker = Worker(config, log, tmp_path / "state")
         worker.recover()
@@ -279,7 +279,7 @@ def test_recovery_that_makes_other_messages_says_so(tmp_path: Path) -> None:
 
 
 def test_a_journal_with_a_hole_is_refused(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=100)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=100)
     with log:
         log.claim("worker-0")
         for step in (1, 3):
@@ -343,7 +343,7 @@ def test_a_log_that_is_away_for_a_moment_is_polled_again(tmp_path: Path, monkeyp
     assert worker.engine.counters["events"] > 0
 
 
-def test_run_stops_in_order_with_a_cut_and_says_so_in_the_metrics(tmp_path: Path) -> None:
+def test_run_stops_in_order_with_a_checkpoint_and_says_so_in_the_metrics(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path)
     with log:
         ends = log.end_offsets(topics.EVENTS)
@@ -351,7 +351,7 @@ def test_run_stops_in_order_with_a_cut_and_says_so_in_the_metrics(tmp_path: Path
         worker.run(lambda: all(worker.engine.positions[p] == end for p, end in enumerate(ends)))
         worker.close()
         step = worker.engine.step_number
-        assert (tmp_path / "state" / "cuts").is_dir()
+        assert (tmp_path / "state" / "checkpoints").is_dir()
         again = Worker(config, log, tmp_path / "state")
         assert again.recover() == 0
         assert again.engine.step_number == step
@@ -367,7 +367,7 @@ def test_run_stops_in_order_with_a_cut_and_says_so_in_the_metrics(tmp_path: Path
 def test_under_a_backlog_less_is_learned_by_rule_and_freshness_recovers(tmp_path: Path) -> None:
     now_s = START_MS / 1000  # a second passes with every step
     engine = {"max_step_events": 16, "step_events": 16, "learn_steps": 8, "learn_floor": 2, "backlog_events": 50}
-    config, log = open_filled(tmp_path, metrics_every_s=0.001, cut_every_steps=10**6, **engine)
+    config, log = open_filled(tmp_path, metrics_every_s=0.001, checkpoint_every_steps=10**6, **engine)
     with log:
         worker = Worker(config, log, tmp_path / "state", clock=lambda: now_s)
         worker.recover()

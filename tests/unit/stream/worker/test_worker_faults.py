@@ -1,4 +1,4 @@
-"""The worker when its disk fails, its cuts are lost or damaged, or a record is too large to be passed on."""
+"""The worker when its disk fails, its checkpoints are lost or damaged, or a record is too large to be passed on."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def started(config: Config, log: EventLog, folder: Path) -> Worker:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_full_or_read_only_disk_costs_a_cut_not_the_stream(
+def test_a_full_or_read_only_disk_costs_a_checkpoint_not_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=2)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
 
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number), "disk")
@@ -54,19 +54,19 @@ def test_a_full_or_read_only_disk_costs_a_cut_not_the_stream(
             broken.setattr(state.checkpoints.os, "rename", fail)  # type: ignore[attr-defined]
             drain(worker, log, steps=3)
             worker._cutting.join()  # type: ignore[union-attr]
-        assert worker.cuts_failed == 1
-        assert worker.metrics().gauges["cuts_failed"] == 1.0
+        assert worker.checkpoints_failed == 1
+        assert worker.metrics().gauges["checkpoints_failed"] == 1.0
         assert os.strerror(number) in caplog.text
-        assert not list((tmp_path / "state" / "cuts").glob("0*"))
+        assert not list((tmp_path / "state" / "checkpoints").glob("0*"))
         drain(worker, log)
-        worker.cut()
+        worker.checkpoint()
         worker.close()
-        assert worker.cuts_failed == 1
+        assert worker.checkpoints_failed == 1
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
-def test_any_error_while_a_cut_is_written_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=2)
+def test_any_error_while_a_checkpoint_is_written_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
 
     def fail(*_: object) -> None:
         raise RuntimeError("torch: a writer failed")
@@ -77,26 +77,28 @@ def test_any_error_while_a_cut_is_written_is_counted(tmp_path: Path, monkeypatch
             broken.setattr(learner.online.learner.torch, "save", fail)  # type: ignore[attr-defined]
             drain(worker, log, steps=2)
             worker._cutting.join()  # type: ignore[union-attr]
-        assert worker.cuts_failed == 1
-        assert not list((tmp_path / "state" / "cuts").iterdir())
-        worker.cut()
+        assert worker.checkpoints_failed == 1
+        assert not list((tmp_path / "state" / "checkpoints").iterdir())
+        worker.checkpoint()
         worker.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
-def test_a_cut_that_cannot_begin_is_not_tried_in_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, log = open_filled(tmp_path, max_step_events=16, cut_every_steps=10**6, cut_redo_s=7.0)
+def test_a_checkpoint_that_cannot_begin_is_not_tried_in_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, log = open_filled(tmp_path, max_step_events=16, checkpoint_every_steps=10**6, checkpoint_redo_s=7.0)
     ticks = count()  # a second passes whenever the clock is looked at
 
     def fail(*_: object) -> None:
-        raise StateError("no cut can begin")
+        raise StateError("no checkpoint can begin")
 
     with log:
         worker = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
         worker.recover()
-        monkeypatch.setattr(worker.engine, "begin_cut", fail)
+        monkeypatch.setattr(worker.engine, "begin_checkpoint", fail)
         drain(worker, log)
-        assert 1 <= worker.cuts_failed < worker.engine.step_number / 2
+        assert 1 <= worker.checkpoints_failed < worker.engine.step_number / 2
         worker.close()
 
 
@@ -112,32 +114,38 @@ def _lose_disk(folder: Path) -> None:
 
 
 def _spoil_newest(folder: Path) -> None:
-    newest = max((folder / "cuts").iterdir())
+    newest = max((folder / "checkpoints").iterdir())
     victim = next(path for path in sorted((newest / "learner").rglob("*")) if path.is_file() and path.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
 
 
-def _lose_cuts(folder: Path) -> None:
-    shutil.rmtree(folder / "cuts")
+def _lose_checkpoints(folder: Path) -> None:
+    shutil.rmtree(folder / "checkpoints")
 
 
 @pytest.mark.parametrize(
     ("harm", "shared", "redone"),
-    [(_lose_disk, True, 1), (_spoil_newest, False, 3), (_lose_cuts, False, 5)],
-    ids=["the disk is gone, cuts at the shared location", "the newest cut is corrupt", "all cuts are gone"],
+    [(_lose_disk, True, 1), (_spoil_newest, False, 3), (_lose_checkpoints, False, 5)],
+    ids=[
+        "the disk is gone, checkpoints at the shared location",
+        "the newest checkpoint is corrupt",
+        "all checkpoints are gone",
+    ],
 )
 def test_the_same_bits_from_what_is_left(
     tmp_path: Path, harm: Callable[[Path], None], shared: bool, redone: int
 ) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=2)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
     if shared:
         location = f"file://{tmp_path / 'shared'}"
-        config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, cut_location=location))
+        config = msgspec.structs.replace(
+            config, state=msgspec.structs.replace(config.state, checkpoint_location=location)
+        )
     with log:
         worker = started(config, log, tmp_path / "state")
-        for _ in range(5):  # cuts after steps 2 and 4, each finished before the next is due
+        for _ in range(5):  # checkpoints after steps 2 and 4, each finished before the next is due
             worker.turn()
             if worker._cutting is not None:
                 worker._cutting.join()
@@ -148,7 +156,7 @@ def test_the_same_bits_from_what_is_left(
         assert again.recover() == redone
         assert again.engine.digest() == digest
         drain(again, log)
-        again.cut()
+        again.checkpoint()
         again.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
@@ -164,25 +172,27 @@ class Hanging(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no annotati
         return super().ls(path, detail, **settings)
 
 
-def test_a_cut_location_that_hangs_holds_up_neither_the_loop_nor_the_stop(
+def test_a_checkpoint_location_that_hangs_holds_up_neither_the_loop_nor_the_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fsspec.register_implementation("hanging", Hanging, clobber=True)
-    config, log = open_filled(tmp_path, cut_every_steps=2)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
     Hanging.back.set()
-    config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, cut_location="hanging://cuts"))
+    config = msgspec.structs.replace(
+        config, state=msgspec.structs.replace(config.state, checkpoint_location="hanging://checkpoints")
+    )
     try:
         with log:
             worker = started(config, log, tmp_path / "state")
             Hanging.back.clear()
             monkeypatch.setattr(state.checkpoint_location, "_PATIENCE_S", 0.01)
             drain(worker, log)
-            worker.cut()
+            worker.checkpoint()
             worker.close()
-            assert worker.cuts_failed == 0
+            assert worker.checkpoints_failed == 0
             assert "no answer within" in caplog.text and "has not come back" in caplog.text
-            assert sum(thread.name == "cut-location" for thread in threading.enumerate()) == 1
-            with pytest.raises(StateError, match="listing the cuts in hanging://cuts failed: no answer"):
+            assert sum(thread.name == "checkpoint-location" for thread in threading.enumerate()) == 1
+            with pytest.raises(StateError, match="listing the checkpoints in hanging://checkpoints failed: no answer"):
                 Worker(config, log, tmp_path / "elsewhere")
             assert_equal_to_a_rebuild(config, log, tmp_path)
     finally:
@@ -199,9 +209,9 @@ def test_a_record_larger_than_a_dead_letter_does_not_hold_the_stream_up(tmp_path
         log.append(as_messages(events(50)))
         worker = started(config, log, tmp_path / "state")
         drain(worker, log)
-        worker.cut()
+        worker.checkpoint()
         worker.close()
-        large = [letter for letter in read_letters(log) if letter.cut]
+        large = [letter for letter in read_letters(log) if letter.truncated]
         assert [letter.reason for letter in large] != []
         assert len(large) == 2
         assert all(letter.size <= LETTER_BYTES for letter in large)
@@ -256,7 +266,7 @@ class Deaf:
 
 
 def test_figures_that_cannot_be_had_do_not_stop_the_worker(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, cut_every_steps=2)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
     deaf: Any = Deaf(log)
     with log:
         worker = started(config, deaf, tmp_path / "state")
@@ -265,12 +275,12 @@ def test_figures_that_cannot_be_had_do_not_stop_the_worker(tmp_path: Path) -> No
         for _ in range(3):
             worker._ends_due = 0.0
             assert worker.turn()
-        worker.cut()
+        worker.checkpoint()
         deaf.away = False
         worker.close()
         again = Worker(config, log, tmp_path / "state")
         assert again.recover() == 0
         drain(again, log)
-        again.cut()
+        again.checkpoint()
         again.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)

@@ -34,7 +34,7 @@ STEP = 256
 WINDOW = 16  # steps over which lines are smoothed
 RECENT = 40  # steps whose most frequent items are looked for in the next one
 TOP = 100
-COLORS = {"new_intent": "tab:green", "popularity": "tab:orange", "shares": "tab:purple", "meaning": "tab:red"}
+COLORS = {"new_intent": "tab:green", "popularity": "tab:orange", "shares": "tab:purple", "concept_drift": "tab:red"}
 
 
 def batches(file: Path, users: int, most: int) -> Iterator[RecordBatch]:

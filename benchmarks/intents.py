@@ -171,7 +171,7 @@ class Watcher:
         rows = user_rows(step.engine, users)[0]
         learner = step.engine._learner  # noqa: SLF001  # the benchmark looks inside
         u = interests(learner._network.table, torch.from_numpy(rows), learner.config.intents.half_life)  # noqa: SLF001
-        places = learner.tracker.merging.heads[learner._network.centers.nearest(u).intent.numpy()]  # noqa: SLF001
+        places = learner.tracker.merging.representatives[learner._network.centers.nearest(u).intent.numpy()]  # noqa: SLF001
         for user, place in zip(users, places.tolist(), strict=True):
             if late and self._at.get(user, place) != place:
                 self.nearest[user].append(self.own[user])

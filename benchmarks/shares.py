@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.drift import QUIET, SHOP, delays, say
 from benchmarks.simulated import STEP
-from learner import Change, DriftConfig, DriftMonitor, Observed
+from learner import DriftConfig, DriftMonitor, EpisodeChange, Observed
 from stream.sources.simulator.simulator import BAD, Chunk, Simulator, SimulatorConfig
 
 KINDS = ("shares", "popularity", "new_intent", "lost_intent")
@@ -61,10 +61,10 @@ class Eyes:
         )
 
 
-def opened(config: DriftConfig, shop: SimulatorConfig, seed: int, events: int) -> tuple[list[Change], list[Any]]:
+def opened(config: DriftConfig, shop: SimulatorConfig, seed: int, events: int) -> tuple[list[EpisodeChange], list[Any]]:
     """The episodes that opened, and position and kind of the drifts."""
     simulator, eyes, monitor = Simulator(shop, seed=seed), Eyes(), DriftMonitor(config)
-    found: list[Change] = []
+    found: list[EpisodeChange] = []
     drifts = []
     for chunk in _steps(simulator, events):
         found += [one for one in monitor.step(eyes.look(chunk), simulator.position) if one.state == "opened"]

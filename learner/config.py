@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from learner.intents.change_point import EvidenceConfig
+from learner.intents.change_point import ChangePointConfig
 from learner.intents.identity import IdentityConfig
 from learner.intents.merging import MergeConfig
 from learner.model.centers import IntentConfig
 from learner.model.encoder import EncoderConfig
-from learner.online.item_statistics import MemoryConfig
+from learner.online.item_statistics import ItemStatisticsConfig
 from learner.online.ranker import MixConfig
 
 _MAX_CAPACITY = (1 << 24) - 1  # an entry of the memories has 24 bits for the row
@@ -74,8 +74,8 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     intents: IntentConfig = IntentConfig(count=64, queue=1024, stop_gradient=True)
     identity: IdentityConfig = IdentityConfig()
     merging: MergeConfig = MergeConfig()
-    evidence: EvidenceConfig = EvidenceConfig()
-    memory: MemoryConfig = MemoryConfig()
+    evidence: ChangePointConfig = ChangePointConfig()
+    memory: ItemStatisticsConfig = ItemStatisticsConfig()
     mix: MixConfig = MixConfig()
 
     def shape(self) -> dict[str, Any]:

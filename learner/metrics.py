@@ -93,4 +93,4 @@ class WindowedRankMetrics:
         return metrics.result()
 
 
-__all__ = ["CUTOFFS", "NOT_EVALUATED", "UNRANKED", "RankMetrics", "WindowedRankMetrics"]
+__all__ = ["CUTOFFS", "NOT_EVALUATED", "RankMetrics", "UNRANKED", "WindowedRankMetrics"]

@@ -10,7 +10,7 @@ from msgspec import Meta
 from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class EventRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """Why one event of a request was not appended."""
 
     index: Annotated[int, Meta(description="place in the request, from 0")]
@@ -24,7 +24,7 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the events of a request. Those that are not in `refused` are durable in the log."""
 
     appended: int
-    refused: list[Refused] = []
+    refused: list[EventRefusal] = []
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,7 +88,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     episodes: list[Episode]
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A dead letter; `value` is its first 2 kB, made readable."""
 
     offset: int
@@ -107,7 +107,7 @@ class DeadLetters(msgspec.Struct, frozen=True, kw_only=True):
     """Dead letters, newest first, and how many there were by reason since the topic began."""
 
     by_reason: dict[str, int]
-    letters: list[Letter]
+    letters: list[DeadLetterAnswer]
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,16 +16,16 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from monitor.answers import (
     Appended,
+    DeadLetterAnswer,
     DeadLetters,
     Drift,
     Episode,
     ErasureAccepted,
+    EventRefusal,
     HistoryEvent,
     IntentCatalog,
     IntentPage,
     IntentSample,
-    Letter,
-    Refused,
     Status,
     UserView,
 )
@@ -229,7 +229,7 @@ def _write_routes(app: FastAPI, service: Service) -> None:
         decoded = service.decoder.decode(values, [None] * len(values))
         messages = to_messages(values, decoded, service.clock_ms())
         refused = [
-            Refused(index=bad.index, reason=bad.reason, field=bad.field, value=bad.value, rule=bad.rule)
+            EventRefusal(index=bad.index, reason=bad.reason, field=bad.field, value=bad.value, rule=bad.rule)
             for bad in decoded.bad
         ]
         if not messages:
@@ -391,7 +391,7 @@ def _model_routes(app: FastAPI, service: Service) -> None:
         reason: Annotated[str | None, Query(min_length=1, max_length=100, description="only these")] = None,
         limit: Limit = 50,
     ) -> Response:
-        letters = [msgspec.convert(one, Letter, from_attributes=True) for one in view.letters(reason, limit)]
+        letters = [msgspec.convert(one, DeadLetterAnswer, from_attributes=True) for one in view.letters(reason, limit)]
         return reply(DeadLetters(by_reason=dict(view.reasons), letters=letters))
 
     @app.get(

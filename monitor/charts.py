@@ -100,7 +100,7 @@ def _oklch(light: float, chroma: float, hue: float) -> str:
     return "#" + "".join(f"{part:02x}" for part in parts)
 
 
-class Times:
+class Timeline:
     """From steps and event numbers, which messages carry, to the worker's wall clock, which the curves run on."""
 
     def __init__(self, points: Sequence[Point]) -> None:
@@ -206,7 +206,7 @@ def accuracy(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str,
     """Served accuracy over time, drift episodes as bands."""
     points, since, until = span(view, worker, window_ms)
     shown = thinned(points, _CURVE_POINTS)
-    times = Times(points)
+    times = Timeline(points)
     series = [
         {
             "type": "line",
@@ -235,7 +235,7 @@ def accuracy(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str,
     )
 
 
-def _bands(view: View, times: Times, since: int, until: int) -> list[list[dict[str, Any]]]:
+def _bands(view: View, times: Timeline, since: int, until: int) -> list[list[dict[str, Any]]]:
     bands: list[list[dict[str, Any]]] = []
     opened: DriftAlert
     for opened, closed in view.episodes()[:50]:
@@ -255,7 +255,7 @@ def ranked_intents(view: View) -> list[int]:
 def shares(view: View, worker: str, window_ms: int, theme: Theme) -> dict[str, Any]:
     """Shares of the largest intents over time, stacked; up to one with all others, unless these are most of it."""
     points, since, until = span(view, worker, window_ms)
-    times = Times(points)
+    times = Timeline(points)
     samples: list[Sample] = view.samples.newest()
     first = points[0].step if points else 0
     samples = thinned([s for s in samples if s.step >= first], 120) if times else []
@@ -388,7 +388,7 @@ def centers(view: View, theme: Theme, focus: int | None = None) -> dict[str, Any
 def trail(view: View, worker: str, intent: int, theme: Theme) -> dict[str, Any]:
     """One intent's share over time."""
     points = view.series(worker, 0)
-    times = Times(points)
+    times = Timeline(points)
     samples: list[Sample] = view.samples.newest()
     there = [s for s in samples if times and intent in s.intents]
     moments = [times.of_step(s.step) for s in there]

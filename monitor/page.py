@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import charts, presenters
-from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Times
+from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Timeline
 from monitor.middleware import COOKIE, local_path, same, session_value
 from monitor.problems import Problem
 from monitor.records import DeadLetter
@@ -52,7 +52,7 @@ _ICON: Final = (
 _T = TypeVar("_T")
 
 
-class Shared:
+class RenderCache:
     """What the page shows is made, and turned into JSON, once per change for all with the same theme and window."""
 
     def __init__(self, service: Service) -> None:
@@ -76,10 +76,10 @@ class Shared:
         return made
 
 
-class Shell:
+class PageLayout:
     """What every page has: header, look-up, theme, a live sentence on how things stand; one timer per viewer."""
 
-    def __init__(self, shared: Shared, title: str) -> None:
+    def __init__(self, shared: RenderCache, title: str) -> None:
         self.shared, self.service = shared, shared.service
         self.theme: Theme = LIGHT
         self.window = _DEFAULT_WINDOW
@@ -177,7 +177,7 @@ class Shell:
 class Overview:
     """The page that opens."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: PageLayout) -> None:
         self._shell, self._service = shell, shell.service
         self._letter: int | None = None  # offset of the letter that is looked at; None: the newest one
         self._letters_shown = (-1, -1)  # revisions of the topics
@@ -355,7 +355,7 @@ class Overview:
             get(
                 ("episodes", worker),
                 (METRICS, DRIFT_ALERTS),
-                lambda: as_json(presenters.episode_rows(service, Times(view.series(worker, 0)), service.clock_ms())),
+                lambda: as_json(presenters.episode_rows(service, Timeline(view.series(worker, 0)), service.clock_ms())),
                 service.clock_ms() // 10_000,  # how long ago each began
             )
         )
@@ -430,7 +430,7 @@ def _table_says(intents: int) -> str:
     return "the same is" if intents <= _INTENTS else f"the {_INTENTS} largest are"
 
 
-def user_page(shell: Shell, user: str) -> None:
+def user_page(shell: PageLayout, user: str) -> None:
     """All that the topics say about a user."""
     from monitor.api import look_up
 
@@ -523,7 +523,7 @@ def user_page(shell: Shell, user: str) -> None:
     shell.every_second(update)
 
 
-def intent_page(shell: Shell, intent: int) -> None:
+def intent_page(shell: PageLayout, intent: int) -> None:
     """One intent: what it is, how large, where it moves, who comes and goes."""
     from monitor.api import intent_page as look
 
@@ -615,24 +615,24 @@ class _Fallback:
 
 def add_page(app: FastAPI, service: Service) -> None:
     """Put the page into the application; once per process."""
-    shared = Shared(service)
+    shared = RenderCache(service)
     api_routes = [route for route in app.routes if isinstance(route, Route)]
 
     @ui.page("/", title="intentstream", language="en-US")
     def overview() -> None:
-        shell = Shell(shared, "intentstream")
+        shell = PageLayout(shared, "intentstream")
         Overview(shell)
         shell.refresh()
 
     @ui.page("/user", language="en-US")
     def user(id: str = "") -> None:
-        shell = Shell(shared, f"{id[:60]} · intentstream")
+        shell = PageLayout(shared, f"{id[:60]} · intentstream")
         user_page(shell, id)
         shell.refresh()
 
     @ui.page("/intent/{intent}", language="en-US")
     def one_intent(intent: int) -> None:
-        shell = Shell(shared, f"intent {str(intent)[:20]} · intentstream")
+        shell = PageLayout(shared, f"intent {str(intent)[:20]} · intentstream")
         intent_page(shell, intent)
         shell.refresh()
 

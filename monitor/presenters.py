@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
-from monitor.charts import Theme, Times, colour, intent_label
+from monitor.charts import Theme, Timeline, colour, intent_label
 from monitor.records import Point, thinned
 from monitor.service import Health, Service
 from monitor.views import View
@@ -176,7 +176,7 @@ def shares_say(view: View) -> str:
     return f"Shares of the intents over time. Now: {now}"
 
 
-def episode_rows(service: Service, times: Times, now_ms: int) -> list[list[Cell]]:
+def episode_rows(service: Service, times: Timeline, now_ms: int) -> list[list[Cell]]:
     """Drift episodes with what was done about each."""
     rows = []
     for opened, closed in service.view.episodes()[:6]:

@@ -127,7 +127,7 @@ class Reader:
                 if tp not in view.positions or position < begin:
                     moves[tp] = begin
         if moves:
-            view.jump(moves)
+            view.seek(moves)
 
     def _measure(self) -> None:
         self._lag_due = time.monotonic() + _LAG_EVERY_S

@@ -12,7 +12,7 @@ from stream.log.base import Headers
 from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 
 
-class Taken(msgspec.Struct, frozen=True, array_like=True):
+class HistoryItem(msgspec.Struct, frozen=True, array_like=True):
     """An event of a user's history."""
 
     item: str
@@ -57,7 +57,7 @@ shift = msgspec.json.Decoder(IntentShift).decode
 intent = msgspec.json.Decoder(Intent).decode
 alert = msgspec.json.Decoder(DriftAlert).decode
 receipt = msgspec.json.Decoder(ErasureReceipt).decode
-taken = msgspec.msgpack.Decoder(Taken).decode
+taken = msgspec.msgpack.Decoder(HistoryItem).decode
 point = msgspec.msgpack.Decoder(Point).decode
 sample = msgspec.msgpack.Decoder(Sample).decode
 dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode

@@ -18,7 +18,7 @@ import numpy as np
 from rocksdict import WriteBatch
 
 from monitor import records
-from monitor.records import DeadLetter, Point, Sample, Taken
+from monitor.records import DeadLetter, HistoryItem, Point, Sample
 from monitor.viewdb import Ring, ViewDb, user_hash
 from stream.log.base import Headers, RecordBatch, TopicPartition
 from stream.schema import topics
@@ -147,7 +147,7 @@ class View:
             self._db.write(write)
         return count
 
-    def jump(self, positions: dict[TopicPartition, int]) -> None:
+    def seek(self, positions: dict[TopicPartition, int]) -> None:
         """Go on at other positions: the first start, or where retention took records away."""
         write = WriteBatch(raw_mode=True)
         for tp, offset in positions.items():
@@ -244,7 +244,7 @@ class View:
         names, pack, put = self._actions, records.pack, write.put
         for user, item, ts, code in rows:
             mark = user_hash(item.encode() + b"\0" + names[code].encode())[:4]
-            put(b"h" + user_hash(user) + ts.to_bytes(8, "big") + mark, pack(Taken(item, ts, names[code])))
+            put(b"h" + user_hash(user) + ts.to_bytes(8, "big") + mark, pack(HistoryItem(item, ts, names[code])))
 
     def _recommendations(self, write: WriteBatch, batch: RecordBatch) -> None:
         for key, value in zip(batch.keys, batch.values, strict=True):
@@ -394,9 +394,9 @@ class View:
         except msgspec.MsgspecError:  # lists are kept as they came: most are never asked for
             return None
 
-    def history(self, user: str) -> list[Taken]:
+    def history(self, user: str) -> list[HistoryItem]:
         """The user's newest events, newest first."""
-        found: list[Taken] = []
+        found: list[HistoryItem] = []
         for _, raw in self._db.scan_back(b"h" + user_hash(user.encode())):
             found.append(records.taken(raw))
             if len(found) >= self._history_len:

@@ -13,9 +13,9 @@ from state.errors import (
 )
 from state.histories import Appended, append
 from state.memory_store import MemoryUserStore
-from state.records import NO_INTENT, blank_users, remembered, user_dtype
+from state.records import NO_INTENT, blank_users, is_live, user_dtype
 from state.store import UserStore
-from state.watermarks import Clocks
+from state.watermarks import Watermarks
 
 __all__ = [
     "Appended",
@@ -23,7 +23,6 @@ __all__ = [
     "CheckpointFormatUnknown",
     "CheckpointInProgress",
     "CheckpointStore",
-    "Clocks",
     "MemoryUserStore",
     "NO_INTENT",
     "PendingCheckpoint",
@@ -34,8 +33,9 @@ __all__ = [
     "StorageFull",
     "StorageReadOnly",
     "UserStore",
+    "Watermarks",
     "append",
     "blank_users",
-    "remembered",
+    "is_live",
     "user_dtype",
 ]

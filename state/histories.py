@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from state.records import blank_users, remembered
+from state.records import blank_users, is_live
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ def append(
     ttl_ms
         Time to live; 0 = for ever.
     clock
-        (n,) how far time had come as each event came, see `Clocks`; it never goes back within a user. None: nowhere.
+        (n,) how far time had come as each event came, see `Watermarks`; it never goes back within a user. None:
+        nowhere.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def append(
     >>> done.records["items"].tolist(), done.late.tolist()
     ([[7, 7, 8]], [False, False, True])
     """
-    work = _Work(
+    work = HistoryUpdate(
         records.copy(),
         np.asarray(user_index, dtype=np.int64),
         np.asarray(items, dtype=np.int64),
@@ -105,7 +106,7 @@ def _blank_rows(records: NDArray[np.void], rows: NDArray[np.int64]) -> None:
     records[rows] = blank_users(1, records.dtype)[0]
 
 
-class _Work:
+class HistoryUpdate:
     """One call of `append`: the arrays it fills, and the two ways to fill them."""
 
     def __init__(
@@ -132,6 +133,7 @@ class _Work:
         self.context_actions = np.zeros((rows, self.L), dtype=np.uint8)
 
     def run(self) -> None:
+        """Compute the new histories and the contexts."""
         order = np.argsort(self.user, kind="stable")  # (n,) user by user, arrival order within
         user = self.user[order]
         starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])  # (V,) first event of each user that has one
@@ -162,7 +164,7 @@ class _Work:
             before = np.empty_like(seen)  # (n,) when the user was seen last before each event
             before[1:] = seen[:-1]
             before[starts] = np.where(known, self.records["seen_ts"][user[starts]], seen[starts])
-            unusual |= ~remembered(before, clock, self.ttl_ms)
+            unusual |= ~is_live(before, clock, self.ttl_ms)
         # An event in order can only repeat an entry of its own time, so only ties need to be looked at.
         tied = np.flatnonzero(ts == newest)
         rows = tied[known[np.searchsorted(starts, tied, side="right") - 1]]
@@ -229,7 +231,7 @@ class _Work:
         known = self.records["events"][users] > 0
         if self.ttl_ms:
             stale = known & (ts - self.records["ts"][users, -1] > self.ttl_ms)
-            known &= remembered(self.records["seen_ts"][users], self.clock[events], self.ttl_ms)
+            known &= is_live(self.records["seen_ts"][users], self.clock[events], self.ttl_ms)
             _blank_rows(self.records, users[stale | ~known])
         self.begun[events] = ~known
         old = self.records[users]

@@ -1,7 +1,7 @@
 """A checkpoint of the databases made beside the loop.
 
 What must be held still is not the loop but the databases: from `UserStore.begin_checkpoint` on, writes stay in memory,
-until the checkpoint is made by whoever calls `Freeze.run` first, another thread as a rule.
+until the checkpoint is made by whoever calls `PendingStoreCheckpoint.run` first, another thread as a rule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rocksdict import Checkpoint, Rdict
 from state.errors import StateError, storage_error
 
 
-class Freeze:
+class PendingStoreCheckpoint:
     """One checkpoint to be made.
 
     Parameters

@@ -47,7 +47,7 @@ def user_dtype(max_len: int, list_len: int) -> np.dtype[np.void]:
         ("length", "<u2"),
         ("candidate_count", "<u2"),
         ("served_rank", "<i2"),
-        ("spare", "<u2"),
+        ("shift_level", "<u2"),
         ("actions", "u1", (max_len,)),
     ]
     if padding:
@@ -63,7 +63,7 @@ def blank_users(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     return records
 
 
-def remembered(seen_ts: NDArray[np.int64], now_ts: NDArray[np.int64] | int, ttl_ms: int) -> NDArray[np.bool_]:
+def is_live(seen_ts: NDArray[np.int64], now_ts: NDArray[np.int64] | int, ttl_ms: int) -> NDArray[np.bool_]:
     """Which of the users who were last seen at these times are not forgotten when the clock is at `now_ts`.
 
     After twice the time to live, because an event that is late by up to the time to live still finds its user.

@@ -28,8 +28,8 @@ from rocksdict import (
 )
 
 from state.errors import StateError, storage_error
-from state.pending_checkpoint import Freeze, partition_path
-from state.records import RecordCodec, blank_users, remembered
+from state.pending_checkpoint import PendingStoreCheckpoint, partition_path
+from state.records import RecordCodec, blank_users, is_live
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class UserStore:
     max_len, list_len
         Shape of a record, see `user_dtype`.
     history_ttl_ms
-        Users unseen for longer than twice this (event time, milliseconds) are forgotten, see `remembered`; 0 = never.
+        Users unseen for longer than twice this (event time, milliseconds) are forgotten, see `is_live`; 0 = never.
     cache_bytes
         Block cache of all partitions together.
     write_buffer_bytes
@@ -92,7 +92,7 @@ class UserStore:
         self._write_options = WriteOptions()
         self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub calls it a method
         self._cursors: dict[int, bytes] = {}
-        self._freeze: Freeze | None = None
+        self._freeze: PendingStoreCheckpoint | None = None
         self._held: list[dict[bytes, bytes | None]] = [{} for _ in range(partitions)]  # not in the databases yet
         self._databases: list[Rdict] = []
         self._closed = False
@@ -203,7 +203,7 @@ class UserStore:
             folder.mkdir(parents=True)
         except OSError as exc:
             raise storage_error("making a checkpoint of the users", folder, exc) from exc
-        self._freeze = Freeze(self._databases, folder)
+        self._freeze = PendingStoreCheckpoint(self._databases, folder)
         return self._freeze.run
 
     def checkpoint(self, folder: Path) -> None:
@@ -310,7 +310,7 @@ def decode_found(codec: RecordCodec, found: Sequence[bytes | None]) -> NDArray[n
 
 def live_users(codec: RecordCodec, values: Sequence[bytes], now_ts: int, ttl_ms: int) -> NDArray[np.bool_]:
     """Which of the stored values are not forgotten when the clock is at `now_ts`."""
-    return remembered(codec.seen_ts(values), now_ts, ttl_ms)
+    return is_live(codec.seen_ts(values), now_ts, ttl_ms)
 
 
 def digest_users(

@@ -15,7 +15,7 @@ BLOCK_EVENTS: Final = 256
 _BLOCKS_PER_TTL: Final = 4  # so that eight blocks with wrong times may make a clock forget all users, not one
 
 
-class Clocks:
+class Watermarks:
     """One clock per partition; it goes on when a block of events is full, to their median time, and never back.
 
     Wrong times in the future must not empty all histories at once: one block moves a clock by a quarter of the time to
@@ -32,7 +32,7 @@ class Clocks:
 
     Examples
     --------
-    >>> clocks = Clocks(1, ttl_ms=400, block_events=2)
+    >>> clocks = Watermarks(1, ttl_ms=400, block_events=2)
     >>> clocks.take(np.zeros(5, dtype=np.int64), np.array([1000, 1010, 9000, 9000, 1020])).tolist()
     [0, 0, 1010, 1010, 1110]
     """
@@ -76,4 +76,4 @@ class Clocks:
         return np.array(marks, dtype=np.int64)[(before + np.arange(len(ts))) // size]
 
 
-__all__ = ["BLOCK_EVENTS", "Clocks"]
+__all__ = ["BLOCK_EVENTS", "Watermarks"]

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from learner import LearnerConfig
-from learner.drift.fallback import GateConfig
+from learner.drift.fallback import FallbackConfig
 from learner.drift.signals import DriftConfig
 from learner.intents.shifts import ShiftConfig
 from stream.log.kafka.config import KafkaConfig
@@ -141,7 +141,7 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     learner: LearnerConfig = msgspec.field(default_factory=LearnerConfig)
     shifts: ShiftConfig = msgspec.field(default_factory=ShiftConfig)
     drift: DriftConfig = msgspec.field(default_factory=DriftConfig)
-    gate: GateConfig = msgspec.field(default_factory=GateConfig)
+    gate: FallbackConfig = msgspec.field(default_factory=FallbackConfig)
 
 
 __all__ = ["EngineConfig", "LogConfig", "StateConfig", "StreamConfig"]

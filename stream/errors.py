@@ -41,7 +41,7 @@ class JournalError(StreamError):
     """The journal cannot be replayed: entries or input are missing, or the outcome differs."""
 
 
-class LetterError(StreamError):
+class DeadLetterError(StreamError):
     """There is no dead letter at the place that was named."""
 
 

@@ -40,13 +40,13 @@ from state import StateError
 from stream.engine.engine import open_checkpoint
 from stream.errors import SourceError, StreamError
 from stream.log import EmbeddedLog, EventLog, LogError, open_log
-from stream.replay.folder import as_left, of_one_partition
+from stream.replay.folder import of_one_partition, replay_config
 from stream.replay.runner import FileTruncated, ReplayProgress, replay
 from stream.schema import topics
 from stream.sources.files.event_file import EventFile
 from stream.sources.item_metadata import Titles, read_items
 from stream.sources.simulator.shop import Shop
-from stream.worker.status import standing
+from stream.worker.status import worker_health
 from stream.worker.verify import verify
 from stream.worker.worker import Worker
 
@@ -401,7 +401,7 @@ def recommend(
     config: ConfigOption = None,
 ) -> None:
     """Recommend to a user from the newest checkpoint, without disturbing a worker that runs."""
-    with open_checkpoint(as_left(settings(config), state), state) as engine:
+    with open_checkpoint(replay_config(settings(config), state), state) as engine:
         found = engine.recommend(intents.encoded(user), k)
         known = f"intent {found.intent}" if found.history else "unknown user, popular items"
         typer.echo(f"{user}: {known}, as of step {engine.step_number}")
@@ -461,7 +461,7 @@ def status(
     """
     chosen = settings(config, log)
     with open_log(chosen.log.url, mode="reader", config=chosen.log) as opened:
-        found = standing(chosen, opened, state, now_ms=int(time.time() * 1000), max_lag=max_lag)
+        found = worker_health(chosen, opened, state, now_ms=int(time.time() * 1000), max_lag=max_lag)
     typer.echo(f"worker         {chosen.engine.worker}, {found.metrics.state if found.metrics else 'never seen'}")
     typer.echo(f"lag            {sum(found.lag.values())} records  {found.lag}")
     typer.echo(f"last step      {found.last_step}")

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from intentstream.config import load_config
-from stream.errors import LetterError
+from stream.errors import DeadLetterError
 from stream.log import open_log
 from stream.schema import topics
-from stream.worker.dead_letters import PARTITION, Letter, find_letter, newest_letters, replay_letters
+from stream.worker.dead_letters import PARTITION, DeadLetter, find_dead_letter, newest_dead_letters, replay_dead_letters
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; see `intentstream config`.")]
 LogOption = Annotated[str | None, typer.Option("--log", help="file:///DIR or kafka://host:port[,host:port].")]
@@ -32,7 +32,7 @@ def readable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _when(letter: Letter) -> str:
+def _when(letter: DeadLetter) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(letter.timestamp_ms / 1000))
 
 
@@ -47,7 +47,7 @@ def list_command(
     """One line for each letter: place, time, reason, field, what was there, origin."""
     chosen = load_config(config, log_url=log)
     with open_log(chosen.log.url, mode="reader", config=chosen.log) as opened:
-        found = newest_letters(opened, limit, reason, waiting=waiting)
+        found = newest_dead_letters(opened, limit, reason, waiting=waiting)
     for letter in found:
         again = "  (sent again)" if letter.replayed else ""
         line = f"{PARTITION}:{letter.offset:<8} {_when(letter)} {letter.reason:15} {letter.field:8} {letter.found:.60}"
@@ -64,10 +64,12 @@ def show_command(
 ) -> None:
     """Everything about one letter, its own bytes included."""
     if not re.fullmatch(rf"({PARTITION}:)?\d{{1,18}}", place, re.ASCII):
-        raise LetterError(f"no letter at {place!r}: expected PARTITION:OFFSET; {topics.DEAD_LETTERS} has one partition")
+        raise DeadLetterError(
+            f"no letter at {place!r}: expected PARTITION:OFFSET; {topics.DEAD_LETTERS} has one partition"
+        )
     chosen = load_config(config, log_url=log)
     with open_log(chosen.log.url, mode="reader", config=chosen.log) as opened:
-        letter = find_letter(opened, int(place.split(":")[-1]))
+        letter = find_dead_letter(opened, int(place.split(":")[-1]))
     if raw:
         sys.stdout.buffer.write(letter.value or b"")
         return
@@ -101,7 +103,7 @@ def replay_command(
     """
     chosen = load_config(config, log_url=log)
     with open_log(chosen.log.url, config=chosen.log) as opened:
-        done = replay_letters(opened, now_ms=int(time.time() * 1000), reason=reason, limit=limit)
+        done = replay_dead_letters(opened, now_ms=int(time.time() * 1000), reason=reason, limit=limit)
     typer.echo(f"{done.sent} letters sent again to {topics.EVENTS}")
     if done.left:
         typer.echo(f"{done.left} left: too large for {topics.EVENTS}, or no longer whole")

@@ -16,7 +16,7 @@ from stream.engine.queries import Explanation
 from stream.errors import EngineError
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.partitioner import partition_of
-from stream.replay.folder import as_left
+from stream.replay.folder import replay_config
 from stream.schema import topics
 from stream.schema.messages import IntentShift
 from stream.sources.item_metadata import Titles, read_items
@@ -39,7 +39,7 @@ def why(
     chosen = load_config(config, log_url=log)
     titles = {} if items is None else read_items(items)
     wanted = encoded(user)
-    with open_checkpoint(as_left(chosen, state), state) as engine:
+    with open_checkpoint(replay_config(chosen, state), state) as engine:
         found = engine.explain(wanted, k)
         step = engine.step_number
     shifts = []

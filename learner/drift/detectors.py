@@ -217,7 +217,7 @@ class Kswin:
         fields["_rng"].setstate((version, tuple(numbers), gauss))
 
 
-class Cleaner:
+class Normalizer:
     """How far a signal is from what was to be expected, in usual deviations.
 
     Expected is a level that follows the signal slowly, plus, where a rhythm is to be taken out, the profile of the
@@ -305,10 +305,10 @@ class Cleaner:
         if int(self._days.min()) < 2:
             return 0.0
         hour = ts / HOUR_MS - 0.5
-        left = math.floor(hour)
-        share = hour - left
+        retained = math.floor(hour)
+        share = hour - retained
         mean = float(self._profile.mean())
-        return float((1 - share) * self._profile[left % 24] + share * self._profile[(left + 1) % 24]) - mean
+        return float((1 - share) * self._profile[retained % 24] + share * self._profile[(retained + 1) % 24]) - mean
 
     def _learn_season(self, value: float, ts: int) -> None:
         hour, day = ts // HOUR_MS % 24, ts // (24 * HOUR_MS)
@@ -346,4 +346,4 @@ def restored(load: Callable[[Mapping[str, Any]], None], state: Mapping[str, Any]
         raise LearnerStateError(f"{what}: stored state does not fit ({error!r}): take an older checkpoint") from error
 
 
-__all__ = ["HOUR_MS", "Adwin", "Cleaner", "Detector", "DetectorName", "Kswin", "PageHinkley", "restored"]
+__all__ = ["Adwin", "Detector", "DetectorName", "HOUR_MS", "Kswin", "Normalizer", "PageHinkley", "restored"]

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 
-from learner.drift.detectors import Adwin, Cleaner, Detector, DetectorName, Kswin, PageHinkley, restored
+from learner.drift.detectors import Adwin, Detector, DetectorName, Kswin, Normalizer, PageHinkley, restored
 from learner.drift.signals import GATE, ONCE, SIGNALS, Action, DriftConfig, Observed, Signal
 from learner.errors import LearnerStateError
 
@@ -24,7 +24,7 @@ _LASTING: Final = frozenset(get_args(Action)) - set(ONCE)
 _RECENT: Final = 8  # newest values of a signal that are kept
 
 
-class Effects(NamedTuple):
+class ActiveActions(NamedTuple):
     """What the open episode's actions ask of the step that comes; the neutral ones when there is none."""
 
     steps: float = 1.0
@@ -45,7 +45,7 @@ class Effects(NamedTuple):
     """once: the learner is to go back to the weights that stand in for it"""
 
 
-class Change(NamedTuple):
+class EpisodeChange(NamedTuple):
     """An episode opened or closed."""
 
     episode: int
@@ -78,12 +78,12 @@ class Hash(Protocol):
         """Add bytes."""
 
 
-class _Watch:
+class SignalMonitor:
     """A signal, its cleaner and its detector."""
 
     def __init__(self, signal: Signal, detector: DetectorName, config: DriftConfig, seed: int) -> None:
         self.signal = signal
-        self.cleaner = Cleaner(config.half_life, config.warm_up, signal.floor, signal.rhythm, signal.limit)
+        self.cleaner = Normalizer(config.half_life, config.warm_up, signal.floor, signal.rhythm, signal.limit)
         self.detector = _make_detector(detector, signal, config, seed)
         self.recent: deque[float] = deque(maxlen=_RECENT)  # newest values
         self.score = 0.0  # of the newest bin
@@ -154,7 +154,7 @@ class _Watch:
 def _make_detector(name: DetectorName, signal: Signal, config: DriftConfig, seed: int) -> Detector:
     makers: dict[str, Callable[[], Detector]] = {
         "adwin": lambda: Adwin(config.adwin_delta),
-        "page_hinkley": lambda: PageHinkley(config.allowance * signal.caution, config.threshold, "both"),
+        "page_hinkley": lambda: PageHinkley(config.allowance * signal.allowance_factor, config.threshold, "both"),
         "kswin": lambda: Kswin(config.kswin_alpha, config.kswin_window, config.kswin_recent, seed),
     }
     return makers[name]()
@@ -170,7 +170,7 @@ class _Alarm(msgspec.Struct):
     after: float
     since_event: int
     since_ts: int
-    left: float
+    retained: float
 
 
 class _Episode(msgspec.Struct):
@@ -183,7 +183,7 @@ class _Episode(msgspec.Struct):
     opened_at: int
     last_alarm: int
     actions: list[str]
-    left: float
+    retained: float
     """least share of what could be foretold that an alarm says is left"""
 
 
@@ -207,7 +207,7 @@ class DriftMonitor:
     def __init__(self, config: DriftConfig, seed: int = 0) -> None:
         self.config = config
         self._watches = {
-            name: _Watch(SIGNALS[name](config), detector, config, seed + place)
+            name: SignalMonitor(SIGNALS[name](config), detector, config, seed + place)
             for place, (name, detector) in enumerate(sorted(config.signals.items()))
         }
         self._filled = 0  # records in the bin
@@ -229,7 +229,9 @@ class DriftMonitor:
         """Whether an episode is open."""
         return self._episode is not None
 
-    def step(self, seen: Observed, event_number: int, *, hold: bool = False, can_go_back: bool = False) -> list[Change]:
+    def step(
+        self, seen: Observed, event_number: int, *, hold: bool = False, can_go_back: bool = False
+    ) -> list[EpisodeChange]:
         """Add a step that ends before event `event_number`; return the episodes that opened or closed.
 
         With `hold` the open episode does not close; `can_go_back` says that there is something to roll back to.
@@ -251,13 +253,13 @@ class DriftMonitor:
 
     def tell(
         self, signal: str, before: float, after: float, event_number: int, ts: int, *, can_go_back: bool = False
-    ) -> list[Change]:
+    ) -> list[EpisodeChange]:
         """Take an alarm from elsewhere, which is always an episode of its own: one that is open closes first.
 
         Alarms that wait in a cooldown join it.
         """
         changes = [] if self._episode is None else [self._close(self._episode, event_number, ts)]
-        alarm = _Alarm(signal, signal, 0.0, before, after, event_number, ts, left=1.0)
+        alarm = _Alarm(signal, signal, 0.0, before, after, event_number, ts, retained=1.0)
         waiting, self._waiting = self._waiting, []
         return [*changes, self._open(alarm, waiting, event_number, ts, can_go_back)]
 
@@ -265,10 +267,12 @@ class DriftMonitor:
         watch = self._watches[name]
         since_event, since_ts = self._ends[-1 - min(watch.detector.since, len(self._ends) - 1)]
         before, after = watch.before, watch.changed_to
-        left = watch.signal.left(before, watch.newly)
-        return _Alarm(name, watch.detector.name, watch.score, before, after, since_event, since_ts, left)
+        retained = watch.signal.retained(before, watch.newly)
+        return _Alarm(name, watch.detector.name, watch.score, before, after, since_event, since_ts, retained)
 
-    def _go_on(self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_go_back: bool) -> list[Change]:
+    def _go_on(
+        self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_go_back: bool
+    ) -> list[EpisodeChange]:
         changes = []
         if self._episode is not None:
             quiet = event_number - self._episode.last_alarm >= self.config.quiet_events
@@ -295,26 +299,35 @@ class DriftMonitor:
     def _join(self, episode: _Episode, alarms: list[_Alarm], event_number: int) -> None:
         episode.last_alarm = event_number
         episode.signals += [one.signal for one in alarms if one.signal not in episode.signals]
-        episode.left = min([episode.left, *(alarm.left for alarm in alarms)])
-        episode.kind = self._kind(episode.signals, episode.left)
+        episode.retained = min([episode.retained, *(alarm.retained for alarm in alarms)])
+        episode.kind = self._kind(episode.signals, episode.retained)
 
-    def _open(self, first: _Alarm, alarms: list[_Alarm], event_number: int, ts: int, can_go_back: bool) -> Change:
+    def _open(
+        self, first: _Alarm, alarms: list[_Alarm], event_number: int, ts: int, can_go_back: bool
+    ) -> EpisodeChange:
         names = list(dict.fromkeys([first.signal, *(alarm.signal for alarm in alarms)]))
         self._episodes += 1
-        left = min(alarm.left for alarm in [first, *alarms])
-        kind = self._kind(names, left)
+        retained = min(alarm.retained for alarm in [first, *alarms])
+        kind = self._kind(names, retained)
         actions: list[str] = [*self.config.actions.get(first.signal, self.config.actions.get(kind, []))]
         if not can_go_back:
             actions = [action for action in actions if action != "rollback"]
         if first.signal == GATE:
             actions = ["snapshot", *actions]  # done by whoever told of it
         self._episode = _Episode(
-            self._episodes, kind, names, first, event_number, last_alarm=event_number, actions=actions, left=left
+            self._episodes,
+            kind,
+            names,
+            first,
+            event_number,
+            last_alarm=event_number,
+            actions=actions,
+            retained=retained,
         )
         self._once = [action for action in actions if action in ONCE]
         return self._change("opened", self._episode, event_number, ts)
 
-    def _close(self, episode: _Episode, event_number: int, ts: int) -> Change:
+    def _close(self, episode: _Episode, event_number: int, ts: int) -> EpisodeChange:
         self._episode, self._once = None, []
         self._closed_at = event_number
         for watch in self._watches.values():
@@ -322,10 +335,12 @@ class DriftMonitor:
             watch.signal.begin_anew(self.config.share_window)
         return self._change("closed", episode, event_number, ts)
 
-    def _change(self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int) -> Change:
+    def _change(
+        self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int
+    ) -> EpisodeChange:
         first = episode.first
         watch = self._watches.get(first.signal)
-        return Change(
+        return EpisodeChange(
             episode.number,
             state,
             episode.kind,
@@ -347,28 +362,28 @@ class DriftMonitor:
         end = episode.opened_at + self.config.action_events
         return end if closed_at is None else min(end, closed_at)
 
-    def _kind(self, alarms: Sequence[str], left: float) -> str:
-        """What kind of drift the alarms tell of, where they tell; `left` as in `_Episode`."""
+    def _kind(self, alarms: Sequence[str], retained: float) -> str:
+        """What kind of drift the alarms tell of, where they tell; `retained` as in `_Episode`."""
         found = set(alarms)
         if found & {GATE, "refusals"}:
             return "learner"
         if "new_items" in found:
             return "new_intent"
-        if left <= self.config.broken:
-            return "meaning"  # what is taken may change as well: that alone does not make the lists so much worse
+        if retained <= self.config.concept_drift_threshold:
+            return "concept_drift"  # what is taken may change as well: that alone does not make the lists so much worse
         if "intent_shares" in found:
             return "shares"  # also where what is taken changes with them
         if "popularity" in found:
             return "popularity"
         return SIGNALS[alarms[0]].kind
 
-    def effects(self) -> Effects:
+    def effects(self) -> ActiveActions:
         """What the open episode's actions ask for now; asking changes nothing, `acted` ends the single ones."""
         episode, config = self._episode, self.config
         if episode is None or self._event - episode.opened_at >= config.action_events:
-            return Effects()
+            return ActiveActions()
         asked = episode.actions
-        return Effects(
+        return ActiveActions(
             steps=config.more_steps if "more_steps" in asked else 1.0,
             rate=config.higher_rate if "higher_rate" in asked else 1.0,
             # records, and a pair is a record: what is not a good event makes it a few more, from before the change
@@ -435,4 +450,4 @@ class DriftMonitor:
         digest.update(json.dumps(self.to_state(), sort_keys=True).encode())
 
 
-__all__ = ["Change", "DriftMonitor", "Effects"]
+__all__ = ["ActiveActions", "DriftMonitor", "EpisodeChange"]

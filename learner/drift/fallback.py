@@ -23,7 +23,7 @@ FORMAT: Final = 1
 Serving = Literal["learner", "snapshot"]
 
 
-class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FallbackConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the snapshot takes over, and when the learner comes back."""
 
     enabled: Annotated[bool, Meta(description="compare the learner with its snapshot and stand in for it; switch")] = (
@@ -109,18 +109,18 @@ class _Paired:
         return mean / max(error, 1e-9)
 
 
-class Gate:
+class FallbackPolicy:
     """Who serves: the learner or its snapshot.
 
     Examples
     --------
-    >>> gate = Gate(GateConfig(check_every=1, least=8, patience=2, snapshot_every=10))
+    >>> gate = FallbackPolicy(FallbackConfig(check_every=1, least=8, patience=2, snapshot_every=10))
     >>> good, bad = np.full(64, 0.5) + np.arange(64) / 640, np.arange(64) / 640
     >>> [gate.compare(step, learner=bad, snapshot=good, popular=bad).serving for step in range(1, 4)]
     ['learner', 'snapshot', 'snapshot']
     """
 
-    def __init__(self, config: GateConfig) -> None:
+    def __init__(self, config: FallbackConfig) -> None:
         self.config = config
         self.serving: Serving = "learner"
         self._snapshot_step = 0
@@ -236,10 +236,10 @@ def gain_of(ranks: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     return np.where(listed, 1 / np.log2(np.where(listed, ranks, 0) + 2.0), 0.0)
 
 
-def without(best: NDArray[np.int64], histories: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+def exclude_seen(best: NDArray[np.int64], histories: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """The first k of `best` (m,) that are not in each of the histories (n, L), (n, k); m must be at least k + L.
 
-    >>> without(np.array([5, 6, 7, 8]), np.array([[0, 6], [9, 0]]), 2).tolist()
+    >>> exclude_seen(np.array([5, 6, 7, 8]), np.array([[0, 6], [9, 0]]), 2).tolist()
     [[5, 7], [5, 6]]
     """
     taken = (best[None, :, None] == histories[:, None, :]).any(axis=2)  # (n, m)
@@ -247,4 +247,4 @@ def without(best: NDArray[np.int64], histories: NDArray[np.int64], k: int) -> ND
     return best[order]
 
 
-__all__ = ["Gate", "GateConfig", "Serving", "Verdict", "gain_of", "gains", "without"]
+__all__ = ["FallbackConfig", "FallbackPolicy", "Serving", "Verdict", "exclude_seen", "gain_of", "gains"]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from learner.drift.detectors import DetectorName
 
 Kind = Literal[
-    "shares", "new_intent", "lost_intent", "popularity", "meaning", "learner", "traffic", "quality", "unknown"
+    "shares", "new_intent", "lost_intent", "popularity", "concept_drift", "learner", "traffic", "quality", "unknown"
 ]
 Action = Literal[
     "more_steps",
@@ -40,7 +40,7 @@ KINDS: Final[tuple[str, ...]] = (
     "new_intent",
     "lost_intent",
     "popularity",
-    "meaning",
+    "concept_drift",
     "learner",
     "traffic",
     "quality",
@@ -141,7 +141,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     action_events: Annotated[
         int, Meta(ge=1, le=10**9, description="how long an action lasts from the opening on; events")
     ] = 6000
-    broken: Annotated[
+    concept_drift_threshold: Annotated[
         float,
         Meta(
             ge=0,
@@ -175,7 +175,7 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = msgspec.field(
         default_factory=lambda: {
-            "meaning": ["more_steps", "fresh_replay", "higher_rate", "fade_followers", "more_followers"],
+            "concept_drift": ["more_steps", "fresh_replay", "higher_rate", "fade_followers", "more_followers"],
             "learner": ["rollback"],
             "shares": [],
             "new_intent": [],
@@ -219,16 +219,16 @@ class Signal:
     """One number per bin. A subclass says what it adds up, what the bin's value is, and how it is cleaned.
 
     Class attributes: `mode`, which direction is a drift; `rhythm`, whether hours of the day are compared; `floor`, the
-    smallest usual deviation in the signal's own units, below which a change would not matter to anybody; `caution`, by
-    which Page-Hinkley's allowance is multiplied: above 1 where one bin says much the same as the last; `limit`, usual
-    deviations that a bin counts at most; `kind`, what kind of drift it is if nothing else alarms.
+    smallest usual deviation in the signal's own units, below which a change would not matter to anybody;
+    `allowance_factor`, by which Page-Hinkley's allowance is multiplied: above 1 where one bin says much the same as the
+    last; `limit`, usual deviations that a bin counts at most; `kind`, what kind of drift it is if nothing else alarms.
     """
 
     name: ClassVar[str]
     mode: ClassVar[Literal["up", "down", "both"]] = "up"
     rhythm: ClassVar[bool] = False
     floor: ClassVar[float] = 1e-6
-    caution: ClassVar[float] = 1.0
+    allowance_factor: ClassVar[float] = 1.0
     limit: ClassVar[float] = 5.0
     kind: ClassVar[str] = "unknown"
 
@@ -255,7 +255,7 @@ class Signal:
         """
         return True
 
-    def left(self, before: float, after: float) -> float:
+    def retained(self, before: float, after: float) -> float:
         """What share of that which could be foretold is left after a change from `before` to `after`; 1: all of it."""
         return 1.0
 
@@ -285,7 +285,7 @@ class ServedHits(Signal):
         self._sum += seen.hits
         self._weight += seen.served
 
-    def left(self, before: float, after: float) -> float:
+    def retained(self, before: float, after: float) -> float:
         """See `Signal`."""
         return after / before if before > 0 else 1.0
 
@@ -300,7 +300,7 @@ class Loss(Signal):
         """See `Signal`."""
         self._mean(seen.loss, seen.events)
 
-    def left(self, before: float, after: float) -> float:
+    def retained(self, before: float, after: float) -> float:
         """See `Signal`. A loss is the logarithm of a chance."""
         return math.exp(min(before - after, 0.0))
 
@@ -309,7 +309,7 @@ class Distance(Signal):
     """How far users are from their nearest center. A rise: they want what no intent stands for."""
 
     name = "distance"
-    caution = 1.5
+    allowance_factor = 1.5
     floor = 0.002
 
     def add(self, seen: Observed) -> None:
@@ -326,7 +326,7 @@ class CenterSpeed(Signal):
     """
 
     name = "center_speed"
-    caution = 1.5
+    allowance_factor = 1.5
     floor = 0.25
 
     def add(self, seen: Observed) -> None:
@@ -396,7 +396,7 @@ class ArrivalRate(Signal):
     """Events per second of event time; logarithm, compared with the same hour of earlier days."""
 
     name = "arrival_rate"
-    caution = 2.0
+    allowance_factor = 2.0
     mode = "both"
     rhythm = True
     floor = 0.1
@@ -525,7 +525,7 @@ class IntentShares(Shares):
 
     name = "intent_shares"
     floor = 0.05
-    caution = 2.5
+    allowance_factor = 2.5
     limit = 8.0
     kind = "shares"
     cells = 256
@@ -558,7 +558,7 @@ class Popularity(Shares):
 
     name = "popularity"
     floor = 0.9  # a little below what chance alone makes of it
-    caution = 2.25
+    allowance_factor = 2.25
     limit = 8.0
     kind = "popularity"
     cells = 1024
@@ -600,4 +600,4 @@ SIGNALS: Final[dict[str, type[Signal]]] = {
 }
 
 
-__all__ = ["GATE", "KINDS", "ONCE", "SIGNALS", "Action", "DriftConfig", "Kind", "Observed", "Signal"]
+__all__ = ["Action", "DriftConfig", "GATE", "KINDS", "Kind", "ONCE", "Observed", "SIGNALS", "Signal"]

@@ -33,7 +33,7 @@ _ERRATIC_OWN: Final = 0.25  # items that users who take anything take from their
 _NEVER: Final = np.float32(-1e9)  # log of a probability of nothing
 
 
-class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChangePointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What counts as evidence of an intent. Measured by `benchmarks/intents.py`; see docs/intents.md."""
 
     memory: Annotated[int, Meta(ge=1, le=1000, description="newest items of a history that are looked at; items")] = 30
@@ -89,7 +89,7 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             )
 
 
-class Change(NamedTuple):
+class ChangePoint(NamedTuple):
     """What the newest items of B users say about a change of intent; every field (B,)."""
 
     to: NDArray[np.int64]
@@ -107,7 +107,7 @@ class Change(NamedTuple):
     """those items are clearly not of the held intent, but of `older`"""
 
 
-def standing(codes: Floats, present: NDArray[np.bool_], config: EvidenceConfig) -> Floats:
+def log_likelihood(codes: Floats, present: NDArray[np.bool_], config: ChangePointConfig) -> Floats:
     """Log-likelihood of each intent from the newest items, older ones counting less, (B, G).
 
     Parameters
@@ -132,8 +132,8 @@ def change(
     present: NDArray[np.bool_],
     held: NDArray[np.integer[Any]],
     span: NDArray[np.integer[Any]],
-    config: EvidenceConfig,
-) -> Change:
+    config: ChangePointConfig,
+) -> ChangePoint:
     """What speaks for a change of intent.
 
     Parameters
@@ -184,7 +184,7 @@ def change(
         old = there & (ages >= start[:, None]) & (ages < start[:, None] + _OLDER)
         was = np.matmul(old.astype(np.float32)[:, None], some)[:, 0]  # (b, G)
         before[odd] = (was.argmax(axis=1) == goal) & (was.sum(axis=1) > 0)
-    return Change(to, lead, began, before, older, stale)
+    return ChangePoint(to, lead, began, before, older, stale)
 
 
 def _stays(
@@ -193,7 +193,7 @@ def _stays(
     held: NDArray[np.integer[Any]],
     base: Floats,
     earlier: Floats,
-    config: EvidenceConfig,
+    config: ChangePointConfig,
 ) -> Floats:
     """Log-likelihood of the newest 1, 2, … R items (b, R) of users who stay, given their items before those.
 
@@ -242,7 +242,9 @@ def _log_sum(logs: Floats, axis: int) -> Floats:
     return np.asarray((np.log(np.exp(logs - top).sum(axis=axis, keepdims=True)) + top).squeeze(axis))
 
 
-def _moves(newest: Floats, known: NDArray[np.bool_], held: NDArray[np.integer[Any]], config: EvidenceConfig) -> Floats:
+def _moves(
+    newest: Floats, known: NDArray[np.bool_], held: NDArray[np.integer[Any]], config: ChangePointConfig
+) -> Floats:
     """Log-likelihood of the newest 1, 2, … R items of users who have moved to each intent, (b, R, G); see `_stays`."""
     b, R, G = newest.shape
     likely = newest * np.float32(config.loyalty)
@@ -255,4 +257,4 @@ def _moves(newest: Floats, known: NDArray[np.bool_], held: NDArray[np.integer[An
     return np.asarray(likely)
 
 
-__all__ = ["Change", "EvidenceConfig", "change", "standing"]
+__all__ = ["ChangePoint", "ChangePointConfig", "change", "log_likelihood"]

@@ -69,7 +69,7 @@ class Birth(NamedTuple):
     """(d,) where it starts, unit length"""
 
 
-class Rest(NamedTuple):
+class Successor(NamedTuple):
     """What goes on of an intent when one of its centers is placed anew."""
 
     place: int
@@ -194,7 +194,7 @@ class IntentIdentity:
         centers: NDArray[np.float32],
         event_number: int,
         reseed: bool = False,
-        heir: Callable[[int], Rest | None] = lambda place: None,
+        heir: Callable[[int], Successor | None] = lambda place: None,
     ) -> list[Birth]:
         """Retire dead centers and say where their successors start; the caller moves them there.
 
@@ -302,15 +302,17 @@ class IntentIdentity:
         u, _, v = np.linalg.svd(blended, full_matrices=False)
         self._basis = u @ v  # the nearest orthonormal pair
 
-    def entries(self, centers: NDArray[np.float32], heads: NDArray[np.integer[Any]] | None = None) -> list[Entry]:
+    def entries(
+        self, centers: NDArray[np.float32], representatives: NDArray[np.integer[Any]] | None = None
+    ) -> list[Entry]:
         """All intents as they are now, in the order of their places; centers (K, d) are unit vectors.
 
-        `heads` (K,) says which centers are one intent: it is where they are in the mean, by their shares.
+        `representatives` (K,) says which centers are one intent: it is where they are in the mean, by their shares.
         """
-        heads = np.arange(len(centers)) if heads is None else np.asarray(heads)
-        places = np.flatnonzero(heads == np.arange(len(heads)))  # (G,)
-        points = np.asarray(grouped(centers, heads, self.shares), dtype=np.float64)  # (G, d)
-        group = np.searchsorted(places, heads)  # (K,)
+        representatives = np.arange(len(centers)) if representatives is None else np.asarray(representatives)
+        places = np.flatnonzero(representatives == np.arange(len(representatives)))  # (G,)
+        points = np.asarray(grouped(centers, representatives, self.shares), dtype=np.float64)  # (G, d)
+        group = np.searchsorted(places, representatives)  # (K,)
         shares = np.bincount(group, weights=self.shares, minlength=len(places))
         members = np.bincount(group, minlength=len(places))
         speed = np.bincount(group, weights=self._speed, minlength=len(places)) / members
@@ -366,16 +368,16 @@ class IntentIdentity:
 
 
 def grouped(
-    centers: NDArray[np.float32], heads: NDArray[np.integer[Any]], shares: NDArray[np.float64]
+    centers: NDArray[np.float32], representatives: NDArray[np.integer[Any]], shares: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Unit vectors of the intents (G, d): means of the centers (K, d) with the same head, by share; a head stands alone
     where nobody is.
     """
-    K = len(heads)
-    own = heads == np.arange(K)
+    K = len(representatives)
+    own = representatives == np.arange(K)
     weight = np.maximum(shares, 1e-12)[:, None]
     total = np.zeros(centers.shape, dtype=np.float64)
-    np.add.at(total, heads, weight * centers)
+    np.add.at(total, representatives, weight * centers)
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return np.asarray(np.where(length > 0, total / np.maximum(length, 1e-30), centers)[own], dtype=np.float32)
 
@@ -405,4 +407,4 @@ def name_intent(items: Sequence[str], titles: dict[str, tuple[str, str]], most: 
     return ", ".join(names[:most])
 
 
-__all__ = ["Birth", "Entry", "IdentityConfig", "IntentIdentity", "Rest", "grouped", "name_intent"]
+__all__ = ["Birth", "Entry", "IdentityConfig", "IntentIdentity", "Successor", "grouped", "name_intent"]

@@ -18,7 +18,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.intents.identity import Rest
+from learner.intents.identity import Successor
 
 MOST_CENTERS: Final = 512  # above, none are merged: the table of transitions has K x K numbers
 _FEW = 1e-9
@@ -55,13 +55,13 @@ class Merging:
     >>> rng = np.random.default_rng(0)
     >>> here = rng.integers(0, 4, 4000)  # 0 and 1 are one intent, 2 and 3 another
     >>> merging.observe(here, here // 2 * 2 + rng.integers(0, 2, 4000))
-    >>> merging.look(np.full(4, 0.25), event_number=4000).tolist(), merging.heads.tolist()
+    >>> merging.look(np.full(4, 0.25), event_number=4000).tolist(), merging.representatives.tolist()
     ([1, 3], [0, 0, 2, 2])
     """
 
     def __init__(self, config: MergeConfig, count: int) -> None:
         self.config = config
-        self.heads: NDArray[np.int64] = np.arange(count)
+        self.representatives: NDArray[np.int64] = np.arange(count)
         """(K,) the center whose id each center's intent has"""
         size = count if count <= MOST_CENTERS else 0
         self._moves = np.zeros((size, size))  # decayed counts of an item of the row's center before one of the column's
@@ -70,17 +70,17 @@ class Merging:
     @property
     def own(self) -> NDArray[np.int64]:
         """(G,) the centers whose ids the intents have, rising."""
-        return np.flatnonzero(self.heads == np.arange(len(self.heads)))
+        return np.flatnonzero(self.representatives == np.arange(len(self.representatives)))
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """(K,) which of the G intents, in the order of `own`, each center is part of."""
-        return np.searchsorted(self.own, self.heads)
+        return np.searchsorted(self.own, self.representatives)
 
     @property
     def merged(self) -> bool:
         """Whether there are fewer intents than centers."""
-        return bool((self.heads != np.arange(len(self.heads))).any())
+        return bool((self.representatives != np.arange(len(self.representatives))).any())
 
     def observe(self, before: NDArray[np.integer[Any]], after: NDArray[np.integer[Any]]) -> None:
         """Count transitions of users from an item of one center to one of another, (n,) each."""
@@ -98,33 +98,33 @@ class Merging:
         if not self._moves.size or event_number - self._looked[0] < self.config.every_events:
             return np.zeros(0, dtype=np.int64)
         self._looked[0] = event_number
-        labels = merge(self._moves, self.heads, self.config)
-        was = self.heads == np.arange(len(self.heads))  # (K,) who gives the id so far
-        group_share = np.bincount(self.heads, weights=shares, minlength=len(shares))[self.heads]
-        heads = np.empty_like(self.heads)
+        labels = merge(self._moves, self.representatives, self.config)
+        was = self.representatives == np.arange(len(self.representatives))  # (K,) who gives the id so far
+        group_share = np.bincount(self.representatives, weights=shares, minlength=len(shares))[self.representatives]
+        representatives = np.empty_like(self.representatives)
         for label in np.unique(labels).tolist():
             members = np.flatnonzero(labels == label)
             named = members[was[members]]
             chosen = named if len(named) else members
-            heads[members] = chosen[(group_share if len(named) else shares)[chosen].argmax()]
-        self.heads = heads
-        return np.flatnonzero(was & (heads != np.arange(len(heads))))
+            representatives[members] = chosen[(group_share if len(named) else shares)[chosen].argmax()]
+        self.representatives = representatives
+        return np.flatnonzero(was & (representatives != np.arange(len(representatives))))
 
-    def leave(self, place: int, shares: NDArray[np.float64]) -> Rest | None:
+    def leave(self, place: int, shares: NDArray[np.float64]) -> Successor | None:
         """Forget what is known of the center at `place`, which goes elsewhere.
 
         Returns the center that goes on as its intent: the one that gives the id, or where that is the one that goes, by
         `shares` (K,) the largest of the others in it; None where the center was alone.
         """
-        head = int(self.heads[place])
-        others = np.flatnonzero((self.heads == head) & (np.arange(len(self.heads)) != place))
+        head = int(self.representatives[place])
+        others = np.flatnonzero((self.representatives == head) & (np.arange(len(self.representatives)) != place))
         rest = None
         if len(others):
-            rest = Rest(head, takes_id=False)
+            rest = Successor(head, takes_id=False)
             if head == place:
-                rest = Rest(int(others[shares[others].argmax()]), takes_id=True)
-                self.heads[others] = rest.place
-        self.heads[place] = place
+                rest = Successor(int(others[shares[others].argmax()]), takes_id=True)
+                self.representatives[others] = rest.place
+        self.representatives[place] = place
         if self._moves.size:
             self._moves[place], self._moves[:, place] = 0, 0
         return rest
@@ -133,7 +133,7 @@ class Merging:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, as arrays."""
-        return {"heads": self.heads, "moves": self._moves, "looked": self._looked}
+        return {"heads": self.representatives, "moves": self._moves, "looked": self._looked}
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Continue from what `to_arrays` gave.
@@ -146,7 +146,7 @@ class Merging:
         for name, mine in self.to_arrays().items():
             if arrays[name].shape != mine.shape:
                 raise LearnerStateError(f"merging: {name} is {arrays[name].shape}, expected {mine.shape}")
-        self.heads = arrays["heads"].copy()
+        self.representatives = arrays["heads"].copy()
         self._moves, self._looked = arrays["moves"].copy(), arrays["looked"].copy()
 
 

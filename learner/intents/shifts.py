@@ -67,7 +67,7 @@ class ShiftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
 
 
-class Standing(NamedTuple):
+class IntentState(NamedTuple):
     """What is remembered about B users; every field (B,)."""
 
     intent: NDArray[np.int32]
@@ -81,15 +81,17 @@ class Standing(NamedTuple):
     level: NDArray[np.int64]
     """how sure the last shift was, from 1, while it is not known whether it holds; 0 = nothing to find out"""
 
-    def of(self, rows: NDArray[np.int64]) -> Standing:
+    def of(self, rows: NDArray[np.int64]) -> IntentState:
         """What is remembered about some of them."""
-        return Standing(self.intent[rows], self.events[rows], self.candidate[rows], self.waited[rows], self.level[rows])
+        return IntentState(
+            self.intent[rows], self.events[rows], self.candidate[rows], self.waited[rows], self.level[rows]
+        )
 
 
 class Moves(NamedTuple):
     """What one look at B users gave."""
 
-    standing: Standing
+    standing: IntentState
     first: NDArray[np.bool_]
     """(B,) who holds an intent for the first time, or another one while it is still looked for"""
     shifted: NDArray[np.bool_]
@@ -119,7 +121,7 @@ class ShiftRule:
     Examples
     --------
     >>> rule = ShiftRule(ShiftConfig(margin=1.0, sure_margin=6.0, persistence=2))
-    >>> user = Standing(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
+    >>> user = IntentState(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
     >>> for lead in (2.0, 2.5):
     ...     moves = rule.look(user, nearest=np.array([7]), lead=np.array([lead]), events=np.array([1]))
     ...     user = moves.standing
@@ -137,7 +139,7 @@ class ShiftRule:
 
     def look(
         self,
-        standing: Standing,
+        standing: IntentState,
         nearest: NDArray[np.integer[Any]],
         lead: NDArray[np.floating[Any]],
         events: NDArray[np.integer[Any]],
@@ -189,7 +191,7 @@ class ShiftRule:
         moved = first | shifted
         waiting = leads & ~shifted
         changed = waited if began is None else np.where(shifted, np.maximum(began, 1), waited)
-        after = Standing(
+        after = IntentState(
             np.where(moved, nearest, standing.intent).astype(np.int32),
             np.where(shifted & ~gone, changed, held_now),
             np.where(waiting, nearest, NO_INTENT).astype(np.int32),
@@ -320,12 +322,12 @@ def strongest(handles: NDArray[np.int64], pull: NDArray[np.floating[Any]], count
 
 
 __all__ = [
+    "IntentState",
     "MAX_COUNT",
-    "NO_INTENT",
     "Moves",
+    "NO_INTENT",
     "ShiftConfig",
     "ShiftRule",
-    "Standing",
     "history_before",
     "isotonic",
     "strongest",

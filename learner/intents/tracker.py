@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
-from learner.intents.change_point import change, standing
+from learner.intents.change_point import change, log_likelihood
 from learner.intents.identity import Birth, Entry, IntentIdentity, grouped
 from learner.intents.merging import Merging
 from learner.model.centers import SEEN_ITEMS
@@ -45,7 +45,7 @@ class IntentView(NamedTuple):
     """the held intent exists no more"""
 
 
-class Seen(NamedTuple):
+class Assignments(NamedTuple):
     """What the users of a step showed of the intents."""
 
     places: NDArray[np.int64]
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     """mean squared distance to the nearest center; not a number where there was nobody"""
 
 
-class Turned(NamedTuple):
+class CenterUpdate(NamedTuple):
     """What happened to the centers since the last call."""
 
     movement: float
@@ -85,7 +85,7 @@ class IntentTracker:
     config
         Its sections `intents`, `identity`, `merging` and `evidence`.
     network
-        Whose centers these are; only `turn` changes it.
+        Whose centers these are; only `update_centers` changes it.
     """
 
     def __init__(self, config: LearnerConfig, network: Network) -> None:
@@ -99,7 +99,7 @@ class IntentTracker:
     # -- the stream -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def observe(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> Seen:
+    def observe(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> Assignments:
         """Count the users of events: rows of their histories before (n, L), of the items taken (n,), 0 = not liked."""
         known = (contexts[:, -1] > 0) & (items > 0)
         before, after = contexts[known, -1], items[known]
@@ -115,12 +115,12 @@ class IntentTracker:
         u = self._interests(newest, looked_at)  # (n, d)
         u = u[u.any(axis=1)]
         if not len(u):
-            return Seen(np.zeros(0, dtype=np.int64), float("nan"))
+            return Assignments(np.zeros(0, dtype=np.int64), float("nan"))
         cosines = u @ self._unit_centers().T  # (n, K)
         places = cosines.argmax(axis=1)
         distance = np.maximum(2 - 2 * np.take_along_axis(cosines, places[:, None], axis=1)[:, 0], 0)
         self.identity.observe(places, distance, u)
-        return Seen(places, float(distance.mean()))
+        return Assignments(places, float(distance.mean()))
 
     def refresh(self) -> None:
         """Items or centers have moved, or will: what was kept of them is of no more use."""
@@ -147,7 +147,7 @@ class IntentTracker:
         return _unit(np.matmul(weight[:, None], items.unit[items.place[newest]])[:, 0])
 
     @torch.no_grad()
-    def turn(self, event_number: int, reseed: bool = False) -> Turned:
+    def update_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
         """Call once after a step's learning: how the centers moved; places dead ones anew, merges what is one."""
         self.refresh()
         centers = self._network.centers.unit().numpy()
@@ -158,7 +158,7 @@ class IntentTracker:
             places = np.array([birth.place for birth in births])
             self._network.place_centers(places, np.stack([birth.center for birth in births]))
         absorbed = self.merging.look(self.identity.shares, event_number)
-        return Turned(movement, births, self.identity.ids_of(absorbed).tolist())
+        return CenterUpdate(movement, births, self.identity.ids_of(absorbed).tolist())
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class IntentTracker:
         """The ids (m,) under which these intents go on; those of retired ones and -1 stay as they are."""
         ids = self.identity.living(ids)
         places = self.identity.places_of(ids)
-        return np.where(places >= 0, self.identity.ids_of(self.merging.heads[places]), ids).astype(np.int32)
+        return np.where(places >= 0, self.identity.ids_of(self.merging.representatives[places]), ids).astype(np.int32)
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
@@ -235,7 +235,7 @@ class IntentTracker:
         best, confidence, runner_up = nearest.copy(), np.zeros(B, dtype=np.float32), np.full(B, -1)
         asked = np.flatnonzero((group < 0) | newest_alone) if newest_alone is not None else users
         if len(asked):
-            likely = standing(codes[asked], present[asked], config)  # (b, G)
+            likely = log_likelihood(codes[asked], present[asked], config)  # (b, G)
             best[asked] = likely.argmax(axis=1)
             nearest = np.where(group < 0, best, nearest)
             at = (np.arange(len(asked)), nearest[asked])
@@ -279,7 +279,7 @@ class IntentTracker:
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:
         """Unit vectors of the intents, (G, d), in the order of `entries`."""
-        return grouped(self._network.centers.unit().numpy(), self.merging.heads, self.identity.shares)
+        return grouped(self._network.centers.unit().numpy(), self.merging.representatives, self.identity.shares)
 
     @torch.no_grad()
     def entries(self, turn_map: bool = False) -> list[Entry]:
@@ -287,7 +287,7 @@ class IntentTracker:
         centers = self._network.centers.unit().numpy()
         if turn_map:
             self.identity.turn_map(centers)
-        return self.identity.entries(centers, self.merging.heads)
+        return self.identity.entries(centers, self.merging.representatives)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -296,4 +296,4 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(length, np.float32(1e-12))[:, None])
 
 
-__all__ = ["IntentTracker", "IntentView", "Seen", "Turned"]
+__all__ = ["Assignments", "CenterUpdate", "IntentTracker", "IntentView"]

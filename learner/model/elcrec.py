@@ -15,7 +15,7 @@ from learner.model import losses
 from learner.model.augmentations import Compat, random_view
 from learner.model.centers import IntentCenters, IntentConfig
 from learner.model.encoder import Encoder, EncoderConfig
-from learner.model.ragged_batch import Layout
+from learner.model.ragged_batch import RaggedBatch
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,9 +159,9 @@ class ELCRec(nn.Module):
         """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
         if self.config.lookback == 0:
             return self.encoder.last(self.embed(rows), self._valid(rows))
-        return self.outlook(self.encode(rows), rows)
+        return self.user_representation(self.encode(rows), rows)
 
-    def outlook(self, h: Tensor, rows: Tensor) -> Tensor:
+    def user_representation(self, h: Tensor, rows: Tensor) -> Tensor:
         """The same of outputs h (B, T, d) at hand: the newest one and, by `lookback`, the one before it, (B, d).
 
         That one has not seen the newest item: the mean of the two is less led by it alone. Nothing is trained for it.
@@ -256,11 +256,11 @@ class ELCRec(nn.Module):
             total = total + c.intents.weight * cluster
         return Losses(total, next_item, sequence, intent, cluster, pooled.detach())
 
-    def _layout(self, rows: Sequence[Tensor]) -> Layout:
+    def _layout(self, rows: Sequence[Tensor]) -> RaggedBatch:
         """Of blocks of rows (n, T); to the authors' means and contrasts padding is a position like others."""
-        return Layout([part > 0 for part in rows], padded=self.config.compat == "authors")
+        return RaggedBatch([part > 0 for part in rows], padded=self.config.compat == "authors")
 
-    def _encode(self, vectors: Tensor, layout: Layout, generator: torch.Generator | None, mixed: bool) -> Tensor:
+    def _encode(self, vectors: Tensor, layout: RaggedBatch, generator: torch.Generator | None, mixed: bool) -> Tensor:
         if not mixed:
             return self.encoder.ragged(vectors, layout, generator)
         with torch.autocast(vectors.device.type, torch.bfloat16):
@@ -287,7 +287,7 @@ class ELCRec(nn.Module):
         return losses.full_softmax(self.head(out), self.table(), target, weight, half=half)
 
 
-def _stretches(layout: Layout) -> tuple[Tensor, Layout]:
+def _stretches(layout: RaggedBatch) -> tuple[Tensor, RaggedBatch]:
     """Of blocks (3n, T), histories and two views, longest first: the views as `losses.sequence_contrast` takes them.
 
     Returns which of the layout's positions are in a view, (P',), and where they are in blocks (2n', t) of how far back.
@@ -298,7 +298,7 @@ def _stretches(layout: Layout) -> tuple[Tensor, Layout]:
         reaching = [part[:, :, part.shape[2] - far : part.shape[2] - near] for part in parts if part.shape[2] >= far]
         found.append(torch.cat(reaching, dim=1).flatten(0, 1))  # (2n', far - near)
         near = far
-    stretches = Layout([numbers >= 0 for numbers in found])
+    stretches = RaggedBatch([numbers >= 0 for numbers in found])
     return stretches.flat(found), stretches
 
 

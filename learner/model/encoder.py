@@ -17,7 +17,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from learner.model.ragged_batch import Layout
+from learner.model.ragged_batch import RaggedBatch
 
 MASKED = (
     -1e4
@@ -117,7 +117,7 @@ class Layer(nn.Module):
         self.filter_norm = nn.LayerNorm(d, eps=1e-12) if config.frequency > 0 else None
 
     def forward(
-        self, x: Tensor, layout: Layout, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
+        self, x: Tensor, layout: RaggedBatch, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
     ) -> Tensor:
         """One layer over x (P, d); with `last`, only the newest of each history of the only block is asked for."""
         c = self.config
@@ -147,7 +147,7 @@ class Layer(nn.Module):
         return normed
 
     def _attend(
-        self, x: Tensor, layout: Layout, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
+        self, x: Tensor, layout: RaggedBatch, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
     ) -> Tensor:
         if last:
             return self._attend_last(layout.blocks(x)[0], masks[0][..., -1:, :], generator)
@@ -253,11 +253,11 @@ class Encoder(nn.Module):
         """Encode the newest position only, (B, d): the last layer computes one query per history."""
         return self._run(x.flatten(0, 1), _one_block(x, valid), generator, last=True)
 
-    def ragged(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
+    def ragged(self, x: Tensor, layout: RaggedBatch, generator: torch.Generator | None = None) -> Tensor:
         """Encode every position of histories as they are laid out, (P, d) to (P, d)."""
         return self._run(x, layout, generator, last=False)
 
-    def _run(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last: bool) -> Tensor:
+    def _run(self, x: Tensor, layout: RaggedBatch, generator: torch.Generator | None, last: bool) -> Tensor:
         longest = max(block.shape[1] for block in layout.there)
         if longest > self.max_len:
             raise ValueError(f"encoder got {longest} positions, more than max_len = {self.max_len}")
@@ -271,7 +271,7 @@ class Encoder(nn.Module):
             x = layer(x, layout, masks, generator, last=last and index == len(self.layers) - 1)
         return x if self.output_norm is None else self.output_norm(x)
 
-    def _placed(self, x: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+    def _placed(self, x: Tensor, positions: Tensor, layout: RaggedBatch) -> Tensor:
         """Add to each of x (P, d) the vector of its place from the right."""
         if layout.is_one_block:  # most of what is asked online: no look-up
             n, T = layout.there[0].shape
@@ -283,10 +283,10 @@ class Encoder(nn.Module):
         return x + F.embedding(layout.flat(places), positions)
 
 
-def _one_block(x: Tensor, valid: Tensor | None) -> Layout:
+def _one_block(x: Tensor, valid: Tensor | None) -> RaggedBatch:
     """Of x (B, T, d), padding included."""
     there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if valid is None else valid
-    return Layout([there], padded=True)
+    return RaggedBatch([there], padded=True)
 
 
 def _mask(there: Tensor, valid: Tensor | None, dtype: torch.dtype) -> Tensor:

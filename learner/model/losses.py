@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from learner.model.ragged_batch import Layout
+from learner.model.ragged_batch import RaggedBatch
 
 Fusion = Literal["shift", "concat"]
 
@@ -108,7 +108,7 @@ def fuse(h: Tensor, centers: Tensor, fusion: Fusion) -> Tensor:
 
 
 def sequence_contrast(
-    views: Tensor, layout: Layout, centers: Tensor, fusion: Fusion, temperature: float | None = None
+    views: Tensor, layout: RaggedBatch, centers: Tensor, fusion: Fusion, temperature: float | None = None
 ) -> Tensor:
     """`L_seq`: InfoNCE between two views of each sequence, fused with their intents and flattened, ().
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Layout:
+class RaggedBatch:
     """Where the positions of histories in blocks are among P, block after block and history after history.
 
     Parameters
@@ -24,7 +24,7 @@ class Layout:
 
     Examples
     --------
-    >>> layout = Layout([torch.tensor([[False, True], [True, True]])])
+    >>> layout = RaggedBatch([torch.tensor([[False, True], [True, True]])])
     >>> layout.flat([torch.tensor([[0, 5], [6, 7]])]).tolist()
     [5, 6, 7]
     >>> layout.blocks(torch.tensor([[5.0], [6.0], [7.0]]))[0][..., 0].tolist()
@@ -74,4 +74,4 @@ class Layout:
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-__all__ = ["Layout"]
+__all__ = ["RaggedBatch"]

@@ -177,7 +177,7 @@ def _encode(model: ELCRec, history: Ints) -> tuple[Tensor, Tensor]:
     if model.config.compat == "authors":  # their mean runs over the padding too, so it has to be there
         rows = F.pad(rows, (model.config.max_len - rows.shape[1], 0))
     h = model.encode(rows)  # (n, T, d)
-    return model.outlook(h, rows), model.pool(h, rows)
+    return model.user_representation(h, rows), model.pool(h, rows)
 
 
 def _log_probabilities(scores: Tensor, others: Sequence[ELCRec], history: Ints) -> Tensor:

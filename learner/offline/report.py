@@ -27,11 +27,11 @@ def draw_curve(path: Path, log: Sequence[EpochLog], title: str) -> None:
     loss.plot([entry.epoch for entry in log], [entry.loss for entry in log], color="tab:gray", label="training loss")
     loss.set(xlabel="epoch", ylabel="training loss", title=title)
     accuracy = loss.twinx()
-    judged = [(entry.epoch, entry.validation) for entry in log if entry.validation is not None]
+    eval_model = [(entry.epoch, entry.validation) for entry in log if entry.validation is not None]
     for k, colour in ((5, "tab:orange"), (20, "tab:blue")):
         accuracy.plot(
-            [epoch for epoch, _ in judged],
-            [figures[f"ndcg@{k}"] for _, figures in judged],
+            [epoch for epoch, _ in eval_model],
+            [figures[f"ndcg@{k}"] for _, figures in eval_model],
             color=colour,
             marker="o",
             markersize=3,

@@ -162,7 +162,7 @@ class Trainer:
         self._cumulative = self._proposal()
 
     @property
-    def judged(self) -> ELCRec:
+    def eval_model(self) -> ELCRec:
         """The model that is validated and saved: the moving average where there is one."""
         return self.average if self.average is not None else self.model
 
@@ -305,18 +305,18 @@ class Trainer:
     def validate(self, entry: EpochLog) -> None:
         """Validate, where `entry` is due, and keep the model if it is the best; then count the epoch as done."""
         if entry.epoch % self.config.evaluate_every == 0 or entry.epoch == self.config.epochs:
-            entry.validation = evaluate(self.judged, self.sequences, "validation").figures()
+            entry.validation = evaluate(self.eval_model, self.sequences, "validation").figures()
             score = entry.validation["ndcg@20"]
             if self.best is None or score > self.best["score"]:
-                state = {name: value.to("cpu", copy=True) for name, value in self.judged.state_dict().items()}
+                state = {name: value.to("cpu", copy=True) for name, value in self.eval_model.state_dict().items()}
                 self.best = {"epoch": entry.epoch, "score": score, "state": state}
         self.log.append(entry)
 
     @property
     def finished(self) -> bool:
         """All epochs done, or none better for too long; an epoch that was not validated is not held against it."""
-        judged = max((entry.epoch for entry in self.log if entry.validation is not None), default=0)
-        stale = self.best is not None and judged - int(self.best["epoch"]) >= self.config.patience
+        eval_model = max((entry.epoch for entry in self.log if entry.validation is not None), default=0)
+        stale = self.best is not None and eval_model - int(self.best["epoch"]) >= self.config.patience
         return len(self.log) >= self.config.epochs or stale
 
     def state(self) -> dict[str, Any]:
@@ -351,7 +351,7 @@ class Trainer:
     def best_model(self) -> ELCRec:
         """The model with the best validation NDCG@20, in evaluation mode."""
         model = ELCRec(self.config.model, self.sequences.item_count)
-        model.load_state_dict(self.judged.state_dict() if self.best is None else self.best["state"])
+        model.load_state_dict(self.eval_model.state_dict() if self.best is None else self.best["state"])
         return model.to(self.device).eval()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Snapshot:
+class CopyBuffers:
     """Copies arrays that change, so that they can be written while they go on changing.
 
     Memory fresh from the system is cleared page by page as it is first touched: copying 200 MB into it takes more than
@@ -17,7 +17,7 @@ class Snapshot:
 
     Examples
     --------
-    >>> snapshot, array = Snapshot(), np.arange(3)
+    >>> snapshot, array = CopyBuffers(), np.arange(3)
     >>> copies = snapshot.take({"a": array})
     >>> array[:] = 0
     >>> copies["a"].tolist()
@@ -43,4 +43,4 @@ class Snapshot:
         return copies
 
 
-__all__ = ["Snapshot"]
+__all__ = ["CopyBuffers"]

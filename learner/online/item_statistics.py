@@ -19,7 +19,7 @@ _RESCALE_BITS = 200  # of float64's 1023: how far growing counts go before they 
 DIRECTIONS = 2  # followers and predecessors
 
 
-class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the memories last."""
 
     popularity: Annotated[
@@ -73,7 +73,7 @@ class _Neighbours:
     Owner 2 row + direction: what came after the item of that row, then what came before it, so that one call does both.
     """
 
-    def __init__(self, config: MemoryConfig, rows: int) -> None:
+    def __init__(self, config: ItemStatisticsConfig, rows: int) -> None:
         self._fade = 0.5 ** (1 / np.array(config.neighbours))  # (2,) of a count, per neighbour that comes
         self._share = np.float32(config.share)
         self.entries = np.zeros((DIRECTIONS * rows, config.slots), dtype=np.uint32)
@@ -150,7 +150,7 @@ class _Neighbours:
         return live.sum(axis=1), (entries.ravel().take(place) >> _TAG_BITS).astype(np.int64), counts
 
 
-class Memories:
+class ItemStatistics:
     """Decayed popularity and latest neighbours per table row.
 
     Parameters
@@ -161,7 +161,7 @@ class Memories:
         Table rows to hold, row 0 (padding) included.
     """
 
-    def __init__(self, config: MemoryConfig, rows: int) -> None:
+    def __init__(self, config: ItemStatisticsConfig, rows: int) -> None:
         self.config = config
         self._half_lives = np.array(config.popularity)
         self._events = 0  # positive events counted
@@ -355,4 +355,4 @@ def _entries(rows: NDArray[np.int64], generations: NDArray[np.int64]) -> NDArray
     return (rows << _TAG_BITS | generations[rows] & _TAG).astype(np.uint32)
 
 
-__all__ = ["DIRECTIONS", "Memories", "MemoryConfig", "Neighbours", "runs"]
+__all__ = ["DIRECTIONS", "ItemStatistics", "ItemStatisticsConfig", "Neighbours", "runs"]

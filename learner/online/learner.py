@@ -25,11 +25,11 @@ from learner.intents.tracker import IntentTracker, IntentView
 from learner.metrics import NOT_EVALUATED
 from learner.model.centers import effective_number
 from learner.model.elcrec import ELCRec
-from learner.online.copy_buffers import Snapshot
-from learner.online.item_statistics import Memories
-from learner.online.model_snapshot import PREFIX, StandIn
-from learner.online.network import Network, Weights, under
-from learner.online.ranker import Asked, Ranker
+from learner.online.copy_buffers import CopyBuffers
+from learner.online.item_statistics import ItemStatistics
+from learner.online.model_snapshot import PREFIX, ModelSnapshot
+from learner.online.network import Network, Weights, strip_prefix
+from learner.online.ranker import Ranker, RankingQuery
 from learner.online.replay_buffer import Pairs, Replay, concatenate
 from learner.online.vocabulary import Vocabulary
 
@@ -68,7 +68,7 @@ class StepBatch(NamedTuple):
     """(n,) epoch milliseconds"""
 
 
-class Taken(NamedTuple):
+class PrequentialResult(NamedTuple):
     """What `take` saw."""
 
     ranks: NDArray[np.int64]
@@ -148,15 +148,15 @@ class Learner:
         self._disliked[: len(action_weights)] = np.array(action_weights, dtype=np.float64) < 0
         self._vocabulary = Vocabulary(config.capacity)
         self._network = Network(config)
-        self._memories = Memories(config.memory, self._network.rows)
+        self._memories = ItemStatistics(config.memory, self._network.rows)
         mixing = torch.Generator().manual_seed((config.seed * 1000 + 100) % 2**63)
         self.mix = Ranker(config.mix, config.memory, mixing)
         self._replay = Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed)
         self.tracker = IntentTracker(config, self._network)
         self._weights: Weights = self._network  # whose answers are given; another's only inside `_answered_by`
-        self._stand_in: StandIn | None = None
+        self._stand_in: ModelSnapshot | None = None
         self.serving: Serving = "learner"  # who answers
-        self._snapshot = Snapshot()
+        self._snapshot = CopyBuffers()
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class Learner:
 
     # -- the stream -------------------------------------------------------------------------------------------------
 
-    def take(self, batch: StepBatch, evaluate: bool = True, written: int = 0) -> Taken:
+    def take(self, batch: StepBatch, evaluate: bool = True, written: int = 0) -> PrequentialResult:
         """Test on the events, then let memories, mix and replay have them; the network's weights stay.
 
         Memories and mixing weights move every `mix.chunk` events, each chunk being ranked before it is learned. With
@@ -253,16 +253,16 @@ class Learner:
         self._replay.add(batch.users, Pairs(np.where(liked > 0, batch.contexts, 0), batch.items, batch.weights))
         loss = losses / learned if learned else float("nan")
         shown = ranks if evaluate else np.full(n, NOT_EVALUATED, dtype=np.int64)
-        return Taken(shown, loss, new_items, looked_at.distance, looked_at.places, ranks)
+        return PrequentialResult(shown, loss, new_items, looked_at.distance, looked_at.places, ranks)
 
     def _asked(
         self, liked: NDArray[np.int64], excluded: NDArray[np.int64], gap: NDArray[np.float64], h: Tensor
-    ) -> Asked:
+    ) -> RankingQuery:
         """What the ranking needs to know of users with histories (B, L) of rows, dislikes left out of `liked`."""
         network = None
         if self.config.mix.parts != "memories":
             network = self._weights.log_probabilities(h, self.size + 1)
-        return Asked(self._anchors(liked), excluded, (liked > 0).sum(axis=1), gap, network)
+        return RankingQuery(self._anchors(liked), excluded, (liked > 0).sum(axis=1), gap, network)
 
     def _anchors(self, liked: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest items of histories (B, L), newest first, (B, A)."""
@@ -327,13 +327,13 @@ class Learner:
     # -- the stand-in -----------------------------------------------------------------------------------------------
 
     @property
-    def has_stand_in(self) -> bool:
+    def has_snapshot(self) -> bool:
         """Whether there is anything to stand in for this learner."""
         return self._stand_in is not None
 
-    def keep_stand_in(self) -> None:
+    def keep_snapshot(self) -> None:
         """Copy what the gradients made, in place of the copy before: it can answer, and be gone back to."""
-        self._stand_in = StandIn(self._network, self.mix, self.size + 1)
+        self._stand_in = ModelSnapshot(self._network, self.mix, self.size + 1)
 
     def go_back(self) -> bool:
         """Take the stand-in's weights, with fresh moments; false where there is none.
@@ -421,7 +421,7 @@ class Learner:
         return Ranking(items, scores, source, self._vocabulary.handles(because))
 
     def _listed(
-        self, asked: Asked, cold: NDArray[np.bool_], k: int, popular: int
+        self, asked: RankingQuery, cold: NDArray[np.bool_], k: int, popular: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         """Rows of the best items of B users, (B, k), 0 where there are too few candidates, their scores, (B, k), and
         rows of the items that led to them, (B, 3).
@@ -640,24 +640,24 @@ class Learner:
 
     def _restore(self, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]], random: dict[str, Any]) -> None:
         fresh = Learner(self.config)
-        self._vocabulary = Vocabulary.from_arrays(self.config.capacity, under("vocabulary.", arrays))
+        self._vocabulary = Vocabulary.from_arrays(self.config.capacity, strip_prefix("vocabulary.", arrays))
         self._network, self._memories, self.mix = fresh._network, fresh._memories, fresh.mix
         self._replay = fresh._replay
         while self._network.rows <= self.size:
             self._network.grow(2 * self._network.rows)
             self._memories.grow(self._network.rows)
         self._network.load_tensors(tensors)
-        self._memories.load_arrays(under("memory.", arrays))
-        self.mix.load_arrays(under("mix.", arrays))
-        self._replay.load_arrays(under("replay.", arrays))
+        self._memories.load_arrays(strip_prefix("memory.", arrays))
+        self.mix.load_arrays(strip_prefix("mix.", arrays))
+        self._replay.load_arrays(strip_prefix("replay.", arrays))
         self._replay.load_random_state(random)
         self.tracker = fresh.tracker
-        self.tracker.identity.load_arrays(under("identity.", arrays))
-        self.tracker.merging.load_arrays(under("merging.", arrays))
+        self.tracker.identity.load_arrays(strip_prefix("identity.", arrays))
+        self.tracker.merging.load_arrays(strip_prefix("merging.", arrays))
         self._weights, self._stand_in = self._network, None
         if any(name.startswith(PREFIX) for name in tensors):
-            self._stand_in = StandIn(self._network, self.mix, self.size + 1)
-            self._stand_in.load(tensors, under("standin.", arrays))
+            self._stand_in = ModelSnapshot(self._network, self.mix, self.size + 1)
+            self._stand_in.load(tensors, strip_prefix("standin.", arrays))
 
     def update_digest(self, digest: Hash) -> None:
         """Add all state to a hash: equal digests go on equally."""
@@ -689,14 +689,14 @@ def _named(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]
 
 
 __all__ = [
-    "SOURCE_INTENT",
-    "SOURCE_MODEL",
-    "SOURCE_POPULAR",
     "IntentInfo",
     "IntentView",
     "LearnReport",
     "Learner",
+    "PrequentialResult",
     "Ranking",
+    "SOURCE_INTENT",
+    "SOURCE_MODEL",
+    "SOURCE_POPULAR",
     "StepBatch",
-    "Taken",
 ]

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.online.network import Network, Weights, under
+from learner.online.network import Network, Weights, strip_prefix
 from learner.online.ranker import Ranker
 
 PREFIX: Final = "standin."
 
 
-class StandIn:
+class ModelSnapshot:
     """A copy of network and mix, bounded by the size of both.
 
     An item that was admitted after the copy was made has a vector of zeros in it: the network says the same of it to
@@ -68,7 +68,7 @@ class StandIn:
 
     def load(self, tensors: Mapping[str, Tensor], arrays: dict[str, NDArray[Any]]) -> None:
         """Continue from what `to_tensors` and `to_arrays` gave; the rows behind are unknown."""
-        mine = under(PREFIX, tensors)
+        mine = strip_prefix(PREFIX, tensors)
         self.weights.table.zero_()
         self.weights.load_tensors(mine)
         self._known[:] = False
@@ -77,4 +77,4 @@ class StandIn:
         self.mix.load_arrays(arrays)
 
 
-__all__ = ["PREFIX", "StandIn"]
+__all__ = ["ModelSnapshot", "PREFIX"]

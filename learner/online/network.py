@@ -24,7 +24,7 @@ _FEW = 64  # so few are one group: a second one would cost more than the padding
 _FIRST_ROWS = 1024
 
 
-class Refused(NamedTuple):
+class RefusedStep(NamedTuple):
     """A mini-batch that was not learned, for inspection."""
 
     model_step: int
@@ -61,7 +61,7 @@ def buckets(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
     return groups
 
 
-def under(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
+def strip_prefix(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
     """Those whose name begins with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
@@ -110,8 +110,8 @@ class Weights:
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what `to_tensors` gave; the rows behind stay as they are."""
-        self.encoder.load_state_dict(under("encoder.", tensors))
-        self.centers.load_state_dict(under("centers.", tensors))
+        self.encoder.load_state_dict(strip_prefix("encoder.", tensors))
+        self.centers.load_state_dict(strip_prefix("centers.", tensors))
         self.table[: len(tensors["table"])] = tensors["table"]
 
 
@@ -140,7 +140,7 @@ class Network(Weights):
         self._rows = RowAdam(_FIRST_ROWS, d)
         self._dense = DenseAdam([*self.encoder.parameters(), *self.centers.parameters()])
         self.steps = 0
-        self.refused: deque[Refused] = deque(maxlen=config.keep_refused)
+        self.refused: deque[RefusedStep] = deque(maxlen=config.keep_refused)
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -259,7 +259,7 @@ class Network(Weights):
         dense_norm = float(dense.norm())
         norm = float(np.hypot(dense_norm, float(rows_gradient.norm())))
         if not (np.isfinite(value) and value <= config.max_loss and np.isfinite(norm) and norm <= config.max_gradient):
-            self.refused.append(Refused(self.steps, value, norm, contexts, items))
+            self.refused.append(RefusedStep(self.steps, value, norm, contexts, items))
             return StepOutcome(value, False, len(items))
         if dense_norm > config.clip_gradient:
             dense *= config.clip_gradient / dense_norm
@@ -347,10 +347,10 @@ class Network(Weights):
         for name, generator in self._generators.items():
             generator.set_state(tensors[f"generator.{name}"])
         self.refused.clear()
-        for number in range(len(under("refused.", tensors)) // 3):
+        for number in range(len(strip_prefix("refused.", tensors)) // 3):
             step, loss, norm = tensors[f"refused.{number}.figures"].tolist()
             contexts, items = tensors[f"refused.{number}.contexts"], tensors[f"refused.{number}.items"]
-            self.refused.append(Refused(int(step), loss, norm, contexts.numpy(), items.numpy()))
+            self.refused.append(RefusedStep(int(step), loss, norm, contexts.numpy(), items.numpy()))
 
 
-__all__ = ["Network", "Refused", "StepOutcome", "Weights", "buckets", "lengths_of", "under"]
+__all__ = ["Network", "RefusedStep", "StepOutcome", "Weights", "buckets", "lengths_of", "strip_prefix"]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from learner.metrics import UNRANKED
 from learner.model.optimizers import DenseAdam
-from learner.online.item_statistics import DIRECTIONS, Memories, MemoryConfig, Neighbours, runs
+from learner.online.item_statistics import DIRECTIONS, ItemStatistics, ItemStatisticsConfig, Neighbours, runs
 
 _GROUP_OF: Final = np.array([0, 1, 1, 2])  # anchors are told apart as: the newest, the two before it, the others
 _GROUPS: Final = 3
@@ -58,7 +58,7 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     network_start: Annotated[float, Meta(ge=0, le=10, description="first linear weight of the network; factor")] = 0.1
 
 
-class Asked(NamedTuple):
+class RankingQuery(NamedTuple):
     """Users to rank for; B of them."""
 
     anchors: NDArray[np.int64]
@@ -72,10 +72,10 @@ class Asked(NamedTuple):
     network: Tensor | None
     """(B, N) log-probabilities of the network, None = it has no say"""
 
-    def of(self, users: NDArray[np.int64]) -> Asked:
+    def of(self, users: NDArray[np.int64]) -> RankingQuery:
         """The same of some of them."""
         network = None if self.network is None else self.network[torch.from_numpy(users)]
-        return Asked(self.anchors[users], self.excluded[users], self.lengths[users], self.gap[users], network)
+        return RankingQuery(self.anchors[users], self.excluded[users], self.lengths[users], self.gap[users], network)
 
 
 class Candidates(NamedTuple):
@@ -107,7 +107,7 @@ class Ranker:
         Draws the first weights of the two-layer part.
     """
 
-    def __init__(self, config: MixConfig, memory: MemoryConfig, generator: torch.Generator) -> None:
+    def __init__(self, config: MixConfig, memory: ItemStatisticsConfig, generator: torch.Generator) -> None:
         self.config = config
         self._H = len(memory.popularity)
         self._reference = max(0, self._H - 2)  # popularity that neighbours are filled up with
@@ -130,7 +130,7 @@ class Ranker:
     # -- candidates -------------------------------------------------------------------------------------------------
 
     def candidates(
-        self, memories: Memories, generations: NDArray[np.int64], asked: Asked, popular: NDArray[np.int64]
+        self, memories: ItemStatistics, generations: NDArray[np.int64], asked: RankingQuery, popular: NDArray[np.int64]
     ) -> Candidates:
         """The candidates of users, described; `popular` are the rows that everybody gets."""
         B, rows = len(asked.lengths), memories.rows
@@ -170,8 +170,8 @@ class Ranker:
 
     def _describe(
         self,
-        memories: Memories,
-        asked: Asked,
+        memories: ItemStatistics,
+        asked: RankingQuery,
         near: Neighbours,
         line: NDArray[np.int64],
         cell: NDArray[np.int64],
@@ -218,7 +218,7 @@ class Ranker:
             out[: f - 3] = 0
         return torch.from_numpy(out).T
 
-    def _of_users(self, asked: Asked, near: Neighbours) -> NDArray[np.float32]:
+    def _of_users(self, asked: RankingQuery, near: Neighbours) -> NDArray[np.float32]:
         """What tells users apart, (B, u): kind of length, time since, how much is known of their newest item."""
         B = len(asked.lengths)
         out = np.zeros((B, len(_LENGTHS) + 3), dtype=np.float32)
@@ -392,4 +392,4 @@ def _find(candidates: Candidates, targets: NDArray[np.int64]) -> tuple[NDArray[n
     return place, keys[place] == wanted
 
 
-__all__ = ["Asked", "Candidates", "MixConfig", "Ranker"]
+__all__ = ["Candidates", "MixConfig", "Ranker", "RankingQuery"]

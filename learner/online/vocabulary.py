@@ -189,4 +189,4 @@ class Vocabulary:
         return vocabulary
 
 
-__all__ = ["ROW_BITS", "Admission", "Vocabulary"]
+__all__ = ["Admission", "ROW_BITS", "Vocabulary"]

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from learner import Learner, LearnerStateError, Ranking, RankMetrics, StepBatch, WindowedRankMetrics
 from learner.offline.init_learner import fingerprint, start_from
-from state import Checkpoint, CheckpointStore, Clocks, PendingCheckpoint, UserStore, append, remembered
+from state import Checkpoint, CheckpointStore, PendingCheckpoint, UserStore, Watermarks, append, is_live
 from stream.config import StreamConfig
 from stream.engine import message_builders
 from stream.engine.event_batch import Arrivals, gather, unique_users
 from stream.engine.init_model import NOTE, keep_model, kept_model, warn_of_other
-from stream.engine.meaning import LOOKS, Meaning, Tally
+from stream.engine.meaning import LOOKS, Meaning, StepStats
 from stream.engine.queries import Answer, Explanation, answer, explanation
 from stream.errors import EngineError, StateMismatch
 from stream.log.base import Message, RecordBatch
@@ -113,11 +113,11 @@ class Engine:
         self._action_weights = np.array(config.actions.weights(), dtype=np.float32)
         self._max_len = config.learner.max_len
         self._learner = Learner(config.learner, config.actions.weights())
-        self.began_with = ""  # fingerprint of a fitted model
+        self.init_fingerprint = ""  # fingerprint of a fitted model
         self._init = init if checkpoint is None else None
         if self._init is not None:
             start_from(self._learner, self._init)
-            self.began_with = fingerprint(self._init)
+            self.init_fingerprint = fingerprint(self._init)
         live = folder / "live"
         if checkpoint is not None:
             _refuse_other_shape(checkpoint, _shape(config))
@@ -138,7 +138,7 @@ class Engine:
         self.event_number = 0
         self.record_number = 0
         self.event_ts = 0
-        self.clocks = Clocks(config.log.partitions, config.state.history_ttl_ms)  # by which users are forgotten
+        self.clocks = Watermarks(config.log.partitions, config.state.history_ttl_ms)  # by which users are forgotten
         self.positions: dict[int, int] = {partition: 0 for partition in range(config.log.partitions)}
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self.served = RankMetrics()
@@ -188,7 +188,7 @@ class Engine:
             checkpoints.drop_after(up_to)
         engine = cls(config, folder, checkpoints, checkpoints.latest(), titles, kept_model(folder) or init)
         if init is not None:
-            warn_of_other(init, engine.began_with, folder)
+            warn_of_other(init, engine.init_fingerprint, folder)
         return engine
 
     def keep_init(self) -> None:
@@ -207,7 +207,7 @@ class Engine:
         batches = sorted(batches, key=lambda batch: batch.partition)
         messages: list[Message] = []
         ranges = [(b.partition, self.positions[b.partition], b.next_offset) for b in batches]
-        tally = Tally(records=sum(len(batch) for batch in batches))
+        tally = StepStats(records=sum(len(batch) for batch in batches))
         arrivals = gather(self._decoder, batches)
         messages += arrivals.letters
         tally.dead_letters = len(arrivals.letters)
@@ -219,7 +219,7 @@ class Engine:
             self.positions[batch.partition] = batch.next_offset
         self._taken = tally.records
         self.record_number += tally.records
-        alerts = self.meaning.watch(tally, self.record_number, self.event_ts, self.step_number)
+        alerts = self.meaning.detect_drift(tally, self.record_number, self.event_ts, self.step_number)
         self.counters["alerts"] += len(alerts)
         messages += alerts
         messages += self.meaning.catalogue(self.record_number, self.event_ts, self.step_number)
@@ -235,14 +235,14 @@ class Engine:
 
     def _notes(self) -> dict[str, str]:
         notes = self.meaning.notes()
-        return {**notes, NOTE: self.began_with} if self.step_number == 1 and self.began_with else notes
+        return {**notes, NOTE: self.init_fingerprint} if self.step_number == 1 and self.init_fingerprint else notes
 
-    def jump(self, partition: int, offset: int) -> None:
+    def seek(self, partition: int, offset: int) -> None:
         """Take the next records of the partition from `offset`; those in between are counted as truncated."""
         self.counters["truncated"] += max(0, offset - self.positions[partition])
         self.positions[partition] = offset
 
-    def _take(self, arrivals: Arrivals, messages: list[Message], tally: Tally) -> None:
+    def _take(self, arrivals: Arrivals, messages: list[Message], tally: StepStats) -> None:
         n = len(arrivals.users)
         ts = np.concatenate(arrivals.ts) if n else np.zeros(0, np.int64)
         actions = np.concatenate(arrivals.actions) if n else np.zeros(0, np.uint8)
@@ -296,7 +296,7 @@ class Engine:
             )
             compared = self.meaning.compare(batch, self.step_number)
             result = self._learner.take(batch, self._evaluates(), self.meaning.effects().written)
-            self.meaning.judge(compared, result.placed, self.step_number)
+            self.meaning.update_gate(compared, result.placed, self.step_number)
             self.prequential.add(result.ranks[result.ranks >= 0])
             self._recent_prequential.add(result.ranks)
             tally.events, tally.taken, tally.items = len(taken), result, batch.items
@@ -338,7 +338,7 @@ class Engine:
         messages: list[Message],
     ) -> None:
         """Recommend to the users touched and follow their intents; writes what was published into `records`."""
-        touched, counts, back = message_builders.trail(users, user_index, partitions, offsets, ts, LOOKS)
+        touched, counts, back = message_builders.latest_coordinates(users, user_index, partitions, offsets, ts, LOOKS)
         where = back[0]
         histories = np.ascontiguousarray(records["items"][touched])
         history_actions = np.ascontiguousarray(records["actions"][touched])
@@ -346,7 +346,7 @@ class Engine:
         ranking = self._learner.recommend(histories, history_actions, history_ts, self.config.engine.list_len)
 
         followed = records[touched]
-        messages += self.meaning.follow(
+        messages += self.meaning.update_intents(
             back, histories, history_actions, counts, followed, self.counters, self.step_number
         )
         records[touched] = followed
@@ -512,7 +512,7 @@ class Engine:
             "prequential": self.prequential.to_state(),
             "last_loss": None if np.isnan(self.last_loss) else self.last_loss,
             "journal_from": self.journal_from,
-            "began_with": self.began_with,
+            "began_with": self.init_fingerprint,
         }
 
     def _load(self, checkpoint: Checkpoint) -> None:
@@ -542,7 +542,7 @@ class Engine:
         self.prequential = RankMetrics.from_state(state["prequential"])
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
         self.journal_from = state.get("journal_from", 0)
-        self.began_with = state["began_with"]
+        self.init_fingerprint = state["began_with"]
 
     def digest(self) -> str:
         """Hash of all state that a replay must reproduce, as 32 hexadecimal digits."""
@@ -569,7 +569,7 @@ class Engine:
 
     def _remembered(self, records: NDArray[Any], now: NDArray[np.int64]) -> NDArray[Any]:
         """The records, blank where the user is forgotten at the clock, whether `sweep` has come by already or not."""
-        alive = remembered(records["seen_ts"], now, self.config.state.history_ttl_ms)
+        alive = is_live(records["seen_ts"], now, self.config.state.history_ttl_ms)
         gone = np.flatnonzero((records["events"] > 0) & ~alive)
         records[gone] = self._store.blank(len(gone))
         return records

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream.engine import message_builders
 from stream.log.base import Message, RecordBatch
-from stream.schema.events import Bad, Decoder
+from stream.schema.events import Decoder, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def gather(decoder: Decoder, batches: Sequence[RecordBatch]) -> Arrivals:
     return arrivals
 
 
-def _letters(batch: RecordBatch, refused: Sequence[Bad]) -> list[Message]:
+def _letters(batch: RecordBatch, refused: Sequence[Rejection]) -> list[Message]:
     if not isinstance(batch, FileBatch):
         return [message_builders.dead_letter(batch, bad) for bad in refused]
     own = replace(batch, values=batch.found)

@@ -54,17 +54,17 @@ def keep_model(source: Path, state: Path) -> None:
         raise storage_error(f"copying the fitted model {source}", state, exc) from exc
 
 
-def warn_of_other(asked: Path, began_with: str, state: Path) -> None:
+def warn_of_other(asked: Path, init_fingerprint: str, state: Path) -> None:
     """Say so when a stream that goes on was not begun with the model that is asked for now."""
     try:
         wanted = fingerprint(asked)
     except ModelFileError:
         wanted = ""
-    if wanted != began_with:
+    if wanted != init_fingerprint:
         logger.warning("%s: goes on where it was; --init %s starts a new state folder only", state, asked)
 
 
-def refuse_other(notes: Mapping[str, str], began_with: str, state: Path) -> None:
+def refuse_other(notes: Mapping[str, str], init_fingerprint: str, state: Path) -> None:
     """Compare what the journal's first entry says it began with to what this engine began with.
 
     Raises
@@ -73,7 +73,7 @@ def refuse_other(notes: Mapping[str, str], began_with: str, state: Path) -> None
         They differ: every step redone would be another one.
     """
     journalled = notes.get(NOTE, "")
-    if journalled == began_with:
+    if journalled == init_fingerprint:
         return
     if not journalled:
         raise JournalError(
@@ -81,8 +81,8 @@ def refuse_other(notes: Mapping[str, str], began_with: str, state: Path) -> None
             "leave --init out, or give another log and another state folder"
         )
     raise JournalError(
-        f"{state}: the journal begins with the fitted model {journalled}, this is {began_with or 'an empty one'}: "
-        "give --init the folder of that model"
+        f"{state}: the journal begins with the fitted model {journalled}, this is "
+        f"{init_fingerprint or 'an empty one'}: give --init the folder of that model"
     )
 
 

@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner import (
-    Change,
+    ActiveActions,
     DriftMonitor,
-    Effects,
+    EpisodeChange,
     IntentInfo,
+    IntentState,
     IntentView,
     Learner,
     Observed,
+    PrequentialResult,
     ShiftRule,
-    Standing,
     StepBatch,
-    Taken,
     history_before,
     name_intent,
     strongest,
 )
-from learner.drift.fallback import Gate, gain_of, gains, without
+from learner.drift.fallback import FallbackPolicy, exclude_seen, gain_of, gains
 from learner.drift.signals import GATE
 from stream.config import StreamConfig
 from stream.engine.message_builders import Coordinates, shift_message
@@ -44,7 +44,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
-class Tally:
+class StepStats:
     """What a step showed besides what the learner took; filled by the engine while the step goes on."""
 
     records: int = 0
@@ -52,7 +52,7 @@ class Tally:
     events: int = 0
     served: int = 0
     hits: int = 0
-    taken: Taken | None = None
+    taken: PrequentialResult | None = None
     items: NDArray[np.int64] | None = None
 
 
@@ -115,7 +115,7 @@ class _Looks:
         yield from (rows for rows in np.split(np.arange(len(self.later)), starts) if len(rows))
 
 
-class Compared(NamedTuple):
+class ShadowScores(NamedTuple):
     """What the gate compares of a step, beside the learner."""
 
     events: NDArray[np.int64]
@@ -147,7 +147,7 @@ class Meaning:
         self._titles = dict(titles or {})
         self._rule = ShiftRule(config.shifts)
         self._monitor = DriftMonitor(config.drift, config.learner.seed)
-        self._gate = Gate(config.gate)
+        self._gate = FallbackPolicy(config.gate)
         self._lead: float | None = None  # of the learner over its snapshot, where that has just taken over
         self._movement = 0.0
         self._updates = 0.0
@@ -159,7 +159,7 @@ class Meaning:
 
     # -- shifts -----------------------------------------------------------------------------------------------------
 
-    def follow(
+    def update_intents(
         self,
         back: Sequence[Coordinates],
         histories: NDArray[np.int64],
@@ -189,12 +189,12 @@ class Meaning:
         """
         self.shifts = []
         held = self._learner.current_intents(records["intent"])
-        standing = Standing(
+        standing = IntentState(
             held,
             records["intent_events"].astype(np.int64),
             self._learner.current_intents(records["candidate"]),
             records["candidate_count"].astype(np.int64),
-            records["spare"].astype(np.int64),
+            records["shift_level"].astype(np.int64),
         )
         looks = _Looks(len(back), events, records["events"].astype(np.int64), self._config.shifts.settle_events)
         # one question for all looks, as if nobody moved; whoever does is asked about again
@@ -233,7 +233,7 @@ class Meaning:
                 found.append(_Found(rows[shifted], by_model, origin, to, confidence, held_for))
         records["intent"], records["intent_events"] = standing.intent, standing.events
         records["candidate"], records["candidate_count"] = standing.candidate, standing.waited
-        records["spare"] = standing.level
+        records["shift_level"] = standing.level
         return self._tell(found, looks, back, past, counters, step) if found else []
 
     def _tell(
@@ -288,10 +288,10 @@ class Meaning:
 
     # -- drift ------------------------------------------------------------------------------------------------------
 
-    def compare(self, batch: StepBatch, step: int) -> Compared | None:
+    def compare(self, batch: StepBatch, step: int) -> ShadowScores | None:
         """How snapshot and popular list do on events (n,) of a step that nobody has learned yet; None: it is not due.
 
-        Call before the learner takes them, and `judge` after that, which needs the answer.
+        Call before the learner takes them, and `update_gate` after that, which needs the answer.
         """
         if not self._gate.due(step):
             return None
@@ -301,12 +301,12 @@ class Meaning:
         histories, actions, times = batch.contexts[some], batch.context_actions[some], batch.context_ts[some]
         items, k, learner = batch.items[some], self._config.engine.list_len, self._learner
         snapshot = None
-        if learner.has_stand_in:
+        if learner.has_snapshot:
             snapshot = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "snapshot").items, items)
         popular = learner.popular(k + histories.shape[1])
-        return Compared(some, snapshot, gains(without(popular, histories, k), items))
+        return ShadowScores(some, snapshot, gains(exclude_seen(popular, histories, k), items))
 
-    def judge(self, compared: Compared | None, placed: NDArray[np.int64], step: int) -> None:
+    def update_gate(self, compared: ShadowScores | None, placed: NDArray[np.int64], step: int) -> None:
         """Give the gate what was compared beside the learner's own ranks `placed` (n,) of the step's events.
 
         Who answers from then on, in this step too, may be another.
@@ -317,12 +317,12 @@ class Meaning:
         snapshot = own if compared.snapshot is None else compared.snapshot
         verdict = self._gate.compare(step, own, snapshot, compared.popular, calm=not self._monitor.is_open)
         if verdict.renew:
-            self._learner.keep_stand_in()
+            self._learner.keep_snapshot()
         if verdict.changed:
             self._learner.serving = verdict.serving
             self._lead = verdict.against_snapshot if verdict.serving == "snapshot" else None
 
-    def watch(self, tally: Tally, number: int, ts: int, step: int) -> list[Message]:
+    def detect_drift(self, tally: StepStats, number: int, ts: int, step: int) -> list[Message]:
         """Give the step to the detectors; returns the alerts.
 
         Parameters
@@ -354,11 +354,11 @@ class Meaning:
             movement=self._movement,
             updates=self._updates,
             refused=self._refused,
-            groups=self._learner.tracker.merging.heads,
+            groups=self._learner.tracker.merging.representatives,
         )
         self._movement, self._updates, self._refused = 0.0, 0.0, 0
         changes = []
-        can_go_back = self._learner.has_stand_in
+        can_go_back = self._learner.has_snapshot
         if self._lead is not None:
             changes += self._monitor.tell(GATE, 0.0, self._lead, number, ts, can_go_back=can_go_back)
             self._lead = None
@@ -366,7 +366,7 @@ class Meaning:
         changes += self._monitor.step(seen, number, hold=hold, can_go_back=can_go_back)
         return [self._alert(change, step) for change in changes]
 
-    def _alert(self, change: Change, step: int) -> Message:
+    def _alert(self, change: EpisodeChange, step: int) -> Message:
         alert = DriftAlert(
             episode=change.episode,
             state=change.state,
@@ -385,13 +385,13 @@ class Meaning:
         )
         return Message(topics.DRIFT_ALERTS, change.signals[0].encode(), _encode(alert), change.ts)
 
-    def effects(self) -> Effects:
+    def effects(self) -> ActiveActions:
         """What the open episode's actions ask of the learning after this step."""
         return self._monitor.effects()
 
     def notes(self) -> dict[str, str]:
         """For the journal: the actions in force."""
-        effects, neutral = self._monitor.effects(), Effects()
+        effects, neutral = self._monitor.effects(), ActiveActions()
         asked = {name: value for name, value in effects._asdict().items() if value != getattr(neutral, name)}
         notes = {f"drift.{name}": str(value) for name, value in asked.items()}
         return notes | ({"serving": "snapshot"} if self._gate.serving == "snapshot" else {})
@@ -410,7 +410,7 @@ class Meaning:
             self._learner.fade_followers(effects.followers)
         if effects.rollback and self._learner.go_back():
             self._gate.went_back()
-        turned = self._learner.tracker.turn(number, effects.reseed)
+        turned = self._learner.tracker.update_centers(number, effects.reseed)
         self._movement += turned.movement
         self._updates += updates
         self._refused += refused
@@ -482,4 +482,4 @@ class Meaning:
         self._aged_at = state["aged_at"]
 
 
-__all__ = ["LOOKS", "Meaning", "Tally"]
+__all__ = ["LOOKS", "Meaning", "StepStats"]

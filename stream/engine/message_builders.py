@@ -16,7 +16,7 @@ from learner import Ranking
 from learner.drift.fallback import Serving
 from stream.log.base import Message, RecordBatch
 from stream.schema import topics
-from stream.schema.events import Bad
+from stream.schema.events import Rejection
 from stream.schema.messages import AsOf, ErasureReceipt, IntentShift, Recommendations, Recommended, Source
 
 SOURCES: Final[tuple[Source, ...]] = ("model", "intent", "popular")
@@ -39,7 +39,7 @@ class Coordinates:
         return AsOf(partition=int(self.partitions[row]), offset=int(self.offsets[row]), ts=int(self.ts[row]))
 
 
-def trail(
+def latest_coordinates(
     users: list[bytes],
     user_index: NDArray[np.int64],
     partitions: NDArray[np.int64],
@@ -114,7 +114,7 @@ def shift_message(where: Coordinates, row: int, shift: IntentShift) -> Message:
     return Message(topics.INTENT_SHIFTS, where.users[row], _encode(shift), int(where.ts[row]))
 
 
-def dead_letter(batch: RecordBatch, bad: Bad) -> Message:
+def dead_letter(batch: RecordBatch, bad: Rejection) -> Message:
     """Build the dead letter of one bad record: its own bytes, and in the headers why and where it came from.
 
     A record that the dead-letter topic would not take is cut down, with its size in a header: it must not hold the

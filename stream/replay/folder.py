@@ -157,7 +157,7 @@ def of_one_partition(config: ConfigT) -> ConfigT:
     return msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, partitions=1))
 
 
-def as_left(config: ConfigT, state: Path) -> ConfigT:
+def replay_config(config: ConfigT, state: Path) -> ConfigT:
     """The configuration that the state folder was made with, as far as a replay changes it."""
     return of_one_partition(config) if is_replay(state) else config
 
@@ -167,4 +167,4 @@ def is_replay(state: Path) -> bool:
     return os.path.exists(state / _MARK)
 
 
-__all__ = ["ReplayFolder", "as_left", "is_replay", "of_one_partition"]
+__all__ = ["ReplayFolder", "is_replay", "of_one_partition", "replay_config"]

@@ -42,7 +42,7 @@ class Episodes:
         return [self._found[number] for number in sorted(self._found)]
 
 
-class Refused:
+class RejectionCounts:
     """The dead letters by reason, and the first one."""
 
     def __init__(self) -> None:
@@ -118,4 +118,4 @@ class IntentsFile:
         self._out.close()
 
 
-__all__ = ["Episodes", "IntentsFile", "Refused"]
+__all__ = ["Episodes", "IntentsFile", "RejectionCounts"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from learner import RankMetrics
-from state import CheckpointStore, Clocks, MemoryUserStore, append
+from state import CheckpointStore, MemoryUserStore, Watermarks, append
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.engine.event_batch import FileBatch, gather
@@ -23,7 +23,7 @@ from stream.errors import SourceError
 from stream.log.base import RecordBatch
 from stream.replay.baselines import ItemToItemBaseline, PopularBaseline
 from stream.replay.folder import ReplayFolder
-from stream.replay.report import Episodes, IntentsFile, Refused
+from stream.replay.report import Episodes, IntentsFile, RejectionCounts
 from stream.schema import topics
 from stream.schema.events import Decoder
 from stream.sources.files.event_file import EventFile
@@ -57,7 +57,7 @@ class Baselines:
         self._liked = np.array(config.actions.weights()) > 0
         self._handles: dict[str, int] = {}
         self._ttl_ms = config.state.history_ttl_ms
-        self._clocks = Clocks(1, self._ttl_ms)
+        self._clocks = Watermarks(1, self._ttl_ms)
         self._users = MemoryUserStore(
             Path(), partitions=1, max_len=config.learner.max_len, list_len=1, history_ttl_ms=self._ttl_ms
         )
@@ -148,7 +148,7 @@ def replay(
                 f"{state}: holds {done} records already: give a larger --limit, or --state another folder"
             )
         beside = Baselines(config) if baselines else None
-        episodes, refused = Episodes(), Refused()
+        episodes, refused = Episodes(), RejectionCounts()
         decoder = Decoder(config.actions)
         told = None if intents is None else IntentsFile(intents)
         if told is not None:
@@ -244,7 +244,7 @@ def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: fl
         "users": counters["users"],
         "items": int(gauges["items"]),
         # a fitted model brings items that were never admitted: then it is not known
-        "items_recycled": None if engine.began_with else counters["items_admitted"] - int(gauges["items"]),
+        "items_recycled": None if engine.init_fingerprint else counters["items_admitted"] - int(gauges["items"]),
         "dead_letters": counters["dead_letters"],
         "unknown_fields": counters["unknown_fields"],
         "duplicates": counters["duplicates"],

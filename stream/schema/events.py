@@ -1,7 +1,7 @@
 """Behaviour events: their form, their limits, and how a batch of records becomes columns.
 
-A record is a JSON object `{"user", "item", "ts", "action"?, "value"?}`. Whatever does not pass becomes a `Bad` with a
-reason from a fixed list, the field, the value (shortened) and the rule; nothing here raises on input.
+A record is a JSON object `{"user", "item", "ts", "action"?, "value"?}`. Whatever does not pass becomes a `Rejection`
+with a reason from a fixed list, the field, the value (shortened) and the rule; nothing here raises on input.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ActionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class Rejection:
     """Why record `index` of a batch was refused."""
 
     index: int
@@ -124,7 +124,7 @@ class Decoded:
     ts: NDArray[np.int64]
     actions: NDArray[np.uint8]
     index: NDArray[np.int64]
-    bad: list[Bad]
+    bad: list[Rejection]
     unknown_fields: int  # fields that no version knows, over all good records
     erasures: list[Erasure]
 
@@ -247,7 +247,7 @@ class Decoder:
                 _check_number(raw)
                 collected.extend([user], [item], [ts], [code], [place])
         except _Refused as refused:
-            collected.bad.append(Bad(place, refused.reason, refused.field, refused.value, refused.rule))
+            collected.bad.append(Rejection(place, refused.reason, refused.field, refused.value, refused.rule))
         else:
             collected.unknown_fields += len(raw.keys() - _FIELDS)
 
@@ -270,7 +270,7 @@ class _Collected:
         self.ts: list[int] = []
         self.actions: list[int] = []
         self.index: list[int] = []
-        self.bad: list[Bad] = []
+        self.bad: list[Rejection] = []
         self.erasures: list[Erasure] = []
         self.unknown_fields = 0
 
@@ -337,10 +337,10 @@ def _parsed(value: bytes | None) -> dict[str, Any]:
     return raw
 
 
-class _Beyond(float):
+class NonFiniteNumber(float):
     """A number that is JSON and no finite float; shown as it was written."""
 
-    def __new__(cls, text: str) -> _Beyond:
+    def __new__(cls, text: str) -> NonFiniteNumber:
         number = super().__new__(cls, text)
         number.text = text
         return number
@@ -355,7 +355,7 @@ def _refuse_beyond(text: str) -> None:
     """Refuse JSON for a number such as 1e999, which msgspec does not read; nothing happens when it is not JSON."""
 
     def number(digits: str) -> float:
-        return _Beyond(digits) if math.isinf(float(digits)) else float(digits)
+        return NonFiniteNumber(digits) if math.isinf(float(digits)) else float(digits)
 
     def constant(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
@@ -365,7 +365,7 @@ def _refuse_beyond(text: str) -> None:
     except (ValueError, RecursionError):
         return
     for name, value in raw.items() if isinstance(raw, dict) else ():
-        if isinstance(value, _Beyond):
+        if isinstance(value, NonFiniteNumber):
             raise _Refused("bad_value", _shortened(name) or "record", value, "a finite number")
 
 
@@ -426,19 +426,19 @@ def _shortened(value: object) -> str:
 
 
 __all__ = [
+    "ActionsConfig",
+    "BehaviorEvent",
+    "Decoded",
+    "Decoder",
     "ERASE",
+    "Erasure",
     "MAX_ID_BYTES",
     "MAX_RECORD_BYTES",
     "MAX_TS",
     "MIN_TS",
     "REASONS",
-    "ActionsConfig",
-    "Bad",
-    "BehaviorEvent",
-    "Decoded",
-    "Decoder",
-    "Erasure",
     "Reason",
+    "Rejection",
     "decode_events",
     "encode_event",
     "user_keys",

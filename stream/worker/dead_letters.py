@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from stream.errors import LetterError
+from stream.errors import DeadLetterError
 from stream.log.base import CommitOutcomeUnknown, EventLog, Headers, Message, OffsetRange
 from stream.schema import topics
 
@@ -31,7 +31,7 @@ _FRAME_BYTES: Final = 256  # what a record takes beside key and value, generousl
 _LARGEST: Final = next(spec for spec in topics.topic_specs(1) if spec.name == topics.EVENTS).max_message_bytes
 
 
-class Letter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """A refused record: its own key and bytes, why, and where it came from."""
 
     offset: int  # in the dead-letter topic
@@ -76,7 +76,7 @@ class _Record(msgspec.Struct, frozen=True):
 _decode_mark = msgspec.json.Decoder(Mark).decode
 
 
-def read_letters(log: EventLog, reason: str | None = None, *, waiting: bool = False) -> Iterator[Letter]:
+def read_letters(log: EventLog, reason: str | None = None, *, waiting: bool = False) -> Iterator[DeadLetter]:
     """Yield the letters that are there now, oldest first.
 
     Parameters
@@ -90,19 +90,21 @@ def read_letters(log: EventLog, reason: str | None = None, *, waiting: bool = Fa
     yield from _letters(log, end, marked(log, end), reason, waiting=waiting)
 
 
-def newest_letters(log: EventLog, limit: int, reason: str | None = None, *, waiting: bool = False) -> list[Letter]:
+def newest_dead_letters(
+    log: EventLog, limit: int, reason: str | None = None, *, waiting: bool = False
+) -> list[DeadLetter]:
     """At most `limit` of `read_letters`, the newest, oldest of them first."""
     return list(deque(read_letters(log, reason, waiting=waiting), maxlen=limit))
 
 
-def find_letter(log: EventLog, offset: int) -> Letter:
-    """Return the letter at this offset of the dead-letter topic; `LetterError` when there is none."""
+def find_dead_letter(log: EventLog, offset: int) -> DeadLetter:
+    """Return the letter at this offset of the dead-letter topic; `DeadLetterError` when there is none."""
     begin, end = log.begin_offsets(topics.DEAD_LETTERS)[PARTITION], _end(log)
     if begin <= offset < end:
         for record in _records(log, offset, offset + 1):
             if not is_mark(record.headers):
                 return _letter(record, marked(log, end))
-    raise LetterError(
+    raise DeadLetterError(
         f"no letter at {PARTITION}:{offset}: {topics.DEAD_LETTERS} holds offsets {begin} to {end}, "
         "see `intentstream dead-letters list`"
     )
@@ -119,7 +121,7 @@ def marked(log: EventLog, end: int | None = None) -> set[int]:
     return done
 
 
-def replay_letters(
+def replay_dead_letters(
     log: EventLog,
     *,
     now_ms: int,
@@ -155,7 +157,7 @@ def replay_letters(
         done = marked(log, end)
         before = done.copy() if before is None else before
         left = 0
-        chunk: list[Letter] = []
+        chunk: list[DeadLetter] = []
         try:
             for letter in _letters(log, end, done.copy(), reason, waiting=True):
                 if limit is not None and len(done) - len(before) + len(chunk) >= limit:
@@ -176,7 +178,7 @@ def replay_letters(
             logger.warning("%s; reading the marks", exc)
 
 
-def _send(log: EventLog, chunk: Sequence[Letter], now_ms: int, done: set[int]) -> None:
+def _send(log: EventLog, chunk: Sequence[DeadLetter], now_ms: int, done: set[int]) -> None:
     mark = Mark(_as_ranges([letter.offset for letter in chunk]))
     messages = [Message(topics.EVENTS, letter.key, letter.value, letter.timestamp_ms) for letter in chunk]
     headers = (
@@ -208,7 +210,7 @@ def _as_ranges(offsets: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _letters(log: EventLog, end: int, done: set[int], reason: str | None, *, waiting: bool) -> Iterator[Letter]:
+def _letters(log: EventLog, end: int, done: set[int], reason: str | None, *, waiting: bool) -> Iterator[DeadLetter]:
     for record in _records(log, log.begin_offsets(topics.DEAD_LETTERS)[PARTITION], end):
         if not is_mark(record.headers):
             letter = _letter(record, done)
@@ -216,9 +218,9 @@ def _letters(log: EventLog, end: int, done: set[int], reason: str | None, *, wai
                 yield letter
 
 
-def _letter(record: _Record, done: set[int]) -> Letter:
+def _letter(record: _Record, done: set[int]) -> DeadLetter:
     said = {name: data.decode("utf-8", "replace") for name, data in record.headers}
-    return Letter(
+    return DeadLetter(
         record.offset,
         record.key,
         record.value,

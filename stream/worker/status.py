@@ -18,7 +18,7 @@ _metrics = msgspec.json.Decoder(StreamMetrics).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WorkerHealth:
     """Figures for an operator; `problems` is empty when the worker is healthy."""
 
     lag: dict[int, int]  # records not yet committed, per input partition
@@ -30,7 +30,7 @@ class Standing:
     problems: list[str]
 
 
-def standing(config: StreamConfig, log: EventLog, state: Path, *, now_ms: int, max_lag: int) -> Standing:
+def worker_health(config: StreamConfig, log: EventLog, state: Path, *, now_ms: int, max_lag: int) -> WorkerHealth:
     """Read the worker's lag, newest step, newest checkpoint and newest figures.
 
     Parameters
@@ -74,7 +74,7 @@ def standing(config: StreamConfig, log: EventLog, state: Path, *, now_ms: int, m
         problems.append("the worker was stopped in order; start it to go on")
     elif metrics is not None and now_ms - metrics.ts > 10_000 * config.engine.metrics_every_s:
         problems.append(f"the newest figures are {(now_ms - metrics.ts) / 1000:.0f} s old: the worker is gone or hangs")
-    return Standing(
+    return WorkerHealth(
         lag, newest, checkpoint.step if checkpoint is not None else None, behind, seconds, metrics, problems
     )
 

@@ -73,9 +73,9 @@ def verify(
     try:
         for entry in read_entries(log, config.engine.worker, engine.step_number):
             if entry.step == 1:
-                refuse_other(entry.notes, engine.began_with, state)
+                refuse_other(entry.notes, engine.init_fingerprint, state)
             for partition, start, _ in entry.ranges:
-                engine.jump(partition, start)
+                engine.seek(partition, start)
             batches, gone = read_input(log, entry)
             if gone:
                 raise JournalError(f"step {entry.step}: {gone} records in the ranges {entry.ranges} are gone")

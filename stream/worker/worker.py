@@ -124,7 +124,9 @@ class Worker:
         self._ends: list[int] = []  # of the input
         self._ends_due = 0.0
         self._cutting: threading.Thread | None = None
-        self._nothing_to: dict[int, int] = {}  # offsets before which a partition holds only marks of transactions
+        self._control_record_ends: dict[
+            int, int
+        ] = {}  # offsets before which a partition holds only marks of transactions
         self._since_checkpoint_s = 0.0  # what a restart would take to redo
         self._checkpoint_write_s = 0.0
         self.checkpoint_hold_ms = 0.0
@@ -156,7 +158,7 @@ class Worker:
             if self._on_status is not None and replayed % 20 == 0:
                 self._report()
         self.engine.keep_init()
-        self._look_ahead()
+        self._refresh_end_offsets()
         self.status.state = "running"
         logger.info(
             "recovered: checkpoint plus %d journalled steps, now at step %d, positions %s",
@@ -190,10 +192,10 @@ class Worker:
 
     def _redo(self, entry: JournalEntry) -> None:
         if entry.step == 1:
-            refuse_other(entry.notes, self.engine.began_with, self._state)
+            refuse_other(entry.notes, self.engine.init_fingerprint, self._state)
         batches = self._reread(entry)
         for partition, start, _ in entry.ranges:
-            self.engine.jump(partition, start)  # a jump over truncated input shows as a gap between ranges
+            self.engine.seek(partition, start)  # a jump over truncated input shows as a gap between ranges
         result = self.engine.step(batches)
         if result.checksum != entry.checksum:
             text = (
@@ -240,7 +242,7 @@ class Worker:
         """Poll, step, commit, learn, and checkpoint when due; False when there was nothing to do."""
         batches = self._poll()
         if not any(len(batch) for batch in batches):
-            self._nothing_to |= {batch.partition: batch.next_offset for batch in batches}
+            self._control_record_ends |= {batch.partition: batch.next_offset for batch in batches}
             batches = self._marks() if self._publish_metrics() else []
             if not batches:
                 return False
@@ -270,7 +272,7 @@ class Worker:
         marks.append(self._clock())
         self.engine.learn(entry.learn_steps)
         marks.append(self._clock())
-        self._look_ahead()
+        self._refresh_end_offsets()
         self._since_checkpoint_s += marks[1] - marks[0] + marks[3] - marks[2]
         if entry.checkpoint:
             self._begin_checkpoint()
@@ -296,7 +298,7 @@ class Worker:
 
     def _read_to(self) -> dict[int, int]:
         """Where to read on: behind the engine's positions when nothing that it could take comes next."""
-        return {p: max(offset, self._nothing_to.get(p, 0)) for p, offset in self.engine.positions.items()}
+        return {p: max(offset, self._control_record_ends.get(p, 0)) for p, offset in self.engine.positions.items()}
 
     def _jump(self, error: OffsetOutOfRange) -> None:
         """Input that was to come next is gone: stop, or go on where the policy says; the journal's next range
@@ -307,13 +309,13 @@ class Worker:
             raise JournalError(
                 f'{error}: set `engine.on_truncated_input` to "earliest" or "latest" to go on without these records'
             ) from error
-        self._nothing_to.clear()
+        self._control_record_ends.clear()
         begins, ends = self._log.begin_offsets(topics.EVENTS), self._log.end_offsets(topics.EVENTS)
         for partition, position in self.engine.positions.items():
             if not begins[partition] <= position <= ends[partition]:
                 target = begins[partition] if policy == "earliest" else ends[partition]
                 logger.warning("%s: going on at %s[%d] offset %d", error, topics.EVENTS, partition, target)
-                self.engine.jump(partition, target)
+                self.engine.seek(partition, target)
 
     def _decide(self, result: StepResult) -> JournalEntry:
         """Everything that a replay must repeat is decided here, before the commit."""
@@ -345,7 +347,7 @@ class Worker:
                 self._log.commit(messages, positions)
                 return
             except (CommitOutcomeUnknown, LogUnavailable) as exc:
-                newest, begin = self._settled(entry)
+                newest, begin = self._resolve_commit(entry)
                 found = 0 if newest is None else newest.step
                 logger.warning("commit of step %d: %s; the journal's newest step is %d", entry.step, exc, found)
                 if newest == entry:
@@ -358,7 +360,7 @@ class Worker:
                         "again: it makes the step anew from the same input"
                     ) from exc
 
-    def _settled(self, entry: JournalEntry) -> tuple[JournalEntry | None, int]:
+    def _resolve_commit(self, entry: JournalEntry) -> tuple[JournalEntry | None, int]:
         """The newest entry that is in the journal, once every open transaction is decided, and the journal's begin;
         waits for the log.
 
@@ -435,7 +437,7 @@ class Worker:
 
     # -- figures ----------------------------------------------------------------------------------------------------
 
-    def _look_ahead(self) -> None:
+    def _refresh_end_offsets(self) -> None:
         """Ask for the input's end, at most twice a second; never between records and their answer."""
         now = self._clock()
         if now < self._ends_due:
@@ -511,7 +513,7 @@ class Worker:
         if force:
             self._metrics_due = 0.0
         if self._clock() >= self._metrics_due:
-            self._look_ahead()
+            self._refresh_end_offsets()
         messages = self._metrics_messages()
         if messages:
             try:

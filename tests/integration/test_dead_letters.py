@@ -16,7 +16,7 @@ import pytest
 from stream.log import Message, TopicPartition, open_log
 from stream.schema import topics
 from stream.worker import dead_letters
-from stream.worker.dead_letters import replay_letters
+from stream.worker.dead_letters import replay_dead_letters
 from tests.integration.conftest import Broker
 from tests.unit.stream.worker.test_dead_letters import fill, sent
 
@@ -49,7 +49,7 @@ class Deadly:
 def _replay(url: str, count: int, after: bool) -> None:
     dead_letters._CHUNK = CHUNK  # type: ignore[misc]  # small chunks, to die between them
     with open_log(url) as log:
-        replay_letters(Deadly(log, count, after), now_ms=0)
+        replay_dead_letters(Deadly(log, count, after), now_ms=0)
 
 
 def killed_again_and_again(url: str) -> None:
@@ -62,8 +62,8 @@ def killed_again_and_again(url: str) -> None:
         process.join(100)
         assert process.exitcode == -signal.SIGKILL
     with open_log(url) as log:
-        assert replay_letters(log, now_ms=0).sent == 1  # three chunks of three had been committed
-        assert replay_letters(log, now_ms=0).sent == 0
+        assert replay_dead_letters(log, now_ms=0).sent == 1  # three chunks of three had been committed
+        assert replay_dead_letters(log, now_ms=0).sent == 0
         assert sorted(sent(log), key=repr) == values
 
 

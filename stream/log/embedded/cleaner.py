@@ -36,7 +36,7 @@ class _Pass:
     live: int = 0
 
 
-class Upkeep:
+class LogCleaner:
     """Keeps the partitions of one store within their retention. The caller holds the store's lock."""
 
     def __init__(self, store: PrimaryStore) -> None:

@@ -33,7 +33,7 @@ from stream.log.base import (
     TopicSpec,
     WriterFenced,
 )
-from stream.log.embedded.cleaner import Upkeep, chunks
+from stream.log.embedded.cleaner import LogCleaner, chunks
 from stream.log.embedded.packing import Columns, pack, unpack_into
 from stream.log.embedded.spool import SpoolReader, SpoolWriter
 from stream.log.embedded.store import (
@@ -79,13 +79,13 @@ def check_sizes(spec: TopicSpec, keys: Sequence[bytes | None], values: Sequence[
         raise LogError(f"message for topic {spec.name} without a key: the topic is compacted, which needs one")
 
 
-class _Writing:
+class LogWriter:
     """Everything that writes: messages into entries, the spool, the upkeep. One per store."""
 
     def __init__(self, store: PrimaryStore, clock_ms: Callable[[], int]) -> None:
         self.store = store
         self._clock_ms = clock_ms
-        self._upkeep = Upkeep(store)
+        self._upkeep = LogCleaner(store)
         self._writes = 0
         self._records = 0
         self._kept_at = clock_ms()
@@ -272,7 +272,7 @@ class EmbeddedLog:
         self._worker: str | None = None
         self._epoch = 0
         self._closed = False
-        self._writing: _Writing | None = None
+        self._writing: LogWriter | None = None
         self._store: Store
         self._spool: SpoolWriter | None = None
         if mode == "owner":
@@ -290,7 +290,7 @@ class EmbeddedLog:
     def _own(self, store: PrimaryStore) -> None:
         self._store = store
         with store.lock:
-            self._writing = store.attach(lambda: _Writing(store, self._clock_ms))
+            self._writing = store.attach(lambda: LogWriter(store, self._clock_ms))
 
     @staticmethod
     def _create_if_new(path: Path) -> None:
@@ -400,7 +400,7 @@ class EmbeddedLog:
             by_partition(spec, [m.key for m in group], [m.partition for m in group])
         self._spool.put(messages)
 
-    def _write(self, stage: Callable[[_Writing, WriteBatch], Callable[[], None]]) -> None:
+    def _write(self, stage: Callable[[LogWriter, WriteBatch], Callable[[], None]]) -> None:
         writing = self._writing
         assert writing is not None
         if self._mode == "reader":
@@ -438,7 +438,7 @@ class EmbeddedLog:
             raise LogError(f"log {self._store.path}: commit without `claim` first")
         worker_id = self._worker
 
-        def stage(writing: _Writing, batch: WriteBatch) -> Callable[[], None]:
+        def stage(writing: LogWriter, batch: WriteBatch) -> Callable[[], None]:
             before = writing.store.writer(worker_id)
             if before.epoch != self._epoch:
                 raise WriterFenced(

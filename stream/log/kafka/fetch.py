@@ -186,7 +186,7 @@ def joined(span: OffsetRange, parts: Sequence[RecordBatch]) -> RecordBatch:
     )
 
 
-def deal(buffers: Mapping[TopicPartition, Buffer], max_records: int, turn: int) -> list[RecordBatch]:
+def split_fairly(buffers: Mapping[TopicPartition, Buffer], max_records: int, turn: int) -> list[RecordBatch]:
     """Equal parts of what is buffered; what one partition does not need goes to the others.
 
     `turn` rises from call to call: with fewer records than partitions it decides who gets one.

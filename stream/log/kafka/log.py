@@ -40,9 +40,9 @@ from stream.log.base import (
 from stream.log.embedded.log import Mode, by_partition, check_sizes, compare_topics, missing
 from stream.log.kafka.client import PAUSE_S, bounded, connect, explained, fenced, offsets_of, translated
 from stream.log.kafka.config import KafkaConfig
-from stream.log.kafka.fetch import Fetcher, deal, joined
+from stream.log.kafka.fetch import Fetcher, joined, split_fairly
 from stream.log.kafka.pipelining import overlapped
-from stream.log.kafka.produce import Begun, Group, begin, check, fill, mark, send, unsplit
+from stream.log.kafka.produce import Group, OpenTransaction, begin, check, fill, mark, send, unsplit
 from stream.log.kafka.topics import compare_settings, other_partitions, topic_settings
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class KafkaLog:
         self._offsets_consumer: Any = None
         self._appender: Any = None
         self._producer: Any = None
-        self._begun: Begun | None = None  # the transaction of the next commit
+        self._begun: OpenTransaction | None = None  # the transaction of the next commit
         self._worker: str | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._fenced: str | None = None
@@ -442,7 +442,7 @@ class KafkaLog:
         ending.append(True)
         producer.commit_transaction()
 
-    def _failed_commit(self, failure: BaseException, ending: bool, begun: Begun | None) -> None:
+    def _failed_commit(self, failure: BaseException, ending: bool, begun: OpenTransaction | None) -> None:
         """Raise what a failed commit means. What is not certain is never guessed."""
         doing = f"commit as worker {self._worker}"
         if isinstance(failure, TimeoutError) and not isinstance(failure, errors.KafkaError):
@@ -567,7 +567,7 @@ class KafkaLog:
                 left = 0.0 if ready else max(0.0, deadline - time.monotonic())
                 moved = self._poller.fill(1000 * left)
                 ready = sum(map(len, buffers.values()))
-            batches = deal(buffers, max_records, next(self._turn))
+            batches = split_fairly(buffers, max_records, next(self._turn))
             if batches or time.monotonic() >= deadline:
                 return batches
 

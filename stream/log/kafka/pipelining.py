@@ -17,7 +17,7 @@ import kafka.errors as errors
 from kafka.producer.transaction_manager import Priority, TransactionState
 
 
-class Overlap:
+class PipelinedSender:
     """Stands in for the sender's `_maybe_send_pending_request`; everything here runs in the sender's thread.
 
     The client knows one transactional request in flight, by number: the newest of those sent here is told to it, and
@@ -110,5 +110,6 @@ def overlapped(producer: Any) -> Any:
     client, pause_s = sender._client, sender.config["retry_backoff_ms"] / 1000  # noqa: SLF001
     client.await_ready = partial(_unraised, client.await_ready, pause_s)
     manager._supports_epoch_bump = lambda: False  # noqa: SLF001
-    sender._maybe_send_pending_request = Overlap(manager, sender, accumulator, sender._maybe_send_pending_request)  # noqa: SLF001
+    send = sender._maybe_send_pending_request  # noqa: SLF001
+    sender._maybe_send_pending_request = PipelinedSender(manager, sender, accumulator, send)  # noqa: SLF001
     return producer

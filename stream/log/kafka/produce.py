@@ -153,7 +153,7 @@ def check(futures: Sequence[Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class OpenTransaction:
     """A transaction that has begun, with the consumer group's offsets on their way into it."""
 
     positions: Mapping[TopicPartition, int]
@@ -163,7 +163,7 @@ class Begun:
 
 def begin(
     producer: Any, positions: Mapping[TopicPartition, int], consumer_group: str, partitions: Sequence[TopicPartition]
-) -> Begun:
+) -> OpenTransaction:
     """Begin a transaction with these offsets, and say that these partitions will be written to; waits for nothing."""
     manager, at, written = producer._transaction_manager, time.monotonic(), None  # noqa: SLF001
     producer.begin_transaction()
@@ -173,10 +173,12 @@ def begin(
     for tp in partitions:
         manager.maybe_add_partition_to_transaction(_theirs(tp))
     producer._sender.wakeup()  # noqa: SLF001
-    return Begun(dict(positions), written, at)
+    return OpenTransaction(dict(positions), written, at)
 
 
-def fill(producer: Any, begun: Begun, groups: Sequence[Group], most_bytes: int, most_request_bytes: int) -> None:
+def fill(
+    producer: Any, begun: OpenTransaction, groups: Sequence[Group], most_bytes: int, most_request_bytes: int
+) -> None:
     """Send the messages as part of the transaction; returns when all that belongs to it is written."""
     futures = send(producer, groups, most_bytes, most_request_bytes)
     producer.flush()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
-from stream.sources.files.formats import SAMPLE, EventChunk, Facts, Parser, first, text_parser
+from stream.sources.files.formats import SAMPLE, EventChunk, Parser, first, text_parser
 from stream.sources.files.parquet import Parquet
 
 CHUNK_RECORDS: Final = 10_000
@@ -152,4 +152,4 @@ def read_events(path: Path, limit: int | None = None, chunk_records: int = CHUNK
     return EventFile(path, limit, chunk_records)
 
 
-__all__ = ["CHUNK_RECORDS", "EventChunk", "EventFile", "Facts", "read_events"]
+__all__ = ["CHUNK_RECORDS", "EventChunk", "EventFile", "read_events"]

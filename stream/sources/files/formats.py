@@ -101,7 +101,7 @@ class EventChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FileFormat:
     """What was found out about a file."""
 
     format: Format
@@ -120,7 +120,7 @@ class Facts:
 class Parser:
     """Turns lines into chunks; one subclass per format."""
 
-    facts: Facts
+    facts: FileFormat
     rows: int | None = None
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
@@ -131,7 +131,7 @@ class Parser:
 class _Separated(Parser):
     """Rows of separated fields: CSV in its variants, and MovieLens."""
 
-    def __init__(self, facts: Facts, separator: bytes, places: dict[Role, int], width: int, header: bool) -> None:
+    def __init__(self, facts: FileFormat, separator: bytes, places: dict[Role, int], width: int, header: bool) -> None:
         self.facts = facts
         self._separator, self._places, self._width, self._header = separator, places, width, header
         self._factor = UNITS[facts.unit]
@@ -212,7 +212,7 @@ class _Separated(Parser):
 class _JsonLines(Parser):
     """One JSON object a line, its fields named as in `facts.columns`."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: FileFormat) -> None:
         self.facts = facts
         # an action or a value may come later in the file than what was looked at
         self._names: dict[Role, str] = {role: role for role in _OPTIONAL} | facts.columns
@@ -321,7 +321,7 @@ class _JsonLines(Parser):
 class _ElcRec(Parser):
     """`user item item …`, one user a line, in time order; there are no times: each event is a second after the last."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: FileFormat) -> None:
         self.facts = facts
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
@@ -370,7 +370,7 @@ def text_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
             unit = find_unit(sample, "the fourth column", path)
             notes = [] if _in_order(sample) else ["not in time order"]
             places: dict[Role, int] = {role: int(place) for role, place in _MOVIELENS.items()}
-            facts = Facts("movielens", gzipped, _MOVIELENS, unit, notes, _rule(4, separator))
+            facts = FileFormat("movielens", gzipped, _MOVIELENS, unit, notes, _rule(4, separator))
             return _Separated(facts, separator, places, 4, header=False)
     separators = [one for one in _SEPARATORS if len(one) == 1 and one in first]
     name = path.name.removesuffix(".gz").lower()
@@ -379,7 +379,9 @@ def text_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
     rows = [line.split() for line in lines[:SAMPLE]]
     if sum(len(row) >= 2 for row in rows) * 2 > len(rows) and max(map(len, rows)) >= 3:
         notes = ["no times in this format: one second from event to event, from 2000-01-01 on, user by user"]
-        return _ElcRec(Facts("elcrec", gzipped, {}, "none", notes, "a user and at least one item, separated by blanks"))
+        return _ElcRec(
+            FileFormat("elcrec", gzipped, {}, "none", notes, "a user and at least one item, separated by blanks")
+        )
     raise SourceError(
         f"{path}: unknown format, first line {first[:60].decode(errors='replace')!r}: expected CSV with a header, "
         "JSON lines, Parquet, MovieLens u.data or ratings.dat, or lines `user item item …`"
@@ -402,7 +404,7 @@ def _csv_parser(path: Path, gzipped: bool, header: bytes, lines: list[bytes], se
     sample = [row[places["ts"]] for row in rows]
     unit = find_unit(sample, columns["ts"], path)
     notes = [] if _in_order(sample) else ["not in time order"]
-    facts = Facts("csv", gzipped, columns, unit, notes, _rule(len(names), separator))
+    facts = FileFormat("csv", gzipped, columns, unit, notes, _rule(len(names), separator))
     return _Separated(facts, separator, places, len(names), header=True)
 
 
@@ -423,7 +425,7 @@ def _json_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
         raise SourceError(f"{path}: no line of the first {len(lines)} is a JSON object")
     columns = find_columns(list(dict.fromkeys(name for row in rows for name in row)), path)
     unit = find_unit([row.get(columns["ts"]) for row in rows], columns["ts"], path)
-    return _JsonLines(Facts("jsonl", gzipped, columns, unit))
+    return _JsonLines(FileFormat("jsonl", gzipped, columns, unit))
 
 
 def find_columns(names: Sequence[str], path: Path) -> dict[Role, str]:
@@ -558,13 +560,13 @@ def first(chunk: EventChunk, n: int) -> EventChunk:
 
 
 __all__ = [
-    "SAMPLE",
-    "UNITS",
     "EventChunk",
-    "Facts",
+    "FileFormat",
     "Format",
     "Parser",
     "Role",
+    "SAMPLE",
+    "UNITS",
     "find_columns",
     "find_unit",
     "first",

@@ -14,7 +14,17 @@ import msgspec
 import numpy as np
 
 from stream.errors import SourceError
-from stream.sources.files.formats import SAMPLE, UNITS, EventChunk, Facts, Parser, Role, find_columns, find_unit, scaled
+from stream.sources.files.formats import (
+    SAMPLE,
+    UNITS,
+    EventChunk,
+    FileFormat,
+    Parser,
+    Role,
+    find_columns,
+    find_unit,
+    scaled,
+)
 
 _MOST_MS: Final = float(1 << 61)  # no time is further from 1970; fits an int64
 _FOUND, _USABLE = "found ", "usable"  # columns beside ours: as they are in the file, and whether the row is one
@@ -55,7 +65,7 @@ class Parquet(Parser):
         self._factor = UNITS[unit]
         usable = [self._usable(role) for role in columns]
         self._frame = self._frame.with_columns(casts).with_columns(polars.all_horizontal(usable).alias(_USABLE))
-        self.facts = Facts("parquet", gzipped, columns, unit)
+        self.facts = FileFormat("parquet", gzipped, columns, unit)
 
     def _cast(self, role: Role, name: str, kind: Any) -> Any:
         """The column as our type, null where a cell is none of it."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-DriftKind = Literal["shares", "new_intent", "lost_intent", "popularity", "meaning"]
+DriftKind = Literal["shares", "new_intent", "lost_intent", "popularity", "concept_drift"]
 
 WORDS: Final = (
     "lamp sofa tent skates novel comic guitar camera drill paint tulip rake jacket boots watch ring puzzle robot "
@@ -78,7 +78,7 @@ class SimulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 50_000
     drift_kinds: Annotated[
         tuple[DriftKind, ...], Meta(min_length=1, max_length=1000, description="kinds of drift, taken in turn")
-    ] = ("shares", "popularity", "meaning", "new_intent", "lost_intent")
+    ] = ("shares", "popularity", "concept_drift", "new_intent", "lost_intent")
     drift_strength: Annotated[float, Meta(gt=0, le=1, description="users or items that a drift moves; fraction")] = 0.5
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_intent: int = msgspec.field(default=-1, name="from")
     to_intent: int = msgspec.field(default=-1, name="to")
     cause: Literal["", "user", "population"] = ""  # of a switch: the user's own, or part of a drift
-    drift: Literal["", "shares", "new_intent", "lost_intent", "popularity", "meaning"] = ""
+    drift: Literal["", "shares", "new_intent", "lost_intent", "popularity", "concept_drift"] = ""
     intents: list[int] = []  # that a drift touches
 
 
@@ -368,7 +368,7 @@ class Population:
         makers: dict[DriftKind, Callable[[Ints, int], list[int]]] = {
             "shares": self._drift_shares,
             "popularity": self._drift_popularity,
-            "meaning": self._drift_meaning,
+            "concept_drift": self._drift_meaning,
             "new_intent": self._drift_new,
             "lost_intent": self._drift_lost,
         }
@@ -482,4 +482,4 @@ _ARRAYS: Final = (
     "_pool",
 )
 
-__all__ = ["WORDS", "DriftKind", "Population", "SimulatorConfig", "Truth"]
+__all__ = ["DriftKind", "Population", "SimulatorConfig", "Truth", "WORDS"]

@@ -10,7 +10,7 @@ from monitor.views import View
 from stream.log import EventLog, Message, TopicPartition, open_log
 from stream.schema import topics
 from stream.schema.events import MAX_TS, ActionsConfig
-from stream.worker.dead_letters import replay_letters
+from stream.worker.dead_letters import replay_dead_letters
 from tests.unit.monitor.conftest import NOW_MS
 from tests.unit.monitor.feed import Feed, create, encode, history
 
@@ -187,7 +187,7 @@ def test_an_erasure_removes_the_user_from_everything_that_is_shown(log: EventLog
 def test_a_mark_that_letters_were_sent_again_is_no_letter(log: EventLog, tmp_path: Path) -> None:
     feed = Feed(start_ms=NOW_MS)
     log.append([feed.letter("bad_ts"), feed.letter("bad_ts"), feed.letter("no_user")])
-    assert replay_letters(log, now_ms=NOW_MS, reason="bad_ts").sent == 2
+    assert replay_dead_letters(log, now_ms=NOW_MS, reason="bad_ts").sent == 2
     view = View(tmp_path / "view")
     read_all(log, view)
     assert view.reasons == {"bad_ts": 2, "no_user": 1}

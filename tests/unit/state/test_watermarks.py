@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state import Clocks, MemoryUserStore, UserStore, append
+from state import MemoryUserStore, UserStore, Watermarks, append
 from state.watermarks import BLOCK_EVENTS
 from tests.contracts.test_store_contract import make_memory, make_rocks
 
@@ -45,14 +45,14 @@ def naive_clock(times: list[int], size: int, most_ms: int) -> list[int]:
 def test_clocks_agree_with_the_rule_however_the_events_are_cut(
     events: list[Event], sizes: list[int], size: int
 ) -> None:
-    clocks = Clocks(2, TTL, size)
+    clocks = Watermarks(2, TTL, size)
     found: list[list[int]] = [[], []]
     for step in checkpoint(events, sizes):
         step = sorted(step, key=lambda event: event[0])
         partitions, ts = (np.array([event[at] for event in step], dtype=np.int64) for at in (0, 3))
         for partition, clock in zip(partitions.tolist(), clocks.take(partitions, ts).tolist(), strict=True):
             found[partition].append(clock)
-        again = Clocks(2, TTL, size)
+        again = Watermarks(2, TTL, size)
         again.load_state(clocks.to_state())  # as in a checkpoint
         clocks = again
     assert found == [naive_clock([ts for p, _, _, ts in events if p == at], size, TTL // 4) for at in (0, 1)]
@@ -62,7 +62,7 @@ def outcome(
     store: UserStore | MemoryUserStore, events: list[Event], sizes: list[int], swept: list[bool]
 ) -> tuple[list[bool], str]:
     """The events through the store in steps, some followed by a sweep; what became of each, and the digest."""
-    clocks = Clocks(2, TTL, 5)
+    clocks = Watermarks(2, TTL, 5)
     became: dict[int, tuple[bool, bool, bool]] = {}
     first = 0
     for number, step in enumerate(checkpoint(events, sizes)):
@@ -115,14 +115,14 @@ def test_other_steps_and_sweeps_give_the_same_on_disk(tmp_path: Path, seed: int)
 
 
 def test_without_a_time_to_live_no_clock_goes() -> None:
-    clocks = Clocks(1, 0, 2)
+    clocks = Watermarks(1, 0, 2)
     assert clocks.take(np.zeros(5, dtype=np.int64), np.arange(5) + 1000).tolist() == [0] * 5
     assert clocks.to_state() == {"now": [0], "waiting": [[]]}
 
 
 def test_a_burst_of_wrong_times_moves_a_clock_by_little_and_a_block_holds_few() -> None:
     day = 24 * 3600 * 1000
-    clocks = Clocks(1, 90 * day)
+    clocks = Watermarks(1, 90 * day)
     zeros = np.zeros(BLOCK_EVENTS, dtype=np.int64)
     for ts in (1000 * day, 1001 * day, 9000 * day, 1002 * day):
         clocks.take(zeros, np.full(BLOCK_EVENTS, ts))

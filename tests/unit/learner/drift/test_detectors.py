@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from learner.drift.detectors import HOUR_MS, Adwin, Cleaner, Detector, Kswin, PageHinkley, restored
+from learner.drift.detectors import HOUR_MS, Adwin, Detector, Kswin, Normalizer, PageHinkley, restored
 from learner.errors import LearnerStateError
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
@@ -82,8 +82,8 @@ def test_page_hinkley_looks_only_the_way_it_is_told() -> None:
         assert any([detector.update(value) for value in fall]) is finds, mode
 
 
-def make_cleaner(rhythm: bool = False, warm_up: int = 20, half_life: float = 32.0) -> Cleaner:
-    return Cleaner(half_life, warm_up, floor=0.01, rhythm=rhythm)
+def make_cleaner(rhythm: bool = False, warm_up: int = 20, half_life: float = 32.0) -> Normalizer:
+    return Normalizer(half_life, warm_up, floor=0.01, rhythm=rhythm)
 
 
 def test_the_cleaner_says_nothing_while_it_warms_up() -> None:

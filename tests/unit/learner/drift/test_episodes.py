@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.drift.episodes import Change, DriftMonitor, Effects
+from learner.drift.episodes import ActiveActions, DriftMonitor, EpisodeChange
 from learner.drift.signals import DriftConfig, Observed
 from learner.errors import LearnerStateError
 
@@ -42,7 +42,7 @@ def seen(number: int, loss: float = 5.0, distance: float = 0.5, hits: int = 30) 
 
 def drive(
     monitor: DriftMonitor, values: dict[int, dict[str, Any]], start: int, stop: int, **serving: bool
-) -> list[Change]:
+) -> list[EpisodeChange]:
     """`values` holds from each of its bins on."""
     found = []
     for number in range(start, stop):
@@ -59,7 +59,7 @@ def test_one_alert_at_the_start_and_one_at_the_end() -> None:
     opened, closed = found
     assert opened.episode == closed.episode == 1
     assert opened.signals == ("loss",)
-    assert opened.kind == "meaning"
+    assert opened.kind == "concept_drift"
     assert opened.detector == "page_hinkley"
     assert opened.before == pytest.approx(5.0, abs=0.2)
     assert opened.after > opened.before + 0.5
@@ -167,14 +167,14 @@ def test_what_the_gate_tells_is_an_episode_of_its_own_and_stays_open_while_it_is
     assert monitor.is_open
     told = monitor.tell("gate", 0.0, -5.0, 5600, 56, can_go_back=True)
     assert [(change.episode, change.state, change.kind) for change in told] == [
-        (1, "closed", "meaning"),
+        (1, "closed", "concept_drift"),
         (2, "opened", "learner"),
     ]
     assert (told[1].signals, told[1].actions) == (("gate",), ("snapshot", "rollback"))
     assert (told[1].before, told[1].after) == (0.0, -5.0)
-    assert monitor.effects() == Effects(rollback=True)
+    assert monitor.effects() == ActiveActions(rollback=True)
     monitor.acted()
-    assert monitor.effects() == Effects()
+    assert monitor.effects() == ActiveActions()
     assert drive(monitor, {0: {"loss": 6.0}}, 56, 150, hold=True) == []
     (closed,) = drive(monitor, {0: {"loss": 6.0}}, 150, 152)
     assert (closed.episode, closed.state, closed.actions) == (2, "closed", ("snapshot", "rollback"))
@@ -184,25 +184,25 @@ def test_what_the_gate_tells_is_an_episode_of_its_own_and_stays_open_while_it_is
 def test_a_rollback_is_named_only_where_there_is_something_to_go_back_to(can: bool, actions: tuple[str, ...]) -> None:
     monitor = DriftMonitor(config(actions={"loss": ["rollback"]}))
     assert drive(monitor, {50: {"loss": 6.0}}, 0, 56, can_go_back=can)[0].actions == actions
-    assert monitor.effects() == Effects(rollback=can)
+    assert monitor.effects() == ActiveActions(rollback=can)
 
 
 def test_actions_last_their_time_and_single_ones_happen_once() -> None:
     monitor = DriftMonitor(config())
-    assert monitor.effects() == Effects()
+    assert monitor.effects() == ActiveActions()
     opened = drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0].at_event
-    assert monitor.effects() == Effects(steps=5.0, rate=2.0, half_lives=0.25)
+    assert monitor.effects() == ActiveActions(steps=5.0, rate=2.0, half_lives=0.25)
     last = opened // EVENTS + 6
     drive(monitor, {50: {"loss": 6.0}}, 56, last - 1)
     assert monitor.effects().steps == 5.0
     drive(monitor, {50: {"loss": 6.0}}, last - 1, last)
-    assert monitor.effects() == Effects()
+    assert monitor.effects() == ActiveActions()
     assert monitor.is_open
     other = DriftMonitor(config())
     drive(other, {50: {"distance": 0.8}}, 0, 56)
-    assert other.effects() == Effects(reseed=True)
+    assert other.effects() == ActiveActions(reseed=True)
     other.acted()
-    assert other.effects() == Effects()
+    assert other.effects() == ActiveActions()
 
 
 def test_what_is_replayed_came_since_the_change_and_followers_fade_once() -> None:
@@ -211,22 +211,22 @@ def test_what_is_replayed_came_since_the_change_and_followers_fade_once() -> Non
     )
     opened = drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0]
     seen_until = 56 * EVENTS
-    assert monitor.effects() == Effects(newest=seen_until - opened.since_event, followers=0.2, written=6)
+    assert monitor.effects() == ActiveActions(newest=seen_until - opened.since_event, followers=0.2, written=6)
     assert abs(monitor.effects().newest - 6 * EVENTS) <= 2 * EVENTS
     monitor.acted()
     drive(monitor, {50: {"loss": 6.0}}, 56, 57)
-    assert monitor.effects() == Effects(newest=seen_until + EVENTS - opened.since_event, written=6)
+    assert monitor.effects() == ActiveActions(newest=seen_until + EVENTS - opened.since_event, written=6)
     drive(monitor, {50: {"loss": 6.0}}, 57, opened.at_event // EVENTS + 6)
-    assert monitor.effects() == Effects()
+    assert monitor.effects() == ActiveActions()
 
 
 def test_the_signal_goes_before_the_kind_and_neither_is_no_action() -> None:
     def actions(**chosen: list[str]) -> tuple[str, ...]:
         return drive(DriftMonitor(config(actions=chosen)), {50: {"loss": 6.0}}, 0, 60)[0].actions
 
-    assert actions(loss=["higher_rate"], meaning=["more_steps"]) == ("higher_rate",)
-    assert actions(meaning=["more_steps"]) == ("more_steps",)
-    assert actions(loss=[], meaning=["more_steps"]) == ("none",)
+    assert actions(loss=["higher_rate"], concept_drift=["more_steps"]) == ("higher_rate",)
+    assert actions(concept_drift=["more_steps"]) == ("more_steps",)
+    assert actions(loss=[], concept_drift=["more_steps"]) == ("none",)
     assert actions() == ("none",)
 
 
@@ -266,8 +266,8 @@ def test_an_alarm_of_a_build_that_did_not_know_what_was_left_is_refused(where: s
     drive(monitor, {50: {"loss": 6.0}, 80: {"loss": 7.0}}, 0, 100 if where == "waiting" else 60)
     state = json.loads(json.dumps(monitor.to_state()))
     DriftMonitor(config()).load_state(state)
-    del (state["episode"] if where == "episode" else state["waiting"][0])["left"]
-    with pytest.raises(LearnerStateError, match="drift: stored state does not fit .*`left`"):
+    del (state["episode"] if where == "episode" else state["waiting"][0])["retained"]
+    with pytest.raises(LearnerStateError, match="drift: stored state does not fit .*`retained`"):
         DriftMonitor(config()).load_state(state)
 
 
@@ -275,10 +275,10 @@ def test_an_alarm_of_a_build_that_did_not_know_what_was_left_is_refused(where: s
     ("values", "kind"),
     [
         ({"loss": 5.4}, "unknown"),  # exp(-.4) = .67 of the chance is left
-        ({"loss": 5.6}, "meaning"),
+        ({"loss": 5.6}, "concept_drift"),
         ({"loss": 4.4}, None),
         ({"hits": 21}, "unknown"),
-        ({"hits": 15}, "meaning"),
+        ({"hits": 15}, "concept_drift"),
     ],
 )
 def test_a_change_of_meaning_leaves_little_of_what_could_be_foretold(values: dict[str, Any], kind: str | None) -> None:
@@ -290,11 +290,11 @@ def test_a_change_of_meaning_leaves_little_of_what_could_be_foretold(values: dic
 def test_the_worst_of_an_episodes_alarms_says_what_is_left() -> None:
     joins = {50: {"distance": 0.8}, 56: {"distance": 0.8, "loss": 6.0}}
     found = drive(DriftMonitor(config(actions={})), joins, 0, 90)
-    assert [(change.state, change.kind) for change in found] == [("opened", "unknown"), ("closed", "meaning")]
+    assert [(change.state, change.kind) for change in found] == [("opened", "unknown"), ("closed", "concept_drift")]
     waiting = DriftMonitor(config(actions={}, cooldown_events=5000))
     waiting.tell("gate", 0.0, 1.0, 0, 0)
     opened = drive(waiting, {50: {"distance": 0.8}, 53: {"distance": 0.8, "loss": 6.0}}, 0, 90)[1]
-    assert (opened.signals, opened.kind) == (("distance", "loss"), "meaning")
+    assert (opened.signals, opened.kind) == (("distance", "loss"), "concept_drift")
 
 
 @pytest.mark.parametrize("begins", range(50, 62))
@@ -303,18 +303,18 @@ def test_what_is_left_is_read_where_the_change_is_whole(begins: int) -> None:
     monitor = DriftMonitor(config(signals={"loss": "page_hinkley"}, actions={}))
     values = {begins: {"loss": 5.04}, begins + 1: {"loss": 5.8}}
     found = drive(monitor, values, 0, begins + 10)
-    assert [change.kind for change in found] == ["meaning"]
+    assert [change.kind for change in found] == ["concept_drift"]
 
 
 def test_kinds_are_told_from_the_signals_together() -> None:
-    def kind(*signals: str, left: float = 1.0) -> str:
-        return DriftMonitor(DriftConfig(broken=0.6))._kind(signals, left)
+    def kind(*signals: str, retained: float = 1.0) -> str:
+        return DriftMonitor(DriftConfig(concept_drift_threshold=0.6))._kind(signals, retained)
 
     assert kind("intent_shares") == kind("popularity", "intent_shares") == "shares"
-    assert kind("popularity") == kind("popularity", "loss", left=0.7) == "popularity"
-    assert kind("popularity", "loss", left=0.6) == kind("served_hits", left=0.5) == "meaning"
-    assert kind("served_hits", "loss", left=0.7) == "unknown"
-    assert kind("new_items", "loss", left=0.5) == "new_intent"
+    assert kind("popularity") == kind("popularity", "loss", retained=0.7) == "popularity"
+    assert kind("popularity", "loss", retained=0.6) == kind("served_hits", retained=0.5) == "concept_drift"
+    assert kind("served_hits", "loss", retained=0.7) == "unknown"
+    assert kind("new_items", "loss", retained=0.5) == "new_intent"
     assert kind("refusals", "loss") == kind("gate") == "learner"
     assert kind("dead_letters") == "quality"
     assert kind("arrival_rate") == "traffic"

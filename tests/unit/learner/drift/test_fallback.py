@@ -9,14 +9,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner.drift.fallback import Gate, GateConfig, Verdict
+from learner.drift.fallback import FallbackConfig, FallbackPolicy, Verdict
 from learner.errors import LearnerStateError
 
-CONFIG = GateConfig(check_every=1, sample=64, half_life=500, least=200, patience=3, snapshot_every=20)
+CONFIG = FallbackConfig(check_every=1, sample=64, half_life=500, least=200, patience=3, snapshot_every=20)
 
 
 def drive(
-    gate: Gate, start: int, stop: int, learner: float, snapshot: float = 0.4, popular: float = 0.2, events: int = 64
+    gate: FallbackPolicy,
+    start: int,
+    stop: int,
+    learner: float,
+    snapshot: float = 0.4,
+    popular: float = 0.2,
+    events: int = 64,
 ) -> list[Verdict]:
     """Comparisons in which each method hits with the given chance."""
     verdicts = []
@@ -28,13 +34,13 @@ def drive(
 
 
 def test_a_good_learner_serves_and_its_snapshot_is_renewed() -> None:
-    verdicts = drive(Gate(CONFIG), 1, 200, learner=0.42)
+    verdicts = drive(FallbackPolicy(CONFIG), 1, 200, learner=0.42)
     assert {verdict.serving for verdict in verdicts} == {"learner"}
     assert 8 <= sum(verdict.renew for verdict in verdicts) <= 10
 
 
 def test_a_learner_that_goes_bad_is_replaced_once_and_comes_back_when_it_has_earned_it() -> None:
-    gate = Gate(CONFIG)
+    gate = FallbackPolicy(CONFIG)
     drive(gate, 1, 100, learner=0.42)
     bad = drive(gate, 100, 160, learner=0.1)
     assert [verdict.serving for verdict in bad if verdict.changed] == ["snapshot"]
@@ -46,7 +52,7 @@ def test_a_learner_that_goes_bad_is_replaced_once_and_comes_back_when_it_has_ear
 
 
 def test_a_learner_that_falls_behind_the_popular_list_is_replaced() -> None:
-    gate = Gate(CONFIG)
+    gate = FallbackPolicy(CONFIG)
     drive(gate, 1, 60, learner=0.4)
     found = drive(gate, 60, 160, learner=0.4, snapshot=0.4, popular=0.6)
     assert not any(verdict.changed for verdict in found)  # the snapshot would be no better
@@ -55,7 +61,7 @@ def test_a_learner_that_falls_behind_the_popular_list_is_replaced() -> None:
 
 
 def test_a_snapshot_stays_until_it_was_compared_enough_however_few_events_there_are() -> None:
-    gate = Gate(CONFIG)
+    gate = FallbackPolicy(CONFIG)
     renewed = [step for step, verdict in enumerate(drive(gate, 1, 500, 0.42, events=2), start=1) if verdict.renew]
     assert 2 <= len(renewed) <= 4
     assert min(np.diff([0, *renewed])) >= CONFIG.least / 2
@@ -63,19 +69,19 @@ def test_a_snapshot_stays_until_it_was_compared_enough_however_few_events_there_
 
 
 def test_one_bad_comparison_changes_nothing() -> None:
-    gate = Gate(CONFIG)
+    gate = FallbackPolicy(CONFIG)
     drive(gate, 1, 60, learner=0.42)
     assert not any(verdict.changed for verdict in drive(gate, 60, 61, learner=0.3) + drive(gate, 61, 80, learner=0.42))
 
 
 def test_only_due_steps_are_compared_and_none_when_it_is_switched_off() -> None:
-    gate = Gate(GateConfig(check_every=4))
+    gate = FallbackPolicy(FallbackConfig(check_every=4))
     assert [step for step in range(1, 13) if gate.due(step)] == [4, 8, 12]
-    assert not Gate(GateConfig(enabled=False)).due(8)
+    assert not FallbackPolicy(FallbackConfig(enabled=False)).due(8)
 
 
 def test_the_learner_serves_where_the_gate_was_switched_off_meanwhile() -> None:
-    gate, off = Gate(CONFIG), Gate(GateConfig(enabled=False))
+    gate, off = FallbackPolicy(CONFIG), FallbackPolicy(FallbackConfig(enabled=False))
     drive(gate, 1, 160, learner=0.1)
     assert gate.serving == "snapshot"
     off.load_state(gate.to_state())
@@ -87,7 +93,7 @@ def test_it_continues_bit_for_bit(split: int) -> None:
     def chances(step: int) -> float:
         return 0.1 if 100 <= step < 160 else 0.45
 
-    whole, first, second = Gate(CONFIG), Gate(CONFIG), Gate(CONFIG)
+    whole, first, second = FallbackPolicy(CONFIG), FallbackPolicy(CONFIG), FallbackPolicy(CONFIG)
     expected = [drive(whole, step, step + 1, chances(step))[0] for step in range(1, 220)]
     begun = [drive(first, step, step + 1, chances(step))[0] for step in range(1, split)]
     second.load_state(json.loads(json.dumps(first.to_state())))
@@ -97,7 +103,7 @@ def test_it_continues_bit_for_bit(split: int) -> None:
 
 def test_another_format_is_refused() -> None:
     with pytest.raises(LearnerStateError, match="gate: state of format 7"):
-        Gate(CONFIG).load_state({"format": 7})
+        FallbackPolicy(CONFIG).load_state({"format": 7})
 
 
 @pytest.mark.parametrize(
@@ -111,4 +117,4 @@ def test_another_format_is_refused() -> None:
 )
 def test_a_bad_configuration_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=message):
-        msgspec.convert(settings, GateConfig)
+        msgspec.convert(settings, FallbackConfig)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner.drift.episodes import Change, DriftMonitor
+from learner.drift.episodes import DriftMonitor, EpisodeChange
 from learner.drift.signals import KINDS, SIGNALS, DriftConfig, Observed
 
 EVENTS = 256
@@ -69,7 +69,7 @@ def changed(name: str, bin_number: int) -> dict[str, Any]:
     return CHANGED[name]
 
 
-def drive(monitor: DriftMonitor, name: str, bins: int, change_at: int, start: int = 0) -> list[Change]:
+def drive(monitor: DriftMonitor, name: str, bins: int, change_at: int, start: int = 0) -> list[EpisodeChange]:
     found = []
     for number in range(start, bins):
         rng = np.random.default_rng([7, number])
@@ -239,7 +239,10 @@ def test_that_two_centers_became_one_intent_is_no_drift_of_shares() -> None:
         ({"threshold": 0}, r"> 0.*threshold"),
         ({"bin_events": 1}, r">= 16.*bin_events"),
         ({"share_window": 0}, r">= 1.*share_window"),
-        ({"broken": 1.0}, r"< 1.0.*broken"),  # every alarm would be a change of meaning
+        (
+            {"concept_drift_threshold": 1.0},
+            r"< 1.0.*concept_drift_threshold",
+        ),  # every alarm would be a change of meaning
         ({"actions": {"gates": ["rollback"]}}, "actions.gates: neither a kind of drift .* nor gate"),
         ({"actions": {"loss": ["reseed", "more_steps", "reseed"]}}, "actions.loss: reseed is there more than once"),
         ({"faster_decay": 1.5}, r"<= 1.0.*faster_decay"),
@@ -343,15 +346,15 @@ def test_an_alarm_of_shares_that_ends_an_episode_in_the_same_bin_does_not_stop_t
     """It stopped with an IndexError; the checkpoints of the next bins could not be read."""
     monitor, found = DriftMonitor(DriftConfig(), seed=1), []
     for number in range(180):
-        broken: dict[str, Any] = {"loss": 6.5, "hits": 0.05} if number >= 100 else {}
+        concept_drift_threshold: dict[str, Any] = {"loss": 6.5, "hits": 0.05} if number >= 100 else {}
         moved: dict[str, Any] = {"intents": np.array([6.0] + [0.5] * 11)} if number >= 120 else {}
-        seen = observed(np.random.default_rng([7, number]), number, **broken, **moved)
+        seen = observed(np.random.default_rng([7, number]), number, **concept_drift_threshold, **moved)
         found += monitor.step(seen._replace(groups=np.arange(12)), (number + 1) * EVENTS)
         if 115 < number < 135:
             DriftMonitor(DriftConfig(), seed=1).load_state(json.loads(json.dumps(monitor.to_state())))
     assert [(one.state, one.kind) for one in found] == [
-        ("opened", "meaning"),
-        ("closed", "meaning"),
+        ("opened", "concept_drift"),
+        ("closed", "concept_drift"),
         ("opened", "shares"),
         ("closed", "shares"),
     ]
@@ -383,5 +386,5 @@ def test_after_a_time_of_bad_records_alone_shares_wait_for_a_reference() -> None
 def test_more_steps_are_made_only_with_the_pairs_since_the_change() -> None:
     """With older ones they did nothing (docs/decisions.md)."""
     actions = DriftConfig().actions
-    assert "more_steps" in actions["meaning"]
+    assert "more_steps" in actions["concept_drift"]
     assert all("fresh_replay" in what for what in actions.values() if "more_steps" in what)

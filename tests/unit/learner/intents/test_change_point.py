@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learner.intents.change_point import EvidenceConfig, change, standing
+from learner.intents.change_point import ChangePointConfig, change, log_likelihood
 from learner.intents.shifts import ShiftConfig
 
-CONFIG = EvidenceConfig(memory=12, window=4)
+CONFIG = ChangePointConfig(memory=12, window=4)
 
 
 def codes_of(intents: list[int], count: int, width: int = 12) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -32,7 +32,7 @@ def lead_of(intents: list[int], held: int, count: int = 6, span: int = 100) -> t
 
 
 def naive_change(
-    codes: NDArray[np.float32], present: NDArray[np.bool_], held: int, span: int, config: EvidenceConfig
+    codes: NDArray[np.float32], present: NDArray[np.bool_], held: int, span: int, config: ChangePointConfig
 ) -> tuple[int, float, int]:
     """`to`, `lead` and `began` of one user, items newest first."""
     G, a, n = codes.shape[1], config.loyalty, config.anything / codes.shape[1]
@@ -120,7 +120,7 @@ def test_a_second_item_of_the_same_other_intent_says_less_than_one_of_a_third() 
 
 
 def test_who_comes_back_for_good_to_what_he_left_is_found_within_the_window() -> None:
-    config = EvidenceConfig()
+    config = ChangePointConfig()
     items = [8, 8, 8, 8, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *[8] * config.window]
     codes, present = codes_of(items, 12, config.memory)
     found = change(codes, present, np.array([0]), np.array([17 + config.window]), config)
@@ -168,8 +168,8 @@ def test_without_a_held_intent_or_another_one_nothing_is_said() -> None:
 
 def test_users_stand_where_their_newest_items_are() -> None:
     codes, present = codes_of([2, 2, 2, 2, 1, 1, 1], 4)
-    assert int(standing(codes, present, CONFIG).argmax()) == 1
-    assert not standing(*codes_of([], 4), CONFIG).any()
+    assert int(log_likelihood(codes, present, CONFIG).argmax()) == 1
+    assert not log_likelihood(*codes_of([], 4), CONFIG).any()
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_users_stand_where_their_newest_items_are() -> None:
 )
 def test_a_parameter_out_of_range_is_refused(name: str, value: float) -> None:
     with pytest.raises(msgspec.ValidationError, match=name):
-        msgspec.convert({name: value}, EvidenceConfig)
+        msgspec.convert({name: value}, ChangePointConfig)
 
 
 def test_shares_that_leave_nothing_for_other_intents_are_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match=r"loyalty = 0\.9 and anything = 0\.2: must be below 1"):
-        msgspec.convert({"loyalty": 0.9, "anything": 0.2}, EvidenceConfig)
+        msgspec.convert({"loyalty": 0.9, "anything": 0.2}, ChangePointConfig)

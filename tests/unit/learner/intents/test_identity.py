@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.intents.identity import IdentityConfig, IntentIdentity, Rest, name_intent
+from learner.intents.identity import IdentityConfig, IntentIdentity, Successor, name_intent
 
 CONFIG = IdentityConfig(half_life_events=400, check_events=100, youth_events=200, pool=32, least_users=4)
 D = 8
@@ -43,9 +43,9 @@ def test_a_center_keeps_its_id_however_far_it_moves() -> None:
     identity = IntentIdentity(CONFIG, 3, D)
     centers = axes(3)
     for number in range(60):
-        turn = number * np.pi / 60
+        update_centers = number * np.pi / 60
         centers = axes(3).copy()
-        centers[0] = np.cos(turn) * axes(4)[0] + np.sin(turn) * axes(4)[3]
+        centers[0] = np.cos(update_centers) * axes(4)[0] + np.sin(update_centers) * axes(4)[3]
         observe(identity, centers, np.concatenate([near(center, 10, number) for center in centers]))
         identity.moved(centers, number * 100)
         assert identity.births(centers, number * 100) == []
@@ -73,7 +73,7 @@ def test_a_dead_center_is_placed_among_the_badly_served_under_a_new_id() -> None
 def test_an_intent_of_several_centers_keeps_its_id_when_the_center_that_gives_it_is_placed_anew() -> None:
     identity = two_live_one_dead()
     # center 2 named the intent of centers 0 and 2
-    births = identity.births(axes(3), 1000, heir=lambda place: Rest(0, takes_id=True))
+    births = identity.births(axes(3), 1000, heir=lambda place: Successor(0, takes_id=True))
     assert [(birth.place, birth.died, birth.born) for birth in births] == [(2, 0, 3)]
     assert identity.ids.tolist() == [2, 1, 3]
     assert identity.living(np.array([0, 2, 1, 3, -1])).tolist() == [2, 2, 1, 3, -1]  # who held 0 is in the same intent
@@ -82,7 +82,7 @@ def test_an_intent_of_several_centers_keeps_its_id_when_the_center_that_gives_it
 
 def test_who_holds_the_id_of_a_part_that_is_placed_anew_goes_on_in_the_intent_it_was_part_of() -> None:
     identity = two_live_one_dead()
-    (birth,) = identity.births(axes(3), 1000, heir=lambda place: Rest(0, takes_id=False))
+    (birth,) = identity.births(axes(3), 1000, heir=lambda place: Successor(0, takes_id=False))
     assert (birth.died, birth.born) == (2, 3)
     assert identity.living(np.array([2, 0, 3, 77])).tolist() == [0, 0, 3, 77]
     again = IntentIdentity(CONFIG, 3, D)

@@ -33,22 +33,22 @@ def merged(path: NDArray[np.int64], count: int, config: MergeConfig = CONFIG) ->
 
 def test_centers_between_which_users_move_freely_are_one() -> None:
     owner = np.random.default_rng(1).integers(0, 5, 24)
-    heads = merged(walk(20_000, owner), 24).heads
-    assert np.array_equal(heads[:, None] == heads[None, :], owner[:, None] == owner[None, :])
+    representatives = merged(walk(20_000, owner), 24).representatives
+    assert np.array_equal(representatives[:, None] == representatives[None, :], owner[:, None] == owner[None, :])
 
 
 def test_a_path_that_leads_from_one_center_to_the_next_merges_none() -> None:
     path = np.arange(20_000) % 12
     noise = np.random.default_rng(0).random(20_000) < 0.2
     path = np.where(noise, np.random.default_rng(1).integers(0, 12, 20_000), path)
-    assert merged(path, 12).heads.tolist() == list(range(12))
+    assert merged(path, 12).representatives.tolist() == list(range(12))
 
 
 def test_a_crowd_in_which_nobody_stays_is_no_intent() -> None:
     owner = np.arange(24) % 4
     path = walk(20_000, owner, stay=0.3)
-    assert len(np.unique(merged(path, 24, MergeConfig(every_events=100, stay=0.0)).heads)) == 4
-    assert len(np.unique(merged(path, 24).heads)) == 24
+    assert len(np.unique(merged(path, 24, MergeConfig(every_events=100, stay=0.0)).representatives)) == 4
+    assert len(np.unique(merged(path, 24).representatives)) == 24
 
 
 def test_likeness_is_that_of_a_loop() -> None:
@@ -70,12 +70,12 @@ def test_the_larger_intent_keeps_its_id_and_parts_come_back() -> None:
     merging.observe(path[:-1], path[1:])
     shares = np.array([0.1, 0.2, 0.3, 0.1, 0.1, 0.2])
     assert merging.look(shares, 1).tolist() == [0, 3, 4]
-    assert merging.heads.tolist() == [1, 1, 2, 2, 5, 5]
+    assert merging.representatives.tolist() == [1, 1, 2, 2, 5, 5]
     other = walk(20_000, np.array([0, 1, 1, 2, 2, 3]), seed=3)
     merging.observe(other[:-1], other[1:])
     assert 0 not in merging.own
     merging.look(shares, 2)
-    assert merging.heads[0] == 0
+    assert merging.representatives[0] == 0
     assert 0 in merging.own
     assert merging.look(shares, 3).tolist() == []
 
@@ -92,12 +92,12 @@ def test_merged_centers_need_less_to_stay_than_to_become_one() -> None:
 
 def test_a_center_that_is_placed_anew_stands_alone_and_its_intent_goes_on() -> None:
     merging = merged(walk(20_000, np.array([0, 0, 0, 1, 1, 1])), 6, MergeConfig(every_events=1, stay=0.1))
-    head = int(merging.heads[0])
+    head = int(merging.representatives[0])
     heir = 1 if head != 1 else 2
     assert merging.leave(head, np.array([0.1, 0.3, 0.2, 0.1, 0.1, 0.2])) == (heir, True)
     rest = [place for place in range(3) if place != head]
-    assert merging.heads[head] == head
-    assert set(merging.heads[rest].tolist()) == {heir}
+    assert merging.representatives[head] == head
+    assert set(merging.representatives[rest].tolist()) == {heir}
     part = min(set(rest) - {heir})
     assert merging.leave(part, np.full(6, 1 / 6)) == (heir, False)  # no more than a part
     assert merging.leave(part, np.full(6, 1 / 6)) is None

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.intents.shifts import Moves, ShiftConfig, ShiftRule, Standing, history_before, strongest
+from learner.intents.shifts import IntentState, Moves, ShiftConfig, ShiftRule, history_before, strongest
 
 CONFIG = ShiftConfig(margin=1.0, sure_margin=5.0, persistence=3, hold_events=4)
 
 
-def nobody(n: int = 1) -> Standing:
+def nobody(n: int = 1) -> IntentState:
     none, zero = np.full(n, -1, dtype=np.int32), np.zeros(n, dtype=np.int64)
-    return Standing(none, zero, none, zero, zero)
+    return IntentState(none, zero, none, zero, zero)
 
 
 class User:
@@ -112,7 +112,7 @@ def test_an_unknown_user_has_no_intent_and_one_without_history_keeps_his() -> No
 
 def test_the_change_is_dated_by_the_evidence_where_there_is_some() -> None:
     rule = ShiftRule(CONFIG)
-    user = Standing(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
+    user = IntentState(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
     moves = rule.look(user, np.array([7]), np.array([9.0]), np.array([1]), began=np.array([4]))
     assert moves.shifted[0]
     assert (int(moves.changed[0]), int(moves.held_for[0]), int(moves.standing.events[0])) == (4, 37, 4)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.model.encoder import Encoder, EncoderConfig, Layer, dropout
-from learner.model.ragged_batch import Layout
+from learner.model.ragged_batch import RaggedBatch
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -56,7 +56,7 @@ def test_histories_in_blocks_are_as_if_each_were_alone(
     encoder, generator = make(variant), torch.Generator().manual_seed(seed)
     there = [torch.arange(max(block)) >= max(block) - torch.tensor(block)[:, None] for block in lengths]
     x = [torch.randn(*block.shape, 8, dtype=torch.float64, generator=generator).requires_grad_() for block in there]
-    layout = Layout(there, padded=padded)
+    layout = RaggedBatch(there, padded=padded)
     together = layout.blocks(encoder.ragged(layout.flat(x), layout))
     found = [h[present] for h, block in zip(together, there, strict=True) for h, present in zip(h, block, strict=True)]
     alone = [
@@ -136,7 +136,7 @@ def test_attention_of_the_last_position_is_that_over_keys_and_values(
     x = torch.randn(B, T, d, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     valid = torch.arange(T) >= torch.tensor([[0], [3], [T - 1]])
     mask = torch.zeros(B, 1, T, T, dtype=torch.float64).masked_fill_(~valid[:, None, None, :], -1e4)
-    layout = Layout([valid], padded=True)
+    layout = RaggedBatch([valid], padded=True)
     found = layer(x.flatten(0, 1), layout, [mask], torch.Generator().manual_seed(5), True)
 
     query, key, value = layer.qkv(x).split(d, dim=-1)  # (B, T, d) each

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from learner.model import losses
 from learner.model.centers import IntentCenters, IntentConfig
-from learner.model.ragged_batch import Layout
+from learner.model.ragged_batch import RaggedBatch
 from tests.unit.learner.model.test_centers import slow_sinkhorn
 
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31))
@@ -142,7 +142,7 @@ def test_sequence_contrast_is_the_loop(
         ]
 
     def fast(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:
-        layout = Layout(checkpoint(one, two))
+        layout = RaggedBatch(checkpoint(one, two))
         return losses.sequence_contrast(layout.flat(checkpoint(h_one, h_two)), layout, c, fusion, temperature)
 
     def slow(h_one: Tensor, h_two: Tensor, c: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.model.ragged_batch import Layout
+from learner.model.ragged_batch import RaggedBatch
 
 blocks_of_lengths = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1, max_size=3)
 
@@ -24,7 +24,7 @@ def there(lengths: list[list[int]]) -> list[torch.Tensor]:
 @given(lengths=blocks_of_lengths)
 def test_blocks_and_positions_are_the_same_numbers(lengths: list[list[int]], padded: bool) -> None:
     given_blocks = there(lengths)
-    layout = Layout(given_blocks, padded=padded)
+    layout = RaggedBatch(given_blocks, padded=padded)
     count = sum(block.numel() if padded else int(block.sum()) for block in given_blocks)
     x = torch.randn(count, 3, dtype=torch.float64, requires_grad=True)
     blocks = layout.blocks(x)
@@ -47,8 +47,8 @@ def test_blocks_and_positions_are_the_same_numbers(lengths: list[list[int]], pad
 
 def test_a_block_without_padding_says_so() -> None:
     full, holed = torch.ones(2, 3, dtype=torch.bool), torch.tensor([[False, True]])
-    layout = Layout([full, holed])
+    layout = RaggedBatch([full, holed])
     assert layout.valid == [None, holed]
     assert not layout.is_one_block
-    assert Layout([full]).is_one_block and not Layout([holed]).is_one_block
-    assert Layout([holed], padded=True).is_one_block
+    assert RaggedBatch([full]).is_one_block and not RaggedBatch([holed]).is_one_block
+    assert RaggedBatch([holed], padded=True).is_one_block

@@ -10,8 +10,8 @@ from learner.offline.report import draw_curve, write_report
 from learner.offline.trainer import EpochLog
 
 
-def entry(epoch: int, judged: bool) -> EpochLog:
-    validation = {"ndcg@5": 0.1 * epoch, "ndcg@20": 0.2 * epoch} if judged else None
+def entry(epoch: int, eval_model: bool) -> EpochLog:
+    validation = {"ndcg@5": 0.1 * epoch, "ndcg@20": 0.2 * epoch} if eval_model else None
     return EpochLog(epoch=epoch, seconds=1.0, loss=1 / epoch, parts={}, validation=validation)
 
 

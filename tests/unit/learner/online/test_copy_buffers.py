@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.online.copy_buffers import Snapshot
+from learner.online.copy_buffers import CopyBuffers
 
 SHAPES = st.tuples(st.sampled_from(["u1", "f4", "i8", "?"]), st.lists(st.integers(0, 5), max_size=3))
 
@@ -13,7 +13,7 @@ SHAPES = st.tuples(st.sampled_from(["u1", "f4", "i8", "?"]), st.lists(st.integer
 def test_copies_are_equal_share_nothing_and_outlive_a_change(
     turns: list[dict[str, tuple[str, list[int]]]], seed: int
 ) -> None:
-    rng, snapshot = np.random.default_rng(seed), Snapshot()
+    rng, snapshot = np.random.default_rng(seed), CopyBuffers()
     for arrays in ({n: rng.integers(0, 99, shape).astype(kind) for n, (kind, shape) in t.items()} for t in turns):
         expected = {name: array.copy() for name, array in arrays.items()}
         copies = snapshot.take(arrays)
@@ -26,7 +26,7 @@ def test_copies_are_equal_share_nothing_and_outlive_a_change(
 
 
 def test_memory_is_taken_once_while_a_table_grows_a_little() -> None:
-    snapshot = Snapshot()
+    snapshot = CopyBuffers()
     first = snapshot.take({"table": np.ones((100, 4))})["table"]
     second = snapshot.take({"table": np.full((150, 4), 2.0)})["table"]
     assert np.shares_memory(first, second)

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learner.online.item_statistics import Memories, MemoryConfig
+from learner.online.item_statistics import ItemStatistics, ItemStatisticsConfig
 
 ROWS = 12
-CONFIG = MemoryConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3, share=0.0)
+CONFIG = ItemStatisticsConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3, share=0.0)
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, ROWS - 1), st.booleans()), max_size=60)
 NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
 
@@ -57,7 +57,7 @@ def anchors_of(history: list[int]) -> list[int]:
 @settings(max_examples=60)
 @given(EVENTS, st.integers(1, 7))
 def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: int) -> None:
-    naive, memories = Naive(), Memories(CONFIG, ROWS)
+    naive, memories = Naive(), ItemStatistics(CONFIG, ROWS)
     histories: dict[int, list[int]] = {user: [] for user in range(4)}
     anchors = []
     for user, row, positive in events:
@@ -92,12 +92,12 @@ def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: in
         assert any(share >= max(shares.values()) - 1e-6 for row, share in shares.items() if row in popular)
 
 
-def one_event(memories: Memories, anchor: int, row: int, generations: NDArray[np.int64]) -> None:
+def one_event(memories: ItemStatistics, anchor: int, row: int, generations: NDArray[np.int64]) -> None:
     memories.update(np.array([[anchor]]), np.array([row]), generations, np.array([True]))
 
 
 def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
-    memories, generations = Memories(CONFIG, ROWS), NO_RECYCLING.copy()
+    memories, generations = ItemStatistics(CONFIG, ROWS), NO_RECYCLING.copy()
     one_event(memories, 1, 2, generations)
     one_event(memories, 2, 3, generations)
     generations[2] += 1
@@ -109,8 +109,8 @@ def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
 
 
 def test_neighbours_that_hardly_count_are_not_read() -> None:
-    config = MemoryConfig(neighbours=(1e6, 1e6), slots=ROWS, written=1, share=0.1)
-    memories, generations = Memories(config, ROWS), NO_RECYCLING.copy()
+    config = ItemStatisticsConfig(neighbours=(1e6, 1e6), slots=ROWS, written=1, share=0.1)
+    memories, generations = ItemStatistics(config, ROWS), NO_RECYCLING.copy()
     for row in [2] * 17 + [3] * 2 + [4]:  # 85%, 10% and 5% of what follows 1
         one_event(memories, 1, row, generations)
     near = memories.neighbours(np.array([[1]]), generations)
@@ -121,8 +121,8 @@ def test_neighbours_that_hardly_count_are_not_read() -> None:
 
 
 def test_a_neighbour_that_counts_lately_is_read() -> None:
-    config = MemoryConfig(neighbours=(2.0, 1e6), slots=ROWS, written=1, share=0.1)
-    memories = Memories(config, ROWS)
+    config = ItemStatisticsConfig(neighbours=(2.0, 1e6), slots=ROWS, written=1, share=0.1)
+    memories = ItemStatistics(config, ROWS)
     for row in [4] + [2] * 17 + [3]:  # 3 and 4 came once of 19 times, 3 just now
         one_event(memories, 1, row, NO_RECYCLING)
     near = memories.neighbours(np.array([[1]]), NO_RECYCLING)
@@ -133,7 +133,9 @@ def test_a_neighbour_that_counts_lately_is_read() -> None:
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, ROWS - 1)), min_size=1, max_size=60), st.integers(1, 7))
 def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
     slots = 3
-    memories = Memories(MemoryConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, written=1, share=0.0), ROWS)
+    memories = ItemStatistics(
+        ItemStatisticsConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, written=1, share=0.0), ROWS
+    )
     held: dict[int, dict[int, float]] = {1: {}, 2: {}, 3: {}}
     for start in range(0, len(pairs), size):
         part = pairs[start : start + size]
@@ -162,7 +164,7 @@ def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]],
 
 
 def test_popularity_survives_its_own_rescaling() -> None:
-    memories = Memories(MemoryConfig(popularity=(1.0, 50.0)), 4)
+    memories = ItemStatistics(ItemStatisticsConfig(popularity=(1.0, 50.0)), 4)
     blank = np.zeros((500, 3), dtype=np.int64)
     rows = np.tile([1, 2], 250)
     for _ in range(6):  # 3,000 half-lives: float64 ends at 1,023
@@ -173,7 +175,7 @@ def test_popularity_survives_its_own_rescaling() -> None:
 
 
 def test_faded_neighbours_weigh_less_against_those_to_come() -> None:
-    memories = Memories(CONFIG, ROWS)
+    memories = ItemStatistics(CONFIG, ROWS)
     for row in (2, 2, 2, 3):
         one_event(memories, 1, row, NO_RECYCLING)
     popularity = memories.log_popularity(np.arange(ROWS))
@@ -191,7 +193,7 @@ def test_faded_neighbours_weigh_less_against_those_to_come() -> None:
 
 
 def test_more_of_the_items_before_an_event_count_where_that_is_asked() -> None:
-    memories = Memories(CONFIG, ROWS)
+    memories = ItemStatistics(CONFIG, ROWS)
     memories.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), written=3)
     memories.update(np.array([[1, 2, 3]]), np.array([5]), NO_RECYCLING, np.array([True]))
     near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
@@ -201,11 +203,11 @@ def test_more_of_the_items_before_an_event_count_where_that_is_asked() -> None:
 
 
 def test_growing_and_loading_lose_nothing() -> None:
-    one = Memories(CONFIG, 4)
+    one = ItemStatistics(CONFIG, 4)
     one_event(one, 1, 2, NO_RECYCLING)
     one.grow(ROWS)
     one_event(one, 2, 9, NO_RECYCLING)
-    two = Memories(CONFIG, ROWS)
+    two = ItemStatistics(CONFIG, ROWS)
     two.load_arrays(one.to_arrays(10))
     for memories in (one, two):
         one_event(memories, 9, 3, NO_RECYCLING)
@@ -223,4 +225,4 @@ def test_growing_and_loading_lose_nothing() -> None:
 )
 def test_a_bad_configuration_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=message):
-        msgspec.convert(settings, MemoryConfig)
+        msgspec.convert(settings, ItemStatisticsConfig)

@@ -24,7 +24,7 @@ from learner import (
     StepBatch,
 )
 from learner.drift.fallback import gain_of, gains
-from learner.online.item_statistics import MemoryConfig
+from learner.online.item_statistics import ItemStatisticsConfig
 from learner.online.ranker import MixConfig
 
 CONFIG = LearnerConfig(
@@ -38,7 +38,7 @@ CONFIG = LearnerConfig(
     negatives=32,
     encoder=EncoderConfig(hidden=8, dropout=0.1, attention_dropout=0.1),
     intents=IntentConfig(count=4, queue=32),
-    memory=MemoryConfig(slots=16),
+    memory=ItemStatisticsConfig(slots=16),
 )
 TINY = msgspec.structs.replace(CONFIG, capacity=20)  # rows are given away all the time
 
@@ -131,7 +131,7 @@ def test_the_popular_items_are_the_list_for_nobody() -> None:
 
 def test_users_are_looked_at_with_the_items_as_they_are_now() -> None:
     learner = make(TINY)
-    learner.keep_stand_in()
+    learner.keep_snapshot()
     stream = Stream(learner)
     run(learner, stream, 5)
 

@@ -60,7 +60,7 @@ def digest(learner: Learner) -> str:
 def learner() -> Learner:
     learner = Learner(CONFIG)
     drive(learner, 0, 12, items=8 * L)
-    learner.keep_stand_in()
+    learner.keep_snapshot()
     return learner
 
 
@@ -116,7 +116,7 @@ def test_an_item_that_came_later_is_known_to_the_memories_alone_and_starts_anew_
 def test_a_recycled_row_is_forgotten_by_it_too_and_the_table_may_grow() -> None:
     learner = Learner(CONFIG)
     drive(learner, 0, 3, items=8 * L)
-    learner.keep_stand_in()
+    learner.keep_snapshot()
     stand_in = learner._stand_in
     assert stand_in is not None
     names = [f"n{number}" for number in range(CONFIG.capacity - 5)]  # more than remain: the oldest rows are given away

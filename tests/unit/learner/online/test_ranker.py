@@ -4,16 +4,16 @@ import torch
 from numpy.typing import NDArray
 
 from learner.metrics import UNRANKED
-from learner.online.item_statistics import Memories, MemoryConfig
-from learner.online.ranker import Asked, Candidates, MixConfig, Ranker
+from learner.online.item_statistics import ItemStatistics, ItemStatisticsConfig
+from learner.online.ranker import Candidates, MixConfig, Ranker, RankingQuery
 
 ROWS = 40
 GENERATIONS = np.zeros(ROWS, dtype=np.int64)
 
 
-def filled(events: int = 200, seed: int = 0) -> Memories:
+def filled(events: int = 200, seed: int = 0) -> ItemStatistics:
     """Memories of a ring in which item i is followed by i + 1."""
-    memories = Memories(MemoryConfig(), ROWS)
+    memories = ItemStatistics(ItemStatisticsConfig(), ROWS)
     start = np.random.default_rng(seed).integers(1, ROWS - 2, events)
     memories.update(np.zeros((events, 3), dtype=np.int64), start, GENERATIONS, np.ones(events, dtype=bool))
     anchors = np.zeros((events, 3), dtype=np.int64)
@@ -22,19 +22,19 @@ def filled(events: int = 200, seed: int = 0) -> Memories:
     return memories
 
 
-def asked(history: list[list[int]], network: bool = True) -> Asked:
+def asked(history: list[list[int]], network: bool = True) -> RankingQuery:
     rows = np.array(history, dtype=np.int64)
     generator = torch.Generator().manual_seed(3)
     said = torch.randn(len(rows), ROWS, generator=generator).log_softmax(1) if network else None
     anchors = np.ascontiguousarray(rows[:, ::-1])
-    return Asked(anchors, rows, (rows > 0).sum(axis=1), np.full(len(rows), 60.0), said)
+    return RankingQuery(anchors, rows, (rows > 0).sum(axis=1), np.full(len(rows), 60.0), said)
 
 
 def ranker(**settings: object) -> Ranker:
-    return Ranker(MixConfig(**settings), MemoryConfig(), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    return Ranker(MixConfig(**settings), ItemStatisticsConfig(), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
 
 
-def candidates(mix: Ranker, memories: Memories, of: Asked) -> Candidates:
+def candidates(mix: Ranker, memories: ItemStatistics, of: RankingQuery) -> Candidates:
     return mix.candidates(memories, GENERATIONS, of, memories.popular(ROWS, 10))
 
 
@@ -71,7 +71,7 @@ def test_features_of_neighbours_agree_with_a_loop() -> None:
         group = 0 if anchor == 0 else 1 if anchor < 3 else 2
         raw[place, direction * 3 + group] += short / (anchor + 1)
         raw[place, 6 + direction * 3 + group] += long / (anchor + 1)
-    H = len(MemoryConfig().popularity)
+    H = len(ItemStatisticsConfig().popularity)
     assert found.features[:, H + 3 + 12 : H + 3 + 24].numpy() == pytest.approx(np.log1p(raw), abs=1e-5)
     popularity = memories.log_popularity(found.rows)
     assert found.features[:, :H].numpy() == pytest.approx(popularity.T + 8, abs=1e-5)
@@ -173,13 +173,13 @@ def test_reasons_are_the_items_whose_neighbours_are_listed() -> None:
 def test_one_part_alone_hides_the_other(parts: str) -> None:
     mix, memories = ranker(parts=parts), filled()
     found = candidates(mix, memories, asked(HISTORIES))
-    inputs = len(MemoryConfig().popularity) + 3 + 24
+    inputs = len(ItemStatisticsConfig().popularity) + 3 + 24
     hidden = found.features[:, inputs : inputs + 3] if parts == "memories" else found.features[:, :inputs]
     assert not hidden.any()
 
 
 def test_nobody_knows_anything() -> None:
-    mix, memories, users = ranker(), Memories(MemoryConfig(), ROWS), asked(HISTORIES)
+    mix, memories, users = ranker(), ItemStatistics(ItemStatisticsConfig(), ROWS), asked(HISTORIES)
     found = candidates(mix, memories, users)
     assert len(found.rows) == 0
     ranks, loss = mix.learn(found, np.array([1, 2, 3, 4]), np.zeros(4, dtype=bool))

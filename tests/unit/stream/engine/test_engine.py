@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from intentstream.config import Config
-from state import CheckpointStore, Clocks
+from state import CheckpointStore, Watermarks
 from stream.engine.engine import Engine, open_checkpoint
 from stream.errors import EngineError, StateMismatch
 from stream.log.base import RecordBatch
@@ -84,8 +84,10 @@ def test_a_checkpoint_written_beside_the_loop_holds_the_moment_it_began(
     digest = engine.digest()
     pending = engine.begin_checkpoint()
     tracker = engine._learner.tracker
-    turn = tracker.turn
-    monkeypatch.setattr(tracker, "turn", lambda *asked: turn(*asked)._replace(absorbed=[3]))  # an intent dies
+    update_centers = tracker.update_centers
+    monkeypatch.setattr(
+        tracker, "update_centers", lambda *asked: update_centers(*asked)._replace(absorbed=[3])
+    )  # an intent dies
     for batches in steps[4:]:
         engine.step(batches)
         engine.learn(2)
@@ -265,7 +267,7 @@ def forgetting(ttl_ms: int, folder: Path, partitions: int = 2) -> Engine:
     config = small_config(partitions)
     config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=ttl_ms))
     engine = Engine.open(config, folder)
-    engine.clocks = Clocks(partitions, ttl_ms, block_events=8)
+    engine.clocks = Watermarks(partitions, ttl_ms, block_events=8)
     return engine
 
 
@@ -273,7 +275,7 @@ def test_a_forgotten_user_is_nobody_before_the_sweep_has_come_by(tmp_path: Path)
     ttl = 80_000
     engine = forgetting(ttl, tmp_path)
     engine._store.sweep = lambda *_, **__: 0  # type: ignore[method-assign]
-    clocks, seen = Clocks(2, ttl, block_events=8), dict[bytes, int]()
+    clocks, seen = Watermarks(2, ttl, block_events=8), dict[bytes, int]()
     for batches in as_batches(events(600, users=200), 2, 100):
         engine.step(batches)
         for batch in batches:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from intentstream.cli.app import app
 from intentstream.config import Config
-from learner import Effects, IntentView
+from learner import ActiveActions, IntentView
 from stream.engine.engine import Engine, StepResult
 from stream.errors import StateMismatch
 from stream.log import open_log
@@ -166,7 +166,7 @@ def test_the_journal_repeats_the_actions(tmp_path: Path) -> None:
         first.close()  # without a checkpoint since the start: everything is redone from the journal
         second = Worker(config, log, tmp_path / "state")
         second.recover()
-        assert second.engine.meaning.effects() != Effects()
+        assert second.engine.meaning.effects() != ActiveActions()
         second.close()
 
 

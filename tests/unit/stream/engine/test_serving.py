@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from intentstream.config import Config
-from learner import GateConfig, LearnReport
+from learner import FallbackConfig, LearnReport
 from learner.metrics import UNRANKED
-from learner.online.learner import Taken
+from learner.online.learner import PrequentialResult
 from stream.engine.engine import Engine
 from stream.schema import topics
 from tests.unit.stream.engine.test_meaning import acting_config, alerts, steps
@@ -32,7 +32,7 @@ GATE = {
 
 def gated_config(**drift: Any) -> Config:
     config = acting_config(**({"signals": {"refusals": "page_hinkley"}, "actions": {}} | drift))
-    return msgspec.structs.replace(config, gate=GateConfig(**GATE))  # type: ignore[arg-type]
+    return msgspec.structs.replace(config, gate=FallbackConfig(**GATE))  # type: ignore[arg-type]
 
 
 class Losing:
@@ -43,7 +43,7 @@ class Losing:
         self._take = engine._learner.take
         engine._learner.take = self.take  # type: ignore[method-assign]
 
-    def take(self, *args: Any, **kwargs: Any) -> Taken:
+    def take(self, *args: Any, **kwargs: Any) -> PrequentialResult:
         taken = self._take(*args, **kwargs)
         if self._engine.step_number in self._bad:
             return taken._replace(placed=np.full_like(taken.placed, UNRANKED))
@@ -104,12 +104,12 @@ def test_a_checkpoint_while_the_snapshot_serves_continues_with_the_same_bits(tmp
 
 
 def test_a_switched_off_gate_compares_nothing(tmp_path: Path) -> None:
-    config = msgspec.structs.replace(gated_config(), gate=GateConfig(enabled=False))
+    config = msgspec.structs.replace(gated_config(), gate=FallbackConfig(enabled=False))
     engine = Engine.open(config, tmp_path)
     Losing(engine, BAD)
     results = list(steps(engine, events(1500)))
     assert alerts(results) == []
-    assert not engine._learner.has_stand_in
+    assert not engine._learner.has_snapshot
 
 
 def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(t
     assert engine._learner.serving == "snapshot"
     engine.checkpoint()
     engine.close()
-    without = msgspec.structs.replace(config, gate=GateConfig(enabled=False))
+    without = msgspec.structs.replace(config, gate=FallbackConfig(enabled=False))
     engine = Engine.open(without, tmp_path)
     assert (engine._learner.serving, engine.gauges()["serving_snapshot"]) == ("learner", 0.0)
     closed = alerts(list(steps(engine, events(2500)[1000:])))[0]

@@ -15,7 +15,7 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.transaction_manager import ProducerIdAndEpoch, TransactionManager, TransactionState
 from kafka.structs import OffsetAndMetadata
 
-from stream.log.kafka.pipelining import Overlap, overlapped
+from stream.log.kafka.pipelining import PipelinedSender, overlapped
 
 TP = kafka.TopicPartition("t", 0)
 
@@ -75,7 +75,7 @@ def manager() -> TransactionManager:
     return manager
 
 
-def overlap_of(manager: TransactionManager) -> tuple[Overlap, Sender, Accumulator, list[str]]:
+def overlap_of(manager: TransactionManager) -> tuple[PipelinedSender, Sender, Accumulator, list[str]]:
     sender, accumulator, one = Sender(), Accumulator(), ["the client's own way"]
     alone: list[str] = []
 
@@ -83,7 +83,7 @@ def overlap_of(manager: TransactionManager) -> tuple[Overlap, Sender, Accumulato
         alone.extend(one)
         return False
 
-    return Overlap(manager, sender, accumulator, send_one), sender, accumulator, alone
+    return PipelinedSender(manager, sender, accumulator, send_one), sender, accumulator, alone
 
 
 def test_what_belongs_to_the_transaction_is_said_at_once(manager: TransactionManager) -> None:

@@ -19,7 +19,7 @@ from state import StateError
 from stream.errors import EngineError, SourceError, StateInUse
 from stream.log import open_log
 from stream.log.base import Message
-from stream.replay.report import Refused
+from stream.replay.report import RejectionCounts
 from stream.replay.runner import FileTruncated, replay
 from stream.schema import topics
 from stream.sources.files.event_file import EventFile
@@ -178,7 +178,7 @@ def test_dead_letters_are_told_by_reason_with_the_first(tmp_path: Path) -> None:
 
 def test_a_dead_letter_of_a_file_holds_the_bytes_of_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letters: list[Message] = []
-    monkeypatch.setattr(Refused, "take", lambda self, messages: letters.extend(messages))
+    monkeypatch.setattr(RejectionCounts, "take", lambda self, messages: letters.extend(messages))
     lines = [b'{"user_id":"u%d","item_id":"i1","time":%d}' % (n, 1_700_000_000 + n) for n in range(20)]
     lines[3] = b'{"user_id":"", "item_id":"i1",  "time":1700000000, "colour":1}'
     lines[9] = b'{"user_id":"u1", "item_id":"i1", "time":1700000000, "colour":1}'

@@ -154,7 +154,7 @@ def test_events_follow_the_intents_items(chunk: Chunk) -> None:
 def test_each_kind_of_drift_comes_in_turn_at_its_very_record(chunk: Chunk) -> None:
     drifts = [one for one in chunk.truth if one.kind == "drift"]
     assert [one.position for one in drifts] == list(range(9000, 60_000, 5000))
-    assert [one.drift for one in drifts[:5]] == ["shares", "popularity", "meaning", "new_intent", "lost_intent"]
+    assert [one.drift for one in drifts[:5]] == ["shares", "popularity", "concept_drift", "new_intent", "lost_intent"]
     gone = drifts[4].intents[0]
     assert gone in chunk.intents[: drifts[4].position]
     assert gone not in chunk.intents[drifts[4].position :]
@@ -174,7 +174,7 @@ def distribution(numbers: object, size: int) -> np.ndarray[tuple[int], np.dtype[
         ("new_intent", "intents"),
         ("lost_intent", "intents"),
         ("popularity", "items"),
-        ("meaning", "items"),
+        ("concept_drift", "items"),
     ],
 )
 def test_a_drift_changes_the_stream_and_nothing_else_does(kind: str, column: str) -> None:
@@ -193,7 +193,7 @@ def test_a_drift_changes_the_stream_and_nothing_else_does(kind: str, column: str
     size = int(getattr(chunk, column).max()) + 1
     still = np.abs(distribution(values(0, 10_000), size) - distribution(values(10_000, 20_000), size)).sum()
     moved = np.abs(distribution(values(10_000, 20_000), size) - distribution(values(20_000, 30_000), size)).sum()
-    if kind == "meaning":  # the same items, but others follow from others: seen in who takes them
+    if kind == "concept_drift":  # the same items, but others follow from others: seen in who takes them
         return
     assert moved > 1.5 * still
 
@@ -203,7 +203,7 @@ def test_meaning_drift_puts_items_under_other_intents() -> None:
         SMALL,
         drift_first=20_000,
         drift_every=1_000_000,
-        drift_kinds=("meaning",),
+        drift_kinds=("concept_drift",),
         item_births=0.0,
         side_share=0.0,
         noise=0.0,
@@ -221,7 +221,7 @@ def test_meaning_drift_puts_items_under_other_intents() -> None:
     assert changed == pytest.approx(config.drift_strength * (1 - 1 / config.intents), abs=0.12)
 
 
-@pytest.mark.parametrize("kind", ["meaning", "new_intent", "lost_intent"])
+@pytest.mark.parametrize("kind", ["concept_drift", "new_intent", "lost_intent"])
 def test_after_a_drift_what_follows_what_is_as_sure_as_before(kind: DriftKind) -> None:
     """Items that went over to another intent leave no hole behind those that they followed."""
     config = msgspec.structs.replace(

@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from intentstream.cli.app import app
-from stream.errors import LetterError
+from stream.errors import DeadLetterError
 from stream.log import EventLog, LogInUse, open_log
 from stream.log.base import LogUnavailable, Message, OffsetRange, WriterFenced
 from stream.schema import topics
 from stream.worker import dead_letters
-from stream.worker.dead_letters import WORKER, find_letter, newest_letters, read_letters, replay_letters
+from stream.worker.dead_letters import WORKER, find_dead_letter, newest_dead_letters, read_letters, replay_dead_letters
 from stream.worker.verify import verify
 from stream.worker.worker import Worker
 from tests.unit.stream.streams import small_config
@@ -55,43 +55,43 @@ def fill(log: EventLog, count: int = 10) -> list[bytes]:
 def test_list_filters_by_reason_and_keeps_the_newest(log: EventLog) -> None:
     fill(log)
     assert [x.offset for x in read_letters(log)] == list(range(10))
-    assert [x.offset for x in newest_letters(log, 2, "bad_id")] == [7, 9]
+    assert [x.offset for x in newest_dead_letters(log, 2, "bad_id")] == [7, 9]
     assert list(read_letters(log, "no_such_reason")) == []
 
 
 def test_show_one(log: EventLog) -> None:
     fill(log, 3)
-    found = find_letter(log, 2)
+    found = find_dead_letter(log, 2)
     assert (found.key, found.value, found.reason, found.field) == (b"u1", b"letter-2", "not_json", "item")
     assert (found.found, found.rule, found.origin) == ("''", "1 to 256 bytes", "behavior-events[1] offset 2")
-    replay_letters(log, now_ms=0)
-    assert find_letter(log, 2).replayed
+    replay_dead_letters(log, now_ms=0)
+    assert find_dead_letter(log, 2).replayed
     for nowhere in (3, 4, 99):  # 3 is the mark
-        with pytest.raises(LetterError, match=f"no letter at 0:{nowhere}"):
-            find_letter(log, nowhere)
+        with pytest.raises(DeadLetterError, match=f"no letter at 0:{nowhere}"):
+            find_dead_letter(log, nowhere)
 
 
 def test_the_bytes_are_sent_again_once_each(log: EventLog) -> None:
     log.append([letter(v, "bad_id") for v in BAD] + [letter(None, "empty", key=None)])
-    assert replay_letters(log, now_ms=0) == dead_letters.Replayed(4, 0)
+    assert replay_dead_letters(log, now_ms=0) == dead_letters.Replayed(4, 0)
     assert sorted(sent(log), key=repr) == sorted([*BAD, None], key=repr)
-    assert replay_letters(log, now_ms=0) == dead_letters.Replayed(0, 0)
+    assert replay_dead_letters(log, now_ms=0) == dead_letters.Replayed(0, 0)
     assert len(sent(log)) == 4
     assert all(x.replayed for x in read_letters(log))
     assert list(read_letters(log, waiting=True)) == []
     log.append([letter(b"refused again", "bad_id")])  # is a new letter
-    assert replay_letters(log, now_ms=0).sent == 1
+    assert replay_dead_letters(log, now_ms=0).sent == 1
 
 
 def test_replay_by_reason_then_the_rest(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "_CHUNK", 2)
     values = fill(log)
     seen: list[int] = []
-    assert replay_letters(log, now_ms=0, reason="bad_id", limit=3, on_sent=seen.append).sent == 3
+    assert replay_dead_letters(log, now_ms=0, reason="bad_id", limit=3, on_sent=seen.append).sent == 3
     assert seen == [2, 3]
     assert sorted(sent(log), key=repr) == [values[1], values[3], values[5]]
     assert [x.offset for x in read_letters(log, waiting=True)] == [0, 2, 4, 6, 7, 8, 9]
-    assert replay_letters(log, now_ms=0).sent == 7
+    assert replay_dead_letters(log, now_ms=0).sent == 7
     assert sorted(sent(log), key=repr) == values
 
 
@@ -101,8 +101,8 @@ def test_what_the_event_topic_does_not_take_is_left(log: EventLog, monkeypatch: 
     log.append([letter(b"x" * (128 * 1024), "too_large")])
     whole = letter(b"the beginning of", "too_large")
     log.append([replace(whole, headers=(*whole.headers, ("size", b"900000")))])
-    assert replay_letters(log, now_ms=0) == dead_letters.Replayed(4, 2)
-    assert replay_letters(log, now_ms=0) == dead_letters.Replayed(0, 2)
+    assert replay_dead_letters(log, now_ms=0) == dead_letters.Replayed(4, 2)
+    assert replay_dead_letters(log, now_ms=0) == dead_letters.Replayed(0, 2)
 
 
 @pytest.mark.parametrize("plan", [["before"], ["after"], ["well", "after", "before", "before", "after"]])
@@ -110,7 +110,7 @@ def test_a_lost_answer_sends_nothing_twice(log: EventLog, monkeypatch: pytest.Mo
     monkeypatch.setattr(dead_letters, "_CHUNK", 2)
     values = fill(log)
     failing: Any = Flaky(log, plan)
-    assert replay_letters(failing, now_ms=0).sent == 10
+    assert replay_dead_letters(failing, now_ms=0).sent == 10
     assert sorted(sent(log), key=repr) == values
 
 
@@ -119,8 +119,8 @@ def test_a_replay_that_failed_goes_on_where_it_was(log: EventLog, monkeypatch: p
     values = fill(log)
     failing: Any = Flaky(log, ["well", "away"])
     with pytest.raises(LogUnavailable):
-        replay_letters(failing, now_ms=0)
-    assert replay_letters(log, now_ms=0).sent == 7
+        replay_dead_letters(failing, now_ms=0)
+    assert replay_dead_letters(log, now_ms=0).sent == 7
     assert sorted(sent(log), key=repr) == values
 
 
@@ -130,10 +130,10 @@ def test_a_second_replay_fences_the_first(log: EventLog, monkeypatch: pytest.Mon
     with open_log(f"file://{tmp_path / 'log'}") as other:
 
         def meanwhile(_: int) -> None:
-            replay_letters(other, now_ms=0)
+            replay_dead_letters(other, now_ms=0)
 
         with pytest.raises(WriterFenced, match=WORKER):
-            replay_letters(log, now_ms=0, on_sent=meanwhile)
+            replay_dead_letters(log, now_ms=0, on_sent=meanwhile)
     assert sorted(sent(log), key=repr) == values
 
 
@@ -146,7 +146,7 @@ def test_a_worker_takes_what_was_sent_again_and_verify_passes_over_the_marks(tmp
         worker.recover()
         drain(worker, log)
         assert [x.value for x in read_letters(log)] == BAD
-        assert replay_letters(log, now_ms=0).sent == 3
+        assert replay_dead_letters(log, now_ms=0).sent == 3
         drain(worker, log)
         worker.checkpoint()
         worker.close()
@@ -182,7 +182,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["1:0", "x", "0:", "-1", "0:٣"])
 def test_a_place_that_is_none_is_refused(tmp_path: Path, place: str) -> None:
-    assert isinstance(run("show", "--log", f"file://{tmp_path}", "--", place)[2], LetterError)
+    assert isinstance(run("show", "--log", f"file://{tmp_path}", "--", place)[2], DeadLetterError)
 
 
 def test_a_file_log_in_use_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from stream.log.base import (
 )
 from stream.schema import topics
 from stream.schema.messages import JournalEntry, StreamMetrics
-from stream.worker.status import standing
+from stream.worker.status import worker_health
 from stream.worker.verify import verify
 from stream.worker.worker import Worker
 from tests.unit.stream.streams import START_MS, as_messages, events, small_config
@@ -308,7 +308,7 @@ def test_entries_and_figures_of_another_version_are_refused_in_one_line(tmp_path
     with log:
         log.claim("worker-0")
         log.commit([Message(topics.METRICS, b"worker-0", b'{"schema":99}', 0)], {})
-        found = standing(config, log, tmp_path / "none", now_ms=0, max_lag=10**9)
+        found = worker_health(config, log, tmp_path / "none", now_ms=0, max_lag=10**9)
         assert found.metrics is None
         assert any("stream-metrics are of another version" in problem for problem in found.problems)
 

@@ -221,7 +221,7 @@ def test_a_record_larger_than_a_dead_letter_does_not_hold_the_stream_up(tmp_path
 def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path)
 
-    class Taken(Flaky):
+    class PrequentialResult(Flaky):
         """Before the commit another process does two steps as this worker; the answer is lost."""
 
         claims = 0
@@ -241,7 +241,7 @@ def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path
             super().commit(messages, positions)
 
     with log:
-        taken = Taken(log, ["x"])
+        taken = PrequentialResult(log, ["x"])
         worker = started(config, taken, tmp_path / "state")
         with pytest.raises(WriterFenced, match=r"step \d+ in the journal is not from this process"):
             worker.turn()

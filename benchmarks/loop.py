@@ -30,7 +30,7 @@ from state import UserStore, append
 from stream.log import open_log
 from stream.log.base import EventLog, Message, TopicPartition
 from stream.schema import topics
-from stream.schema.events import Decoder
+from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
 from stream.worker.worker import Worker
 

@@ -38,7 +38,8 @@ from monitor.problems import Problem
 from monitor.records import Sample
 from monitor.service import Service
 from stream.log.base import EventLog, LogError, Message
-from stream.schema.events import MAX_ID_BYTES, ActionsConfig, Decoded
+from stream.schema.decoder import Decoded
+from stream.schema.events import MAX_ID_BYTES, ActionsConfig
 from stream.schema.messages import IntentShift
 
 T = TypeVar("T")

@@ -17,7 +17,8 @@ from monitor.reader import Reader
 from monitor.sse import Hub
 from monitor.views import View, wall_clock_ms
 from stream.log.base import EventLog
-from stream.schema.events import ActionsConfig, Decoder
+from stream.schema.decoder import Decoder
+from stream.schema.events import ActionsConfig
 from stream.schema.messages import StreamMetrics
 
 _GIVEN_UP_S = 86_400.0

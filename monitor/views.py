@@ -22,7 +22,8 @@ from monitor.records import DeadLetter, HistoryItem, Point, Sample
 from monitor.viewdb import Ring, ViewDb, user_hash
 from stream.log.base import Headers, RecordBatch, TopicPartition
 from stream.schema import topics
-from stream.schema.events import ActionsConfig, Decoded, Decoder
+from stream.schema.decoder import Decoded, Decoder
+from stream.schema.events import ActionsConfig
 from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 from stream.worker.dead_letters import REPLAYED
 

@@ -19,7 +19,7 @@ from learner import set_threads
 from learner.offline.files import replace
 from learner.offline.tuning import MOST_TRIALS, Recorded, SearchEnded, Trial, tune
 from stream.errors import ConfigError, SourceError
-from stream.schema.events import Decoder
+from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
 
 FEWEST_EVENTS: Final = 100  # below that, a difference between two settings is chance

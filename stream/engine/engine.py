@@ -36,7 +36,8 @@ from stream.engine.queries import Answer, Explanation, answer, explanation
 from stream.errors import EngineError, StateMismatch
 from stream.log.base import Message, RecordBatch
 from stream.log.partitioner import partitions_of
-from stream.schema.events import Decoder, user_keys
+from stream.schema.decoder import Decoder
+from stream.schema.events import user_keys
 from stream.schema.messages import AsOf
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from stream.engine import message_builders
 from stream.log.base import Message, RecordBatch
-from stream.schema.events import Decoder, Rejection
+from stream.schema.decoder import Decoder
+from stream.schema.events import Rejection
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from stream.replay.baselines import ItemToItemBaseline, PopularBaseline
 from stream.replay.folder import ReplayFolder
 from stream.replay.report import Episodes, IntentsFile, RejectionCounts
 from stream.schema import topics
-from stream.schema.events import Decoder
+from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
 from stream.sources.item_metadata import Titles
 

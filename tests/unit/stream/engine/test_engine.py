@@ -14,7 +14,8 @@ from stream.errors import EngineError, StateMismatch
 from stream.log.base import RecordBatch
 from stream.log.partitioner import partition_of
 from stream.schema import topics
-from stream.schema.events import ActionsConfig, decode_events
+from stream.schema.decoder import decode_events
+from stream.schema.events import ActionsConfig
 from stream.schema.messages import ErasureReceipt, Recommendations
 from tests.unit.stream.streams import START_MS, as_batches, events, small_config
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stream.schema.decoder import Decoder, decode_events
 from stream.schema.events import (
     MAX_RECORD_BYTES,
     MAX_TS,
@@ -16,8 +17,6 @@ from stream.schema.events import (
     REASONS,
     ActionsConfig,
     BehaviorEvent,
-    Decoder,
-    decode_events,
     encode_event,
     user_keys,
 )

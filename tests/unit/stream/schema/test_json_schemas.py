@@ -9,7 +9,7 @@ import pytest
 
 from intentstream import reference
 from stream.schema import topics
-from stream.schema.events import decode_events
+from stream.schema.decoder import decode_events
 from stream.schema.json_schemas import EXAMPLES, schema, schema_files
 from stream.schema.messages import MESSAGE_TYPES, AsOf, Recommended
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import SourceError
-from stream.schema.events import decode_events
+from stream.schema.decoder import decode_events
 from stream.sources.files.event_file import EventChunk, EventFile, read_events
 from stream.sources.files.formats import find_unit, split_quoted, to_milliseconds
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from stream.errors import SourceError
-from stream.schema.events import MAX_TS, REASONS, ActionsConfig, Decoder, decode_events
+from stream.schema.decoder import Decoder, decode_events
+from stream.schema.events import MAX_TS, REASONS, ActionsConfig
 from stream.sources.simulator.simulator import (
     ACTIONS,
     BAD,

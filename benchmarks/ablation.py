@@ -20,10 +20,11 @@ import msgspec
 import torch
 
 from benchmarks.run_cache import Kept
+from learner.offline.config import FitConfig
 from learner.offline.evaluation import choose_mixture
 from learner.offline.presets import MODERN
 from learner.offline.sequences import Sequences, read_sequences
-from learner.offline.trainer import FitConfig, Trainer, count_items, each_epoch
+from learner.offline.trainer import Trainer, count_items, each_epoch
 
 PARTS: dict[str, dict[str, Any]] = {
     "all parts": {},

@@ -40,7 +40,8 @@ from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
 
-from stream.sources.simulator.simulator import Simulator, SimulatorConfig
+from stream.sources.simulator.config import SimulatorConfig
+from stream.sources.simulator.simulator import Simulator
 
 BATCH = 100
 POSTED = 30_000

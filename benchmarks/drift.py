@@ -27,7 +27,7 @@ from benchmarks.simulated import STEP, Cost, published, steps
 from intentstream.config import Config
 from learner import DriftConfig, set_threads
 from stream.schema import topics
-from stream.sources.simulator.simulator import SimulatorConfig
+from stream.sources.simulator.config import SimulatorConfig
 
 SHOP = SimulatorConfig(users=2000, items=1000, active=300, intents=12, spare_intents=12)
 # three events a second: a day is 259,200 records, so that the rhythm is one within the run

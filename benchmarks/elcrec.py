@@ -23,11 +23,12 @@ import torch
 from msgspec.structs import replace
 
 from benchmarks.run_cache import Kept
+from learner.offline.config import FitConfig
 from learner.offline.evaluation import evaluate
 from learner.offline.files import load_authors
 from learner.offline.presets import MODERN, PRESETS
 from learner.offline.sequences import Sequences, read_sequences
-from learner.offline.trainer import FitConfig, Trainer, fit
+from learner.offline.trainer import Trainer, fit
 
 KEYS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20")
 

@@ -37,7 +37,7 @@ from learner.model.centers import interests, kmeans
 from stream.engine.engine import Engine
 from stream.replay.runner import replay
 from stream.sources.files.event_file import EventFile
-from stream.sources.simulator.simulator import SimulatorConfig
+from stream.sources.simulator.config import SimulatorConfig
 
 SHOP = SimulatorConfig(users=1000, items=600, active=300, intents=12, spare_intents=4, drift_every=0)
 WITHIN = 5  # of the user's own events

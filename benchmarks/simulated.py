@@ -22,7 +22,8 @@ from intentstream.config import Config
 from stream.engine.engine import Engine, StepResult
 from stream.log.base import RecordBatch
 from stream.schema import topics
-from stream.sources.simulator.simulator import Chunk, Simulator, SimulatorConfig, Truth
+from stream.sources.simulator.config import SimulatorConfig
+from stream.sources.simulator.simulator import Chunk, Simulator, Truth
 
 STEP = 256
 

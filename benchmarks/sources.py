@@ -20,7 +20,8 @@ import polars as pl
 from stream.schema.decoder import Decoder
 from stream.schema.events import ActionsConfig, user_keys
 from stream.sources.files.event_file import read_events
-from stream.sources.simulator.simulator import Simulator, SimulatorConfig
+from stream.sources.simulator.config import SimulatorConfig
+from stream.sources.simulator.simulator import Simulator
 
 STEP = 2000
 

@@ -14,7 +14,7 @@ from intentstream import config_file
 from monitor.config import MonitorConfig
 from stream.config import EngineConfig, LogConfig, StateConfig, StreamConfig
 from stream.errors import ConfigError
-from stream.sources.simulator.simulator import SimulatorConfig
+from stream.sources.simulator.config import SimulatorConfig
 
 
 class Config(StreamConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,13 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from learner.intents.change_point import ChangePointConfig
-from learner.intents.identity import IdentityConfig
-from learner.intents.merging import MergeConfig
-from learner.model.centers import IntentConfig
-from learner.model.encoder import EncoderConfig
-from learner.online.item_statistics import ItemStatisticsConfig
-from learner.online.ranker import MixConfig
+from learner.intents.config import ChangePointConfig, IdentityConfig, MergeConfig
+from learner.model.config import EncoderConfig, IntentConfig
+from learner.online.config import ItemStatisticsConfig, MixConfig
 
 _MAX_CAPACITY = (1 << 24) - 1  # an entry of the memories has 24 bits for the row
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-from typing import Literal
 
 import threadpoolctl
 import torch
 
-from learner.errors import LearnerError
-
-DeviceName = Literal["auto", "cpu", "cuda"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # what glibc takes on 64 bits
 _KEPT = 256 << 20  # bytes freed at the top of the heap before they go back to the system
@@ -28,25 +23,8 @@ def set_threads(count: int = 0) -> None:
     threadpoolctl.threadpool_limits(1, user_api="blas")
     if count:
         torch.set_num_threads(count)
-    _deterministic()
+    use_deterministic_algorithms()
     _keep_freed_memory()
-
-
-def device_of(name: DeviceName) -> torch.device:
-    """Where `fit` calculates; `auto` is the graphics card where torch sees one. There, too, equal runs give equal bits.
-
-    Raises
-    ------
-    LearnerError
-        `cuda`, and torch sees no graphics card
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise LearnerError("device = 'cuda', but torch sees no graphics card here; take 'cpu' or 'auto'")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS' sums depend on what else runs
-    _deterministic()
-    return torch.device("cuda")
 
 
 def release_freed_memory() -> None:
@@ -58,8 +36,8 @@ def release_freed_memory() -> None:
         trim(0)
 
 
-def _deterministic() -> None:
-    """Take of torch's algorithms those that give equal bits again."""
+def use_deterministic_algorithms() -> None:
+    """Restrict torch to algorithms that give equal bits in equal runs."""
     torch.use_deterministic_algorithms(True)
     # by default that also writes into all memory that torch takes, in case somebody reads it before it is set
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub for it

@@ -8,9 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from learner import LearnerConfig
-from learner.drift.fallback import FallbackConfig
-from learner.drift.signals import DriftConfig
-from learner.intents.shifts import ShiftConfig
+from learner.drift.config import DriftConfig, FallbackConfig
+from learner.intents.config import ShiftConfig
 from stream.log.kafka.config import KafkaConfig
 from stream.schema.events import ActionsConfig
 

@@ -16,13 +16,13 @@ from rich.table import Table
 from intentstream import config_file
 from intentstream.config import Config
 from learner.offline import trainer
+from learner.offline.config import DeviceName, FitConfig
 from learner.offline.evaluation import evaluate as evaluate_model
 from learner.offline.files import load_authors, load_fitted, replace
 from learner.offline.init_learner import matching
 from learner.offline.presets import MODERN, PRESETS
 from learner.offline.report import draw_curve, write_report
 from learner.offline.sequences import Sequences, read_sequences
-from learner.runtime import DeviceName
 from stream.errors import ConfigError
 
 Preset = Literal["modern", "beauty", "sports", "toys", "yelp"]
@@ -37,7 +37,7 @@ ConfigOption = Annotated[
 ]
 
 
-def load_fit_config(path: Path | None, base: trainer.FitConfig) -> trainer.FitConfig:
+def load_fit_config(path: Path | None, base: FitConfig) -> FitConfig:
     """The settings of a file (`.toml`, else JSON) laid over `base`."""
     if path is None:
         return base
@@ -49,7 +49,7 @@ def load_fit_config(path: Path | None, base: trainer.FitConfig) -> trainer.FitCo
         given = msgspec.toml.decode(raw) if path.suffix == ".toml" else msgspec.json.decode(raw)
         if not isinstance(given, dict):
             raise ConfigError(f"{path}: holds a {type(given).__name__}, expected settings by name")
-        return msgspec.convert(_overlay(msgspec.to_builtins(base), given), trainer.FitConfig)
+        return msgspec.convert(_overlay(msgspec.to_builtins(base), given), FitConfig)
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -83,7 +83,7 @@ def fit(
     given = {"epochs": epochs, "seed": seed, "device": device}
     overrides = {key: value for key, value in given.items() if value is not None}
     try:
-        settings = msgspec.convert(msgspec.to_builtins(settings) | overrides, trainer.FitConfig)
+        settings = msgspec.convert(msgspec.to_builtins(settings) | overrides, FitConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"--epochs, --seed: {error}") from None
     sequences = _read(data, console)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from river import drift
 
+from learner.drift.config import DetectorName
 from learner.errors import LearnerStateError
 
-DetectorName = Literal["adwin", "page_hinkley", "kswin"]
 HOUR_MS: Final = 3_600_000
 _SCALE: Final = 10.0  # of what ADWIN sees: its bound has a term for values in 0 to 1, which would drown ours
 _DATED: Final = 128  # newest values among which ADWIN's change is dated
@@ -346,4 +346,4 @@ def restored(load: Callable[[Mapping[str, Any]], None], state: Mapping[str, Any]
         raise LearnerStateError(f"{what}: stored state does not fit ({error!r}): take an older checkpoint") from error
 
 
-__all__ = ["Adwin", "Detector", "DetectorName", "HOUR_MS", "Kswin", "Normalizer", "PageHinkley", "restored"]
+__all__ = ["Adwin", "Detector", "HOUR_MS", "Kswin", "Normalizer", "PageHinkley", "restored"]

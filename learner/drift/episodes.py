@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 
-from learner.drift.detectors import Adwin, Detector, DetectorName, Kswin, Normalizer, PageHinkley, restored
-from learner.drift.signals import GATE, ONCE, SIGNALS, Action, DriftConfig, Observed, Signal
+from learner.drift.config import GATE, ONCE, Action, DetectorName, DriftConfig
+from learner.drift.detectors import Adwin, Detector, Kswin, Normalizer, PageHinkley, restored
+from learner.drift.signals import SIGNALS, Observed, Signal
 from learner.errors import LearnerStateError
 
 FORMAT: Final = 6  # 6: the speed of centers is per learning step

@@ -9,58 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
+from learner.drift.config import FallbackConfig
 from learner.errors import LearnerStateError
 from learner.metrics import UNRANKED
 
 FORMAT: Final = 1
 Serving = Literal["learner", "snapshot"]
-
-
-class FallbackConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When the snapshot takes over, and when the learner comes back."""
-
-    enabled: Annotated[bool, Meta(description="compare the learner with its snapshot and stand in for it; switch")] = (
-        True
-    )
-    check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps from one comparison to the next; steps")] = 16
-    sample: Annotated[
-        int, Meta(ge=8, le=100_000, description="most events compared each time, of the first mix.chunk ones; events")
-    ] = 64
-    half_life: Annotated[float, Meta(ge=16, le=1e9, description="memory of the comparison; events compared")] = 2000.0
-    least: Annotated[int, Meta(ge=8, le=10**9, description="events compared before anything is decided; events")] = 256
-    worse: Annotated[
-        float, Meta(gt=0, le=100, description="the learner loses below minus this; standard errors of the difference")
-    ] = 4.0
-    better: Annotated[
-        float,
-        Meta(ge=-100, le=100, description="the learner comes back from this on; standard errors of the difference"),
-    ] = 0.0
-    patience: Annotated[
-        int, Meta(ge=1, le=10_000, description="comparisons in a row that must agree before a change; count")
-    ] = 4
-    snapshot_every: Annotated[
-        int, Meta(ge=1, le=10**9, description="steps from one snapshot to the next, while the learner wins; steps")
-    ] = 100
-
-    def __post_init__(self) -> None:
-        if self.snapshot_every < self.check_every * self.patience:
-            raise ValueError(
-                f"snapshot_every = {self.snapshot_every}: must not be below check_every * patience = "
-                f"{self.check_every * self.patience}: a snapshot would be replaced before it was compared"
-            )
-        if self.least > self.half_life:
-            raise ValueError(
-                f"least = {self.least}: must not be above half_life = {self.half_life}: it would never be reached"
-            )
-        if self.better < -self.worse:
-            raise ValueError(f"better = {self.better}: must not be below -worse = {-self.worse}: it would never settle")
 
 
 class Verdict(NamedTuple):
@@ -247,4 +206,4 @@ def exclude_seen(best: NDArray[np.int64], histories: NDArray[np.int64], k: int) 
     return best[order]
 
 
-__all__ = ["FallbackConfig", "FallbackPolicy", "Serving", "Verdict", "exclude_seen", "gain_of", "gains"]
+__all__ = ["FallbackPolicy", "Serving", "Verdict", "exclude_seen", "gain_of", "gains"]

@@ -11,41 +11,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
-from learner.drift.detectors import DetectorName
+from learner.drift.config import DriftConfig
 
-Kind = Literal[
-    "shares", "new_intent", "lost_intent", "popularity", "concept_drift", "learner", "traffic", "quality", "unknown"
-]
-Action = Literal[
-    "more_steps",
-    "higher_rate",
-    "fresh_replay",
-    "faster_decay",
-    "fade_followers",
-    "more_followers",
-    "reseed",
-    "rollback",
-]
-ONCE: Final = ("fade_followers", "reseed", "rollback")  # actions that happen once; the others last
-GATE: Final = "gate"  # alarm of `learner.gate`: no signal of the stream, always an episode of its own
-KINDS: Final[tuple[str, ...]] = (
-    "shares",
-    "new_intent",
-    "lost_intent",
-    "popularity",
-    "concept_drift",
-    "learner",
-    "traffic",
-    "quality",
-    "unknown",
-)
 _NAN: Final = float("nan")
 
 
@@ -82,134 +54,6 @@ class Observed(NamedTuple):
     """learning steps that the guard refused since the last step"""
     groups: NDArray[np.integer[Any]] | None = None
     """(K,) by the place of a center, that of the center whose intent it is part of; None: each is its own"""
-
-
-class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Detectors, episodes and actions. Defaults measured by `benchmarks/drift.py`; see docs/drift.md."""
-
-    signals: Annotated[
-        dict[str, DetectorName],
-        Meta(description="detector of each signal watched; a signal left out is not watched"),
-    ] = msgspec.field(
-        default_factory=lambda: {
-            "served_hits": "page_hinkley",
-            "loss": "page_hinkley",
-            "distance": "page_hinkley",
-            "intent_shares": "page_hinkley",
-            "popularity": "page_hinkley",
-            "center_speed": "page_hinkley",
-            "new_items": "page_hinkley",
-            "arrival_rate": "page_hinkley",
-            "dead_letters": "page_hinkley",
-            "refusals": "page_hinkley",
-        }
-    )
-    bin_events: Annotated[int, Meta(ge=16, le=100_000, description="events from one look to the next; events")] = 256
-    warm_up: Annotated[int, Meta(ge=5, le=100_000, description="looks before the first judgement; looks")] = 40
-    half_life: Annotated[
-        float, Meta(ge=2, le=1e6, description="of the level with which a signal is compared; looks")
-    ] = 32.0
-    reference: Annotated[
-        float, Meta(ge=2, le=1e6, description="half-life of the shares with which shares are compared; looks")
-    ] = 16.0
-    share_window: Annotated[
-        int, Meta(ge=1, le=1000, description="newest looks whose shares, together, are compared; looks")
-    ] = 6
-    adwin_delta: Annotated[
-        float, Meta(gt=0, lt=1, description="ADWIN: chance of a false cut per check; lower is later; probability")
-    ] = 1e-6
-    allowance: Annotated[
-        float, Meta(ge=0, le=10, description="Page-Hinkley: what is not suspicious yet; usual deviations")
-    ] = 1.0
-    threshold: Annotated[
-        float, Meta(gt=0, le=1000, description="Page-Hinkley: suspicion that is an alarm; usual deviations, summed")
-    ] = 8.0
-    kswin_alpha: Annotated[
-        float, Meta(gt=0, lt=0.01, description="KSWIN: chance of a false alarm per look; probability")
-    ] = 1e-7
-    kswin_window: Annotated[int, Meta(ge=20, le=10_000, description="KSWIN: looks kept; looks")] = 80
-    kswin_recent: Annotated[int, Meta(ge=5, le=5000, description="KSWIN: newest looks that are compared; looks")] = 20
-    quiet_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="an episode closes after so many events without an alarm; events")
-    ] = 4000
-    longest_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="an episode closes after so many events in any case; events")
-    ] = 50_000
-    cooldown_events: Annotated[
-        int, Meta(ge=0, le=10**9, description="after it closed, alarms wait so long before they open another; events")
-    ] = 1000
-    action_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="how long an action lasts from the opening on; events")
-    ] = 6000
-    concept_drift_threshold: Annotated[
-        float,
-        Meta(
-            ge=0,
-            lt=1,
-            description="a change of meaning leaves at most this share of the hits, or of the chance that the ranking "
-            "gave to what was taken; fraction",
-        ),
-    ] = 0.625
-    more_steps: Annotated[
-        float, Meta(ge=1, le=100, description="action more_steps: learning steps are multiplied by it; factor")
-    ] = 5.0
-    higher_rate: Annotated[
-        float, Meta(gt=0, le=100, description="action higher_rate: learning rates are multiplied by it; factor")
-    ] = 2.0
-    faster_decay: Annotated[
-        float,
-        Meta(gt=0, le=1, description="action faster_decay: half-lives of the popularity are multiplied by it; factor"),
-    ] = 0.25
-    fade_followers: Annotated[
-        float,
-        Meta(gt=0, le=1, description="action fade_followers: counts of neighbours are multiplied by it, once; factor"),
-    ] = 0.01
-    more_followers: Annotated[
-        int,
-        Meta(ge=1, le=50, description="action more_followers: newest items that an event is a follower of; count"),
-    ] = 6
-    actions: Annotated[
-        dict[str, list[Action]],
-        Meta(
-            description="what is done in an episode, by kind of drift or by the signal that opened it, which goes first"
-        ),
-    ] = msgspec.field(
-        default_factory=lambda: {
-            "concept_drift": ["more_steps", "fresh_replay", "higher_rate", "fade_followers", "more_followers"],
-            "learner": ["rollback"],
-            "shares": [],
-            "new_intent": [],
-            "lost_intent": [],
-            "popularity": [],
-            "traffic": [],
-            "quality": [],
-            "unknown": [],
-        }
-    )
-
-    def __post_init__(self) -> None:
-        for name in self.signals:
-            if name not in SIGNALS:
-                raise ValueError(f"signals.{name}: there is no such signal; there are {', '.join(sorted(SIGNALS))}")
-        for name in self.actions:
-            if name not in KINDS and name not in SIGNALS and name != GATE:
-                raise ValueError(
-                    f"actions.{name}: neither a kind of drift ({', '.join(KINDS)}) "
-                    f"nor a signal ({', '.join(sorted(SIGNALS))}), nor {GATE}"
-                )
-            if name in SIGNALS and name not in KINDS and name not in self.signals:
-                raise ValueError(f"actions.{name}: the signal is not watched, it would never act; add it to signals")
-            for action in self.actions[name]:
-                if self.actions[name].count(action) > 1:
-                    raise ValueError(f"actions.{name}: {action} is there more than once, which does no more than once")
-        if self.kswin_recent * 2 > self.kswin_window:
-            raise ValueError(
-                f"kswin_recent = {self.kswin_recent}: must be at most half of kswin_window = {self.kswin_window}"
-            )
-        if self.longest_events < self.quiet_events:
-            raise ValueError(
-                f"longest_events = {self.longest_events}: must not be below quiet_events = {self.quiet_events}"
-            )
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------
@@ -600,4 +444,4 @@ SIGNALS: Final[dict[str, type[Signal]]] = {
 }
 
 
-__all__ = ["Action", "DriftConfig", "GATE", "KINDS", "Kind", "ONCE", "Observed", "SIGNALS", "Signal"]
+__all__ = ["Observed", "SIGNALS", "Signal"]

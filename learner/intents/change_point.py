@@ -15,12 +15,12 @@ nothing but items, intents, and since when the present one is held.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
+
+from learner.intents.config import ChangePointConfig
 
 Floats = NDArray[np.float32]
 _HALF_LIVES: Final = 4  # beyond which older items are left out of where a user stands
@@ -31,62 +31,6 @@ _STALE_LEFT: Final = 0.2  # of the older items, at most, in the held one
 _OWN: Final = 0.5  # share of the held intent in the newest item from which on that is no sign of a change
 _ERRATIC_OWN: Final = 0.25  # items that users who take anything take from their intent all the same
 _NEVER: Final = np.float32(-1e9)  # log of a probability of nothing
-
-
-class ChangePointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What counts as evidence of an intent. Measured by `benchmarks/intents.py`; see docs/intents.md."""
-
-    memory: Annotated[int, Meta(ge=1, le=1000, description="newest items of a history that are looked at; items")] = 30
-    window: Annotated[int, Meta(ge=1, le=1000, description="a change began at most so long ago; the user's events")] = 5
-    loyalty: Annotated[float, Meta(gt=0, lt=1, description="items that users take from their intent; fraction")] = 0.87
-    anything: Annotated[
-        float, Meta(ge=1e-6, lt=1, description="items that users take from any intent at all; fraction")
-    ] = 0.03
-    prior_events: Annotated[
-        float, Meta(ge=1e-6, le=1e6, description="events as which `loyalty` counts in a user's own mixture; events")
-    ] = 4.0
-    earlier_events: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1e6,
-            description="items from before the held intent count as at most so many events in that mixture; events",
-        ),
-    ] = 3.0
-    earlier_odds: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1e6,
-            description="what users take now and then is of what they held before, against another intent; odds",
-        ),
-    ] = 3.0
-    mixed_odds: Annotated[
-        float,
-        Meta(
-            gt=0, le=1e6, description="users take a mixture of their own, against one other intent now and then; odds"
-        ),
-    ] = 0.3
-    erratic_share: Annotated[float, Meta(gt=0, lt=1, description="users who take anything at all times; fraction")] = (
-        0.01
-    )
-    sharpness: Annotated[
-        float,
-        Meta(ge=1, le=10, description="an item's shares of the intents are raised to this power; exponent"),
-    ] = 1.5
-    change_share: Annotated[
-        float, Meta(ge=1e-9, lt=1, description="chance of a change at an event, before any evidence; probability")
-    ] = 0.01
-    half_life: Annotated[
-        float, Meta(gt=0, le=1000, description="memory of where users stand without a held intent; items")
-    ] = 3.0
-
-    def __post_init__(self) -> None:
-        if self.loyalty + self.anything >= 1:
-            raise ValueError(
-                f"loyalty = {self.loyalty} and anything = {self.anything}: must be below 1 together: "
-                "the rest is what users take now and then"
-            )
 
 
 class ChangePoint(NamedTuple):
@@ -257,4 +201,4 @@ def _moves(
     return np.asarray(likely)
 
 
-__all__ = ["ChangePoint", "ChangePointConfig", "change", "log_likelihood"]
+__all__ = ["ChangePoint", "change", "log_likelihood"]

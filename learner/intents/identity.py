@@ -7,53 +7,17 @@ the users whom no center is near to; that is another intent, with an id never us
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
+from learner.intents.config import IdentityConfig
 
 RETIRED: Final = -1
 _MAP_PACE: Final = 0.2  # how far the map turns towards the present principal axes, each time
 _SPEED_PACE: Final = 0.5
-
-
-class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When an intent is dead, and what is kept to place its successor."""
-
-    half_life_events: Annotated[
-        float, Meta(ge=100, le=1e9, description="memory of the intents' shares; users looked at")
-    ] = 20_000.0
-    check_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="events from one look for dead intents to the next; events")
-    ] = 5000
-    dead_share: Annotated[
-        float, Meta(ge=0, lt=1, description="an intent is dead below this share of an even share; fraction")
-    ] = 0.02
-    youth_events: Annotated[int, Meta(ge=0, le=10**9, description="age below which an intent does not die; events")] = (
-        20_000
-    )
-    crowded_cosine: Annotated[
-        float, Meta(gt=0, le=1, description="action reseed: of two intents closer than this one is dead; cosine")
-    ] = 0.9
-    far_distance: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=4,
-            description="squared distance to the nearest center from which on a user is badly served; number",
-        ),
-    ] = 1.0
-    pool: Annotated[int, Meta(ge=1, le=100_000, description="newest badly served users kept; users")] = 512
-    near_cosine: Annotated[
-        float, Meta(ge=0, le=1, description="badly served users closer than this want the same; cosine")
-    ] = 0.7
-    least_users: Annotated[
-        int, Meta(ge=1, le=10_000, description="an intent is born only among so many who want the same; users")
-    ] = 8
 
 
 class Birth(NamedTuple):
@@ -407,4 +371,4 @@ def name_intent(items: Sequence[str], titles: dict[str, tuple[str, str]], most: 
     return ", ".join(names[:most])
 
 
-__all__ = ["Birth", "Entry", "IdentityConfig", "IntentIdentity", "Successor", "grouped", "name_intent"]
+__all__ = ["Birth", "Entry", "IntentIdentity", "Successor", "grouped", "name_intent"]

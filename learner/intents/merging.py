@@ -10,40 +10,17 @@ can end again. Numpy in, numpy out.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
+from learner.intents.config import MergeConfig
 from learner.intents.identity import Successor
 
 MOST_CENTERS: Final = 512  # above, none are merged: the table of transitions has K x K numbers
 _FEW = 1e-9
-
-
-class MergeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When two centers are one intent. Measured by `benchmarks/intents.py`; see docs/intents.md."""
-
-    similarity: Annotated[
-        float,
-        Meta(
-            gt=0, le=1.1, description="likeness of what follows from which on two centers are one; above 1 none; cosine"
-        ),
-    ] = 0.7
-    slack: Annotated[
-        float, Meta(ge=0, le=1, description="what merged centers may lose of it before they part again; cosine")
-    ] = 0.15
-    stay: Annotated[
-        float,
-        Meta(ge=0, le=1, description="centers are one only where so many users stay in them, beyond chance; fraction"),
-    ] = 0.5
-    every_events: Annotated[int, Meta(ge=1, le=10**9, description="events from one look to the next; events")] = 1024
-    half_life_events: Annotated[float, Meta(ge=100, le=1e9, description="memory of the transitions; transitions")] = (
-        20_000.0
-    )
 
 
 class Merging:
@@ -202,4 +179,4 @@ def merge(moves: NDArray[np.float64], before: NDArray[np.integer[Any]], config: 
     return np.where(loyal[labels], labels, np.arange(len(labels)))
 
 
-__all__ = ["MOST_CENTERS", "MergeConfig", "Merging", "likeness", "merge"]
+__all__ = ["MOST_CENTERS", "Merging", "likeness", "merge"]

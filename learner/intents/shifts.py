@@ -6,14 +6,13 @@ user's history; what is remembered about the rule itself is how often shifts of 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
+from learner.intents.config import ShiftConfig
 
 NO_INTENT: Final = -1
 MAX_COUNT: Final = 2**16 - 1  # of the counters that a record keeps in two bytes
@@ -21,50 +20,6 @@ FORMAT: Final = 1
 _LEVELS: Final = 16  # levels of the margin, per way in which a shift came about
 _LEVEL_WIDTH: Final = 0.5  # log-odds
 _PRIOR_SHIFTS: Final = 4.0  # outcomes that the prior counts as, per level
-
-
-class ShiftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a user's intent counts as shifted. Defaults measured by `benchmarks/intents.py`; see docs/intents.md."""
-
-    margin: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=100,
-            description="lead of a new intent over the held one below which it is not looked at; log-odds",
-        ),
-    ] = 1.75
-    sure_margin: Annotated[float, Meta(ge=0, le=100, description="lead from which on one look is enough; log-odds")] = (
-        8.0
-    )
-    persistence: Annotated[
-        int, Meta(ge=1, le=1000, description="otherwise: events in a row that the new intent must lead; events")
-    ] = 1
-    hold_events: Annotated[
-        int,
-        Meta(ge=1, le=1000, description="a shift held if no other follows within so many events of the change; events"),
-    ] = 10
-    settle_events: Annotated[
-        int,
-        Meta(ge=0, le=1000, description="a user's first events, in which the intent is still looked for; events"),
-    ] = 8
-    half_life: Annotated[
-        float, Meta(ge=10, le=1e9, description="memory of the calibration of the confidence; shifts whose end is known")
-    ] = 5000.0
-    evidence: Annotated[int, Meta(ge=0, le=20, description="items named that moved the user; items")] = 3
-    evidence_window: Annotated[
-        int, Meta(ge=1, le=1000, description="newest items of the history among which they are looked for; items")
-    ] = 10
-    publish_model_shifts: Annotated[
-        bool, Meta(description="publish shifts that the model caused as well; they are counted in any case")
-    ] = False
-
-    def __post_init__(self) -> None:
-        if self.sure_margin < self.margin:
-            raise ValueError(
-                f"sure_margin = {self.sure_margin}: must not be below margin = {self.margin}: "
-                "one look cannot need less than several"
-            )
 
 
 class IntentState(NamedTuple):
@@ -326,7 +281,6 @@ __all__ = [
     "MAX_COUNT",
     "Moves",
     "NO_INTENT",
-    "ShiftConfig",
     "ShiftRule",
     "history_before",
     "isotonic",

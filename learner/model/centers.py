@@ -6,47 +6,15 @@ them. The balanced form here assigns users to centers so that every center gets 
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-import msgspec
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from learner.model.config import IntentConfig
+
 SEEN_ITEMS: Final = 8  # newest items of a history from which centers learn on a stream
-
-
-class IntentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Intent centers and how they are learnt."""
-
-    count: Annotated[int, Meta(ge=1, le=65_536, description="intent centers K; count")] = 256
-    clustering: Annotated[
-        Literal["balanced", "paper", "none"],
-        Meta(
-            description="balanced: every center gets its share of users; paper: the published form; none: centers stay"
-        ),
-    ] = "balanced"
-    weight: Annotated[float, Meta(ge=0, le=100, description="weight of the clustering loss; factor")] = 0.1
-    temperature: Annotated[
-        float, Meta(gt=0, le=10, description="balanced: softness of predicted assignments; cosine units")
-    ] = 0.1
-    epsilon: Annotated[
-        float, Meta(ge=0.03, le=1, description="balanced: softness of target assignments; cosine units")
-    ] = 0.05
-    rounds: Annotated[int, Meta(ge=1, le=100, description="balanced: Sinkhorn rounds; count")] = 3
-    queue: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="balanced: latest users kept to balance over; count")
-    ] = 4096
-    stop_gradient: Annotated[
-        bool, Meta(description="centers learn from the vectors that they see, these not from them; switch")
-    ] = False
-    half_life: Annotated[
-        float,
-        Meta(
-            gt=0, le=1000, description="stream: centers see the mean of a user's newest items, older ones less; items"
-        ),
-    ] = 2.0
 
 
 class Nearest(NamedTuple):

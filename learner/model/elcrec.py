@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from learner.model import losses
 from learner.model.augmentations import Compat, random_view
-from learner.model.centers import IntentCenters, IntentConfig
-from learner.model.encoder import Encoder, EncoderConfig
+from learner.model.centers import IntentCenters
+from learner.model.config import ModelConfig
+from learner.model.encoder import Encoder
 from learner.model.ragged_batch import RaggedBatch
-
-
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is learnt from a batch: shape of the model, losses, and how much each counts."""
-
-    max_len: Annotated[int, Meta(ge=1, le=1024, description="newest items of a history that are read; items")] = 50
-    encoder: EncoderConfig = EncoderConfig()
-    intents: IntentConfig = IntentConfig()
-    next_item: Annotated[
-        Literal["softmax", "bce"],
-        Meta(description="softmax: over all items (sampled above full_softmax_items); bce: one negative, the paper's"),
-    ] = "softmax"
-    full_softmax_items: Annotated[
-        int,
-        Meta(ge=1, description="largest catalogue that gets the full softmax; items, above it negatives are sampled"),
-    ] = 50_000
-    sampled_negatives: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="negatives shared by a batch where the softmax is sampled; items")
-    ] = 4096
-    future: Annotated[
-        float,
-        Meta(
-            ge=0, lt=1, description="softmax: weight of a later item relative to the one before it; 0 = next item only"
-        ),
-    ] = 0.5
-    horizon: Annotated[int, Meta(ge=1, le=1024, description="softmax: items ahead that count; items")] = 8
-    score: Annotated[
-        Literal["dot", "cosine"],
-        Meta(description="how an output meets an item vector; cosine is divided by temperature"),
-    ] = "dot"
-    temperature: Annotated[float, Meta(gt=0, le=10, description="of the cosine score; cosine units")] = 0.07
-    sequence_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_seq; factor, 0 = left out")] = 0.0
-    intent_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_intent; factor, 0 = left out")] = 0.0
-    contrast: Annotated[
-        Literal["dot", "cosine"],
-        Meta(description="L_seq, L_intent: dot products, the paper's; or cosines, divided by contrast_temperature"),
-    ] = "dot"
-    contrast_temperature: Annotated[float, Meta(gt=0, le=10, description="of contrast = cosine; cosine units")] = 0.2
-    fusion: Annotated[
-        Literal["shift", "concat"], Meta(description="L_seq: a position's center is added to it, or appended")
-    ] = "shift"
-    pool: Annotated[
-        Literal["last", "mean"], Meta(description="the user that meets the centers: newest output, or the paper's mean")
-    ] = "last"
-    lookback: Annotated[
-        float,
-        Meta(ge=0, lt=1, description="ranking: share of the output one item before the newest; 0 = the newest alone"),
-    ] = 0.0
-    compat: Annotated[
-        Literal["none", "authors"],
-        Meta(description="authors: reproduce the flaws of the published code; see docs/elcrec.md"),
-    ] = "none"
 
 
 class Batch(NamedTuple):
@@ -302,4 +249,9 @@ def _stretches(layout: RaggedBatch) -> tuple[Tensor, RaggedBatch]:
     return stretches.flat(found), stretches
 
 
-__all__ = ["Batch", "Compat", "ELCRec", "Losses", "ModelConfig"]
+__all__ = [
+    "Batch",
+    "Compat",
+    "ELCRec",
+    "Losses",
+]

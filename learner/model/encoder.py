@@ -9,48 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
 
-import msgspec
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from learner.model.config import EncoderConfig
 from learner.model.ragged_batch import RaggedBatch
 
 MASKED = (
     -1e4
 )  # added to forbidden scores: exp(-1e4) is 0 beside any allowed one, and a row with none allowed stays finite
-
-
-class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shape of the encoder. The defaults are the authors' for Beauty."""
-
-    hidden: Annotated[int, Meta(ge=2, le=1024, description="size d of a vector; numbers")] = 64
-    layers: Annotated[int, Meta(ge=1, le=12, description="transformer layers; count")] = 1
-    heads: Annotated[int, Meta(ge=1, le=64, description="attention heads, must divide hidden; count")] = 2
-    expansion: Annotated[int, Meta(ge=1, le=8, description="feed-forward size; multiple of hidden")] = 4
-    dropout: Annotated[float, Meta(ge=0, lt=1, description="dropout of vectors; probability")] = 0.5
-    attention_dropout: Annotated[float, Meta(ge=0, lt=1, description="dropout of attention weights; probability")] = 0.5
-    norm: Annotated[
-        Literal["post", "pre"],
-        Meta(description="where LayerNorm stands; post: after each residual sum, as the authors do"),
-    ] = "post"
-    positions: Annotated[
-        Literal["learned", "relative", "none"],
-        Meta(description="learned: one vector per place from the right; relative: one bias per head and distance"),
-    ] = "learned"
-    frequency: Annotated[
-        float,
-        Meta(
-            ge=0, le=1, description="share of a causal low/high-pass branch beside attention; fraction, 0 = no branch"
-        ),
-    ] = 0.0
-
-    def __post_init__(self) -> None:
-        if self.hidden % self.heads:
-            raise ValueError(f"encoder.heads = {self.heads} must divide encoder.hidden = {self.hidden}")
 
 
 def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
@@ -298,4 +267,4 @@ def _mask(there: Tensor, valid: Tensor | None, dtype: torch.dtype) -> Tensor:
     return torch.zeros(allowed.shape, dtype=dtype, device=there.device).masked_fill_(~allowed, MASKED)
 
 
-__all__ = ["Encoder", "EncoderConfig", "Filter", "Layer", "dropout"]
+__all__ = ["Encoder", "Filter", "Layer", "dropout"]

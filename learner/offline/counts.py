@@ -7,33 +7,17 @@ sequence counts, not its newest items, and nothing fades: a sparse matrix, built
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 from zipfile import BadZipFile
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from msgspec import Meta
 from torch import Tensor
 
 from learner.errors import ModelFileError
+from learner.offline.config import CountsConfig
 
 Ints = npt.NDArray[np.int64]
-
-
-class CountsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How pairs are counted. The defaults were chosen on the validation items of Beauty."""
-
-    window: Annotated[int, Meta(ge=1, le=1024, description="farthest pair that counts; items")] = 50
-    fade: Annotated[float, Meta(gt=0, le=1, description="weight of a pair per step of distance; factor")] = 0.9
-    backward: Annotated[float, Meta(ge=0, le=1, description="weight of the pair taken backwards; factor")] = 0.3
-    damping: Annotated[
-        float, Meta(ge=0, le=1, description="counts are divided by (n_x n_y) to this power; exponent")
-    ] = 0.2
-    recency: Annotated[
-        float, Meta(ge=0, le=4, description="an item counts 1 / place^recency, newest first; exponent")
-    ] = 1.5
 
 
 class ItemCounts:

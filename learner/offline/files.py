@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from learner.errors import ModelFileError
-from learner.model.centers import IntentConfig
-from learner.model.elcrec import ELCRec, ModelConfig
-from learner.model.encoder import EncoderConfig
+from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
+from learner.model.elcrec import ELCRec
 
 FORMAT = 1
 MODEL_FILE, ITEMS_FILE, WEIGHTS_FILE = "model.json", "items.json", "weights.pt"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from learner.model.centers import IntentConfig
-from learner.model.elcrec import ModelConfig
-from learner.model.encoder import EncoderConfig
-from learner.offline.trainer import FitConfig
+from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
+from learner.offline.config import FitConfig
 
 
 def _paper(intents: int, layers: int, cluster: float, fusion: str) -> FitConfig:

@@ -14,71 +14,27 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 import torch
-from msgspec import Meta
 from torch import Tensor
 
 from learner.errors import DataError, LearnerError, ModelFileError
 from learner.model.centers import kmeans
-from learner.model.elcrec import Batch, ELCRec, ModelConfig
-from learner.offline.counts import CountsConfig, ItemCounts
+from learner.model.elcrec import Batch, ELCRec
+from learner.offline.config import CountsConfig, FitConfig
+from learner.offline.counts import ItemCounts
+from learner.offline.device import device_of
 from learner.offline.evaluation import Mixture, choose_mixture, evaluate
 from learner.offline.files import MODEL_FILE, Fitted, load_fitted, replace, save_fitted, save_tensors
 from learner.offline.sequences import Sequences
-from learner.runtime import DeviceName, device_of
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE, COUNTS_FILE = "training.pt", "counts.npz"
 STATE_FORMAT = 3
-
-
-class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decides a training: same configuration, data and machine, same bits."""
-
-    model: ModelConfig = ModelConfig()
-    counts: CountsConfig | None = CountsConfig()
-    learning_rate: Annotated[float, Meta(gt=0, le=1, description="Adam; per step")] = 1e-3
-    batch_users: Annotated[int, Meta(ge=1, le=1_000_000, description="most sequences in a batch; users")] = 256
-    batch_positions: Annotated[
-        int, Meta(ge=1, le=100_000_000, description="most positions in a batch, the longest sequence aside; items")
-    ] = 1024
-    batches: Annotated[
-        Literal["length", "random"],
-        Meta(
-            description="length: users of similar length, hardly any padding; random: any users, as the authors do, "
-            "each counted as max_len positions"
-        ),
-    ] = "length"
-    epochs: Annotated[int, Meta(ge=1, le=100_000, description="most passes over the data; epochs")] = 60
-    patience: Annotated[
-        int, Meta(ge=1, le=100_000, description="epochs without a better validation NDCG@20 before stopping; epochs")
-    ] = 10
-    evaluate_every: Annotated[int, Meta(ge=1, le=1000, description="epochs between two validations; epochs")] = 2
-    average: Annotated[
-        float,
-        Meta(
-            ge=0, lt=1, description="moving average of the weights, which is what is validated; decay per step, 0 = off"
-        ),
-    ] = 0.999
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Meta(
-            description="of products; auto: the full softmax's in bfloat16 where the processor multiplies it natively; "
-            "bfloat16: the encoder's too"
-        ),
-    ] = "auto"
-    members: Annotated[
-        int, Meta(ge=1, le=16, description="networks trained with seeds from `seed` on and averaged; count")
-    ] = 1
-    seed: Annotated[int, Meta(ge=0, le=2**62, description="of every draw; number")] = 0
-    device: Annotated[
-        DeviceName, Meta(description="where it is calculated; auto: cuda where torch sees a graphics card, else cpu")
-    ] = "auto"
 
 
 class Progress(NamedTuple):

@@ -6,50 +6,17 @@ two lists of fixed size per table row.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
+
+from learner.online.config import ItemStatisticsConfig
 
 _TAG_BITS = 8  # an entry is row << 8 | generation & 255, so there are at most 2**24 rows
 _TAG = (1 << _TAG_BITS) - 1
 _RESCALE_BITS = 200  # of float64's 1023: how far growing counts go before they are scaled back
 DIRECTIONS = 2  # followers and predecessors
-
-
-class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long the memories last."""
-
-    popularity: Annotated[
-        tuple[Annotated[float, Meta(ge=1)], ...],
-        Meta(
-            min_length=1, max_length=8, description="half-lives of the decayed popularity, rising; events of the stream"
-        ),
-    ] = (100.0, 500.0, 3000.0, 20_000.0)
-    neighbours: Annotated[
-        tuple[Annotated[float, Meta(ge=1)], Annotated[float, Meta(ge=1)]],
-        Meta(description="short and long half-life of an item's decayed followers; followers of that item"),
-    ] = (50.0, 1000.0)
-    slots: Annotated[int, Meta(ge=1, le=4096, description="followers, and predecessors, counted per item; count")] = 64
-    written: Annotated[
-        int, Meta(ge=1, le=50, description="newest items of a history that an event is a follower of; count")
-    ] = 3
-    read: Annotated[
-        int, Meta(ge=1, le=50, description="newest items of a history whose neighbours are candidates; count")
-    ] = 10
-    share: Annotated[
-        float, Meta(ge=0, lt=1, description="of an item's counts, below which a neighbour is not read; fraction")
-    ] = 0.01
-
-    def __post_init__(self) -> None:
-        if list(self.popularity) != sorted(set(self.popularity)):
-            raise ValueError(f"popularity = {list(self.popularity)}: the half-lives must rise")
-        if self.neighbours[0] > self.neighbours[1]:
-            raise ValueError(
-                f"neighbours = {list(self.neighbours)}: the short half-life must not be above the long one"
-            )
 
 
 class Neighbours(NamedTuple):
@@ -355,4 +322,4 @@ def _entries(rows: NDArray[np.int64], generations: NDArray[np.int64]) -> NDArray
     return (rows << _TAG_BITS | generations[rows] & _TAG).astype(np.uint32)
 
 
-__all__ = ["DIRECTIONS", "ItemStatistics", "ItemStatisticsConfig", "Neighbours", "runs"]
+__all__ = ["DIRECTIONS", "ItemStatistics", "Neighbours", "runs"]

@@ -10,19 +10,18 @@ candidates.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 import torch
-from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from learner.metrics import UNRANKED
 from learner.model.optimizers import DenseAdam
-from learner.online.item_statistics import DIRECTIONS, ItemStatistics, ItemStatisticsConfig, Neighbours, runs
+from learner.online.config import ItemStatisticsConfig, MixConfig
+from learner.online.item_statistics import DIRECTIONS, ItemStatistics, Neighbours, runs
 
 _GROUP_OF: Final = np.array([0, 1, 1, 2])  # anchors are told apart as: the newest, the two before it, the others
 _GROUPS: Final = 3
@@ -30,32 +29,6 @@ _LENGTHS: Final = np.array([1, 2, 3, 5, 9, 20])  # history lengths at which a us
 _CHANNEL_BITS: Final = 3
 _NO_CHANNEL: Final = (1 << _CHANNEL_BITS) - 1  # a line that says nothing but that the row is a candidate
 _STANDARDISE: Final = 200  # updates over which the scale of the inputs is measured, then it stays
-
-
-class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How memories and network become one score."""
-
-    parts: Annotated[
-        Literal["both", "memories", "network"],
-        Meta(description="what the score is made of; one of them alone is for comparison"),
-    ] = "both"
-    learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the two-layer part; Adam, 0 = stays at zero")] = (
-        3e-3
-    )
-    linear_learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the linear part; Adam")] = 0.01
-    hidden: Annotated[int, Meta(ge=1, le=1024, description="size of the two-layer part; numbers")] = 32
-    chunk: Annotated[
-        int, Meta(ge=1, le=256, description="events between two updates of memories and mixing weights; count")
-    ] = 64
-    popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 24
-    network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 16
-    smoothing: Annotated[
-        float, Meta(gt=0, le=1e6, description="neighbours are filled up with popularity as if this many; neighbours")
-    ] = 10.0
-    trust_events: Annotated[
-        float, Meta(gt=0, le=1e6, description="events of an item at which the network counts half; events")
-    ] = 20.0
-    network_start: Annotated[float, Meta(ge=0, le=10, description="first linear weight of the network; factor")] = 0.1
 
 
 class RankingQuery(NamedTuple):
@@ -392,4 +365,4 @@ def _find(candidates: Candidates, targets: NDArray[np.int64]) -> tuple[NDArray[n
     return place, keys[place] == wanted
 
 
-__all__ = ["Candidates", "MixConfig", "Ranker", "RankingQuery"]
+__all__ = ["Candidates", "Ranker", "RankingQuery"]

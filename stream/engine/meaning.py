@@ -29,8 +29,8 @@ from learner import (
     name_intent,
     strongest,
 )
+from learner.drift.config import GATE
 from learner.drift.fallback import FallbackPolicy, exclude_seen, gain_of, gains
-from learner.drift.signals import GATE
 from stream.config import StreamConfig
 from stream.engine.message_builders import Coordinates, shift_message
 from stream.errors import StateMismatch

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.crash import AIMED, CONFIG, settings, torture
-from learner.drift.signals import KINDS
+from learner.drift.config import KINDS
 from stream.log import open_log
 from stream.schema import topics
 from stream.worker.journal import read_entries

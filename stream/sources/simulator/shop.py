@@ -11,7 +11,8 @@ import msgspec
 from stream.errors import SourceError
 from stream.log.base import EventLog, Message
 from stream.schema import topics
-from stream.sources.simulator.simulator import Simulator, SimulatorConfig
+from stream.sources.simulator.config import SimulatorConfig
+from stream.sources.simulator.simulator import Simulator
 
 _CHUNK = 2_000  # most events appended at once
 _LATE_S = 1.0  # a feeder that was held up catches up on at most so much

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SourceError
-from stream.sources.simulator.population import WORDS, DriftKind, Population, SimulatorConfig, Truth
+from stream.sources.simulator.config import SimulatorConfig
+from stream.sources.simulator.population import WORDS, Population, Truth
 
 ACTIONS: Final = ("view", "cart", "purchase", "dislike")
 NORMAL, BOT, DUPLICATE, BAD = 0, 1, 2, 3
@@ -329,9 +330,7 @@ __all__ = [
     "BOT",
     "Chunk",
     "DUPLICATE",
-    "DriftKind",
     "NORMAL",
     "Simulator",
-    "SimulatorConfig",
     "Truth",
 ]

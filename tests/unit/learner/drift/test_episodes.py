@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learner.drift.config import DriftConfig
 from learner.drift.episodes import ActiveActions, DriftMonitor, EpisodeChange
-from learner.drift.signals import DriftConfig, Observed
+from learner.drift.signals import Observed
 from learner.errors import LearnerStateError
 
 EVENTS = 100

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner.drift.fallback import FallbackConfig, FallbackPolicy, Verdict
+from learner.drift.config import FallbackConfig
+from learner.drift.fallback import FallbackPolicy, Verdict
 from learner.errors import LearnerStateError
 
 CONFIG = FallbackConfig(check_every=1, sample=64, half_life=500, least=200, patience=3, snapshot_every=20)

@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from learner.drift.config import KINDS, SIGNAL_NAMES, DriftConfig
 from learner.drift.episodes import DriftMonitor, EpisodeChange
-from learner.drift.signals import KINDS, SIGNALS, DriftConfig, Observed
+from learner.drift.signals import SIGNALS, Observed
 
 EVENTS = 256
 DAY_BINS = 96  # bins of a made-up day
@@ -388,3 +389,7 @@ def test_more_steps_are_made_only_with_the_pairs_since_the_change() -> None:
     actions = DriftConfig().actions
     assert "more_steps" in actions["concept_drift"]
     assert all("fresh_replay" in what for what in actions.values() if "more_steps" in what)
+
+
+def test_the_configuration_names_every_signal() -> None:
+    assert tuple(SIGNALS) == SIGNAL_NAMES

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learner.intents.change_point import ChangePointConfig, change, log_likelihood
-from learner.intents.shifts import ShiftConfig
+from learner.intents.change_point import change, log_likelihood
+from learner.intents.config import ChangePointConfig, ShiftConfig
 
 CONFIG = ChangePointConfig(memory=12, window=4)
 

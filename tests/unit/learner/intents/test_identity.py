@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.intents.identity import IdentityConfig, IntentIdentity, Successor, name_intent
+from learner.intents.config import IdentityConfig
+from learner.intents.identity import IntentIdentity, Successor, name_intent
 
 CONFIG = IdentityConfig(half_life_events=400, check_events=100, youth_events=200, pool=32, least_users=4)
 D = 8

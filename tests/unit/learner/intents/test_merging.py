@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.intents.merging import MOST_CENTERS, MergeConfig, Merging, likeness, merge
+from learner.intents.config import MergeConfig
+from learner.intents.merging import MOST_CENTERS, Merging, likeness, merge
 
 CONFIG = MergeConfig(every_events=100)
 

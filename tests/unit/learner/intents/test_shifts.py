@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
-from learner.intents.shifts import IntentState, Moves, ShiftConfig, ShiftRule, history_before, strongest
+from learner.intents.config import ShiftConfig
+from learner.intents.shifts import IntentState, Moves, ShiftRule, history_before, strongest
 
 CONFIG = ShiftConfig(margin=1.0, sure_margin=5.0, persistence=3, hold_events=4)
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from learner.model.centers import IntentCenters, IntentConfig, effective_number, kmeans, sinkhorn
+from learner.model.centers import IntentCenters, effective_number, kmeans, sinkhorn
+from learner.model.config import IntentConfig
 
 
 def normalised_mutual_information(a: torch.Tensor, b: torch.Tensor) -> float:

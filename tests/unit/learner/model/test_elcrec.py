@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from learner.model.augmentations import random_view
-from learner.model.elcrec import Batch, ELCRec, ModelConfig
+from learner.model.config import ModelConfig
+from learner.model.elcrec import Batch, ELCRec
 from learner.model.losses import Fusion
 from tests.unit.learner.model.test_losses import slow_fused, slow_info_nce
 

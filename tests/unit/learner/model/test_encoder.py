@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.model.encoder import Encoder, EncoderConfig, Layer, dropout
+from learner.model.config import EncoderConfig
+from learner.model.encoder import Encoder, Layer, dropout
 from learner.model.ragged_batch import RaggedBatch
 
 VARIANTS: list[dict[str, Any]] = [

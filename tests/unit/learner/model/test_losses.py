@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.model import losses
-from learner.model.centers import IntentCenters, IntentConfig
+from learner.model.centers import IntentCenters
+from learner.model.config import IntentConfig
 from learner.model.ragged_batch import RaggedBatch
 from tests.unit.learner.model.test_centers import slow_sinkhorn
 

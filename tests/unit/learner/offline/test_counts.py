@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.errors import ModelFileError
-from learner.offline.counts import CountsConfig, ItemCounts, log_shares, mix
+from learner.offline.config import CountsConfig
+from learner.offline.counts import ItemCounts, log_shares, mix
 
 SEQUENCES = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=8), min_size=1, max_size=6)
 

@@ -13,8 +13,10 @@ from msgspec import convert
 from torch.nn import functional as F
 
 from learner.metrics import UNRANKED
-from learner.model.elcrec import ELCRec, ModelConfig
-from learner.offline.counts import CountsConfig, ItemCounts
+from learner.model.config import ModelConfig
+from learner.model.elcrec import ELCRec
+from learner.offline.config import CountsConfig
+from learner.offline.counts import ItemCounts
 from learner.offline.evaluation import Mixture, evaluate
 from learner.offline.sequences import Sequences, Split, read_sequences
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from learner.errors import ModelFileError
-from learner.model.elcrec import ELCRec, ModelConfig
+from learner.model.config import ModelConfig
+from learner.model.elcrec import ELCRec
 from learner.offline.evaluation import evaluate
 from learner.offline.files import Fitted, load_authors, load_fitted, save_fitted
 from learner.offline.sequences import read_sequences

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 
 from learner.config import LearnerConfig
 from learner.errors import LearnerStateError, ModelFileError
-from learner.model.centers import IntentConfig
-from learner.model.elcrec import ELCRec, ModelConfig
-from learner.model.encoder import EncoderConfig
+from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
+from learner.model.elcrec import ELCRec
 from learner.offline.files import Fitted, load_fitted, save_fitted
 from learner.offline.init_learner import matching, start_from
 from learner.online.learner import Learner, StepBatch

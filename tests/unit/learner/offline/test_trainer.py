@@ -12,12 +12,13 @@ import torch
 
 from learner.errors import LearnerError, ModelFileError
 from learner.metrics import UNRANKED
-from learner.model.elcrec import ModelConfig
-from learner.offline.counts import CountsConfig, ItemCounts
+from learner.model.config import ModelConfig
+from learner.offline.config import CountsConfig, FitConfig
+from learner.offline.counts import ItemCounts
 from learner.offline.evaluation import Mixture, choose_mixture, evaluate, ranks_of
 from learner.offline.presets import MODERN, PRESETS
 from learner.offline.sequences import Sequences, read_sequences
-from learner.offline.trainer import FitConfig, Progress, Stopped, Trainer, count_items, each_epoch, evaluate_folder, fit
+from learner.offline.trainer import Progress, Stopped, Trainer, count_items, each_epoch, evaluate_folder, fit
 from tests.unit.learner.model.test_centers import normalised_mutual_information
 
 SMALL: dict[str, Any] = {

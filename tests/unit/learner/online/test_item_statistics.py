@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learner.online.item_statistics import ItemStatistics, ItemStatisticsConfig
+from learner.online.config import ItemStatisticsConfig
+from learner.online.item_statistics import ItemStatistics
 
 ROWS = 12
 CONFIG = ItemStatisticsConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3, share=0.0)

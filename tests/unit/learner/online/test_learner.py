@@ -24,8 +24,7 @@ from learner import (
     StepBatch,
 )
 from learner.drift.fallback import gain_of, gains
-from learner.online.item_statistics import ItemStatisticsConfig
-from learner.online.ranker import MixConfig
+from learner.online.config import ItemStatisticsConfig, MixConfig
 
 CONFIG = LearnerConfig(
     max_len=8,

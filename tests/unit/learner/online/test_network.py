@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from learner.config import LearnerConfig
-from learner.model.centers import IntentConfig
-from learner.model.encoder import EncoderConfig
+from learner.model.config import EncoderConfig, IntentConfig
 from learner.online.network import Network, buckets, lengths_of
 
 SMALL = LearnerConfig(

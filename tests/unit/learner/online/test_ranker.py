@@ -4,8 +4,9 @@ import torch
 from numpy.typing import NDArray
 
 from learner.metrics import UNRANKED
-from learner.online.item_statistics import ItemStatistics, ItemStatisticsConfig
-from learner.online.ranker import Candidates, MixConfig, Ranker, RankingQuery
+from learner.online.config import ItemStatisticsConfig, MixConfig
+from learner.online.item_statistics import ItemStatistics
+from learner.online.ranker import Candidates, Ranker, RankingQuery
 
 ROWS = 40
 GENERATIONS = np.zeros(ROWS, dtype=np.int64)

@@ -16,9 +16,8 @@ from intentstream import config_file
 from intentstream.cli import app
 from intentstream.config import Config
 from learner.errors import ModelFileError
-from learner.model.centers import IntentConfig
-from learner.model.elcrec import ELCRec, ModelConfig
-from learner.model.encoder import EncoderConfig
+from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
+from learner.model.elcrec import ELCRec
 from learner.offline.files import Fitted, save_fitted
 from state import StateError
 from stream.engine.engine import Engine

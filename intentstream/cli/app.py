@@ -39,7 +39,7 @@ from learner import LearnerError, set_threads
 from state import StateError
 from stream.engine.engine import open_checkpoint
 from stream.errors import SourceError, StreamError
-from stream.log import EmbeddedLog, EventLog, LogError, open_log
+from stream.log import EventLog, LogError, open_log
 from stream.replay.folder import of_one_partition, replay_config
 from stream.replay.runner import FileTruncated, ReplayProgress, replay
 from stream.schema import topics
@@ -142,7 +142,7 @@ def worker(
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     with open_log(chosen.log.url, config=chosen.log) as opened:
-        if isinstance(opened, EmbeddedLog):  # on brokers, partitions and retention are decided by whoever runs them
+        if not chosen.log.url.startswith("kafka:"):  # whoever runs brokers decides on partitions and retention
             opened.create_topics(topics.topic_specs(chosen.log.partitions))
         _work(chosen, opened, state, stop, init=init, titles=titles)
 

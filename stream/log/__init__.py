@@ -1,11 +1,6 @@
-"""The log: `open_log` gives the implementation that a URL names."""
+"""The log: `open_log` opens the one that a URL names. Neither RocksDB nor the Kafka client is loaded before that."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 from stream.log.base import (
     CommitOutcomeUnknown,
@@ -15,6 +10,7 @@ from stream.log.base import (
     LogUnavailable,
     Message,
     MessageTooLarge,
+    Mode,
     OffsetOutOfRange,
     OffsetRange,
     RecordBatch,
@@ -23,12 +19,11 @@ from stream.log.base import (
     TopicSpec,
     WriterFenced,
 )
-from stream.log.embedded.log import EmbeddedLog, Mode, wall_clock_ms
 from stream.log.kafka.config import KafkaConfig
+from stream.log.open import open_log
 
 __all__ = [
     "CommitOutcomeUnknown",
-    "EmbeddedLog",
     "EventLog",
     "KafkaConfig",
     "LogError",
@@ -46,57 +41,3 @@ __all__ = [
     "WriterFenced",
     "open_log",
 ]
-
-
-class LogSettings(Protocol):
-    """What `open_log` reads of the configuration's section `log`."""
-
-    @property
-    def kafka(self) -> KafkaConfig:
-        """Security settings and timeouts for Kafka."""
-        ...
-
-
-def open_log(
-    url: str,
-    *,
-    mode: Mode = "owner",
-    config: LogSettings | None = None,
-    clock_ms: Callable[[], int] = wall_clock_ms,
-) -> EventLog:
-    """Open the log that a URL names.
-
-    Parameters
-    ----------
-    url
-        `file:///DIR` (or a plain path): the embedded log; `kafka://host:port[,host:port]`: Apache Kafka.
-    mode
-        `owner`: may claim, commit, append and read; `reader`: reads only; `producer`: appends (and reads). On an
-        embedded log one process at a time is the owner; readers and producers work beside it.
-    config
-        Where the security settings and timeouts for Kafka are (`config.kafka`); the URL is the one given here.
-    clock_ms
-        Wall clock for retention by age in the embedded log, epoch milliseconds.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, open_log(f"file://{folder}") as log:
-    ...     log.create_topics([TopicSpec("clicks", 1)])
-    ...     log.append([Message("clicks", b"anna", b"{}", 0)])
-    ...     log.end_offsets("clicks")
-    [1]
-    """
-    parts = urlsplit(url)
-    if parts.scheme in ("", "file"):
-        if parts.netloc not in ("", "localhost"):
-            raise LogError(f"log {url}: a file URL has three slashes: file:///{parts.netloc}{parts.path}")
-        path = unquote(parts.path) if parts.scheme else url
-        if not path:
-            raise LogError(f"log {url!r}: no folder in it: give file:///DIR or kafka://host:port")
-        return EmbeddedLog(Path(path), mode, clock_ms=clock_ms)
-    if parts.scheme == "kafka":
-        from stream.log.kafka.log import (
-            KafkaLog,  # the client takes 0.2 s to import, which an embedded log need not pay
-        )
-
-        return KafkaLog(url, mode, config.kafka if config is not None else KafkaConfig())
-    raise LogError(f"log {url}: unknown scheme {parts.scheme!r}: give file:///DIR or kafka://host:port")

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import ClassVar, Literal, Protocol, Self
 
 Headers = tuple[tuple[str, bytes], ...]
+Mode = Literal["owner", "reader", "producer"]
 
 
 class LogError(Exception):

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stream.log.base import LogError, TopicSpec
+
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
@@ -91,3 +93,32 @@ def partitions_of(keys: Sequence[bytes | None], partitions: int) -> npt.NDArray[
     result = np.zeros(len(keys), dtype=np.int64)
     result[[i for i, key in enumerate(keys) if key is not None]] = found
     return result
+
+
+def rows_by_partition(
+    spec: TopicSpec, keys: Sequence[bytes | None], partitions: Sequence[int | None] | None
+) -> list[tuple[int, list[int] | None]]:
+    """Each partition that gets messages, with the rows of its messages in order; None: all rows.
+
+    Parameters
+    ----------
+    partitions
+        Partition that a message names, None where its key decides; None: every key decides.
+
+    Raises
+    ------
+    LogError
+        A message names a partition that the topic does not have.
+    """
+    if spec.partitions == 1 and (partitions is None or not any(partitions)):
+        return [(0, None)] if len(keys) else []
+    found = partitions_of(keys, spec.partitions)  # (n,)
+    if partitions is not None:
+        for i, given in enumerate(partitions):
+            if given is not None:
+                if not 0 <= given < spec.partitions:
+                    raise LogError(f"message for {spec.name}[{given}]: the topic has {spec.partitions} partitions")
+                found[i] = given
+    order = np.argsort(found, kind="stable")
+    edges = np.searchsorted(found[order], np.arange(spec.partitions + 1))
+    return [(p, order[edges[p] : edges[p + 1]].tolist()) for p in range(spec.partitions) if edges[p] < edges[p + 1]]

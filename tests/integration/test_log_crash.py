@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.log import EmbeddedLog, Message, TopicPartition, TopicSpec
+from stream.log import Message, TopicPartition, TopicSpec
+from stream.log.embedded.log import EmbeddedLog
 from tests.contracts.log_checks import starts, take, values
 
 pytestmark = pytest.mark.integration

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from rocksdict import WriteBatch
 
-from stream.log.embedded.packing import Columns, info, pack, unpack_into
-from stream.log.embedded.store import Bounds, PrimaryStore, Topic, entry_key, offset_of, partition_key
+from stream.log.columns import RecordColumns
+from stream.log.embedded.layout import Bounds, Topic, entry_key, offset_of, partition_key
+from stream.log.embedded.packing import info, pack, unpack
+from stream.log.embedded.primary import PrimaryStore
 
 TOMBSTONE_KEPT_MS: Final = 24 * 3600 * 1000  # readers that lag less than this see every deletion, as in Kafka
 ENTRY_RECORDS: Final = 1024
@@ -25,7 +27,7 @@ _NO_END: Final = 2**62
 
 
 @dataclass(slots=True)
-class _Pass:
+class _Compaction:
     """A compaction under way: first the newest offset per key of [start, stop), then the entries again."""
 
     start: int
@@ -41,7 +43,7 @@ class LogCleaner:
 
     def __init__(self, store: PrimaryStore) -> None:
         self._store = store
-        self._passes: dict[tuple[int, int], _Pass] = {}
+        self._compactions: dict[tuple[int, int], _Compaction] = {}
 
     def run(self, now_ms: int, records: int) -> None:
         """One portion of work for every partition.
@@ -96,12 +98,12 @@ class LogCleaner:
     def _compact(self, topic: Topic, partition: int, now_ms: int, budget: int) -> None:
         """Go on with the partition's compaction, or start one when enough is new."""
         bounds = self._store.bounds(topic, partition)
-        run = self._passes.get((topic.id, partition))
+        run = self._compactions.get((topic.id, partition))
         if run is None:
             if bounds.end - bounds.cleaned < max(_MIN_DIRTY, bounds.live // 2):
                 return
-            run = _Pass(bounds.cleaned, bounds.end, bounds.cleaned)
-            self._passes[topic.id, partition] = run
+            run = _Compaction(bounds.cleaned, bounds.end, bounds.cleaned)
+            self._compactions[topic.id, partition] = run
         it = self._store.iterator()
         while budget > 0:
             budget -= (
@@ -113,10 +115,10 @@ class LogCleaner:
                 bounds = self._store.bounds(topic, partition)
                 done = replace(bounds, cleaned=run.stop, live=run.live)
                 self._save(WriteBatch(raw_mode=True), topic, partition, done)
-                del self._passes[topic.id, partition]
+                del self._compactions[topic.id, partition]
                 return
 
-    def _map(self, it: Any, topic: Topic, partition: int, run: _Pass) -> int:
+    def _map(self, it: Any, topic: Topic, partition: int, run: _Compaction) -> int:
         """Note the newest offset of the keys of one entry; returns the records read."""
         prefix = entry_key(topic.id, partition, 0)[:-8]
         it.seek_for_prev(entry_key(topic.id, partition, run.mapped_to))
@@ -128,8 +130,7 @@ class LogCleaner:
             run.cursor = self._store.bounds(topic, partition).begin
             return 1
         raw = it.value()
-        columns = Columns()
-        unpack_into(columns, raw, offset_of(it.key()), run.mapped_to, run.stop, ENTRY_RECORDS)
+        columns = unpack(raw, offset_of(it.key()), run.mapped_to, run.stop, ENTRY_RECORDS)
         run.newest.update(zip(columns.keys, columns.offsets, strict=True))
         run.mapped_to = info(raw).next_offset
         if len(run.newest) >= _MAX_MAP:
@@ -138,11 +139,11 @@ class LogCleaner:
             run.cursor = self._store.bounds(topic, partition).begin
         return max(1, len(columns.offsets))
 
-    def _rewrite(self, it: Any, topic: Topic, partition: int, run: _Pass, now_ms: int) -> int:
+    def _rewrite(self, it: Any, topic: Topic, partition: int, run: _Compaction, now_ms: int) -> int:
         """Write a few entries again without the records that a newer one replaces; returns the records read."""
         prefix = entry_key(topic.id, partition, 0)[:-8]
         it.seek(entry_key(topic.id, partition, run.cursor))
-        columns, read, freed, appended = Columns(), 0, 0, 0
+        columns, read, freed, appended = RecordColumns(), 0, 0, 0
         old: list[bytes] = []
         while it.valid() and it.key()[:-8] == prefix and read < ENTRY_RECORDS:
             key, raw = it.key(), it.value()
@@ -154,7 +155,7 @@ class LogCleaner:
             if not old:
                 appended = entry.appended_ms
             appended = max(appended, entry.appended_ms)
-            unpack_into(columns, raw, offset_of(key), 0, _NO_END, ENTRY_RECORDS)
+            columns.extend(unpack(raw, offset_of(key), 0, _NO_END, ENTRY_RECORDS))
             old.append(key)
             freed += len(raw)
             read += entry.records
@@ -181,7 +182,7 @@ class LogCleaner:
         topic: Topic,
         partition: int,
         old: list[bytes],
-        columns: Columns,
+        columns: RecordColumns,
         kept: list[int],
         freed: int,
         appended_ms: int,
@@ -209,14 +210,14 @@ class LogCleaner:
 
 
 def chunks(sizes: list[int]) -> list[slice]:
-    """Cut records of these sizes into entries that are neither too long nor too large."""
+    """Split records of these sizes into entries that are neither too long nor too large."""
     if len(sizes) <= ENTRY_RECORDS and sum(sizes) <= ENTRY_BYTES:
         return [slice(0, len(sizes))] if sizes else []
-    cuts, start, size = [], 0, 0
+    slices, start, size = [], 0, 0
     for i, value in enumerate(sizes):
         if i > start and (i - start >= ENTRY_RECORDS or size + value > ENTRY_BYTES):
-            cuts.append(slice(start, i))
+            slices.append(slice(start, i))
             start, size = i, 0
         size += value
-    cuts.append(slice(start, len(sizes)))
-    return cuts
+    slices.append(slice(start, len(sizes)))
+    return slices

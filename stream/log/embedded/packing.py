@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.log.base import Headers, LogError, RecordBatch
+from stream.log.base import Headers, LogError
+from stream.log.columns import RecordColumns
 
 ENTRY_FORMAT = 1
 _HEADER = struct.Struct("<BBHIqq")  # format, flags, unused, records, next offset, appended at (epoch ms)
@@ -26,23 +27,6 @@ _encode_headers = msgspec.msgpack.Encoder().encode
 _decode_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...]).decode
 
 Bytes = Sequence[bytes | None]
-
-
-@dataclass(slots=True)
-class Columns:
-    """Records of one partition while they are gathered; the lists have the same length."""
-
-    offsets: list[int] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
-    timestamps_ms: list[int] = field(default_factory=list)
-    headers: list[Headers] = field(default_factory=list)
-
-    def batch(self, topic: str, partition: int, next_offset: int) -> RecordBatch:
-        """The gathered records as a batch."""
-        return RecordBatch(
-            topic, partition, self.offsets, self.keys, self.values, self.timestamps_ms, self.headers, next_offset
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +85,29 @@ def info(raw: bytes) -> EntryInfo:
     return EntryInfo(records, next_offset, appended_ms)
 
 
-def _checkpoint(
-    raw: bytes, lengths: npt.NDArray[np.int32], at: int, first: int, stop: int
+def _cells(
+    raw: bytes, lengths: npt.NDArray[np.int32], at: int, first: int, last: int
 ) -> tuple[list[bytes | None], int]:
-    """Elements first..stop of a byte column that begins at `at`; also where the column ends."""
+    """Cells [first, last) of a byte column that begins at `at`, and where the column ends; a length of -1 is null."""
     sizes = np.maximum(lengths, 0)
     ends = np.cumsum(sizes, dtype=np.int64) + at
-    begins = (ends - sizes)[first:stop].tolist()
-    wanted = lengths[first:stop]
-    cells: list[bytes | None] = [raw[a:b] for a, b in zip(begins, ends[first:stop].tolist(), strict=True)]
+    begins = (ends - sizes)[first:last].tolist()
+    wanted = lengths[first:last]
+    cells: list[bytes | None] = [raw[a:b] for a, b in zip(begins, ends[first:last].tolist(), strict=True)]
     if len(wanted) and wanted.min() < 0:
         for i in np.flatnonzero(wanted < 0).tolist():
             cells[i] = None
     return cells, int(ends[-1]) if len(ends) else at
 
 
-def unpack_into(columns: Columns, raw: bytes, base: int, start: int, stop: int, limit: int) -> None:
-    """Append the records with start <= offset < stop, at most `limit` of them, to the columns."""
+def unpack(raw: bytes, base: int, start: int, stop: int, limit: int) -> RecordColumns:
+    """The records of an entry with start <= offset < stop, at most `limit` of them.
+
+    base: offset of the entry's first record, from its key.
+    """
     version, flags, _, n, _, _ = _HEADER.unpack_from(raw)
     if version != ENTRY_FORMAT:
-        info(raw)
+        info(raw)  # raises
     at = _HEADER.size
     timestamps = np.frombuffer(raw, "<i8", n, at)
     at += 8 * n
@@ -133,24 +120,21 @@ def unpack_into(columns: Columns, raw: bytes, base: int, start: int, stop: int, 
         at += 4 * n
         first, last = (int(i) for i in np.searchsorted(offsets, [start, stop]))
         last = min(last, first + limit)
-        columns.offsets += offsets[first:last].tolist()
+        found = offsets[first:last].tolist()
     else:
         first = max(start - base, 0)
         last = min(stop - base, n, first + limit)
         if last <= first:
-            return
-        columns.offsets += range(base + first, base + last)
+            return RecordColumns()
+        found = list(range(base + first, base + last))
     header_lengths = None
     if flags & _HAS_HEADERS:
         header_lengths = np.frombuffer(raw, "<u4", n, at).astype(np.int32)
         at += 4 * n
-    keys, at = _checkpoint(raw, key_lengths, at, first, last)
-    values, at = _checkpoint(raw, value_lengths, at, first, last)
-    columns.keys += keys
-    columns.values += values
-    columns.timestamps_ms += timestamps[first:last].tolist()
-    if header_lengths is None:
-        columns.headers += [_NO_HEADERS] * (last - first)
-    else:
-        encoded, _ = _checkpoint(raw, header_lengths, at, first, last)
-        columns.headers += [_decode_headers(h) if h else _NO_HEADERS for h in encoded]
+    keys, at = _cells(raw, key_lengths, at, first, last)
+    values, at = _cells(raw, value_lengths, at, first, last)
+    headers = [_NO_HEADERS] * (last - first)
+    if header_lengths is not None:
+        encoded, _ = _cells(raw, header_lengths, at, first, last)
+        headers = [_decode_headers(h) if h else _NO_HEADERS for h in encoded]
+    return RecordColumns(found, keys, values, timestamps[first:last].tolist(), headers)

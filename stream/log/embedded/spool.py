@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,9 @@ import msgspec
 from rocksdict import WriteBatch
 
 from stream.log.base import Headers, LogUnavailable, Message
-from stream.log.embedded.store import PrimaryStore, explained, fsync_folder, spool_key
+from stream.log.embedded.folder import explained, fsync_folder
+from stream.log.embedded.layout import spool_key
+from stream.log.embedded.primary import PrimaryStore
 
 logger = logging.getLogger(__name__)
 
@@ -132,18 +134,24 @@ class SpoolWriter:
 
 
 class SpoolReader:
-    """The writer's side. `add` turns messages into puts of the same atomic write as the file's mark."""
+    """The writer's side.
 
-    def __init__(self, store: PrimaryStore, add: Callable[[WriteBatch, Iterable[Message]], Callable[[], None]]) -> None:
+    Parameters
+    ----------
+    write
+        Appends messages and puts the files' marks by key, in one atomic write.
+    """
+
+    def __init__(self, store: PrimaryStore, write: Callable[[Sequence[Message], Mapping[bytes, bytes]], None]) -> None:
         self._store = store
         self._folder = store.path / "spool"
-        self._add = add
+        self._write = write
         self._seen = -1  # the folder's modification time when it was last found empty
-        self._marks: set[str] = set(store.spool_marks())
+        self._marks: set[str] = store.spool_marks()
         self._refused: set[str] = set()
 
     def take_in(self) -> bool:
-        """Take in what waits, a bounded amount; whether there was anything."""
+        """Append what waits, a bounded amount; whether there was anything."""
         with explained(self._store.path, "take in its spool"):
             stamp = self._folder.stat().st_mtime_ns
             if stamp == self._seen:
@@ -159,16 +167,12 @@ class SpoolReader:
 
     def _take(self, names: list[str]) -> bool:
         taken: list[str] = []
+        messages: list[Message] = []
         size = 0
-        with self._store.changed:
-            batch = WriteBatch(raw_mode=True)
-            messages: list[Message] = []
-            for name in names:
-                if size >= _TAKE_BYTES:
-                    break
-                taken.append(name)
-                if name in self._marks:  # written before a crash, only not deleted
-                    continue
+        for name in names:
+            if size >= _TAKE_BYTES:
+                break
+            if name not in self._marks:  # else written before a crash, only not deleted
                 raw = (self._folder / name).read_bytes()
                 size += len(raw)
                 try:
@@ -176,16 +180,12 @@ class SpoolReader:
                 except (ValueError, msgspec.DecodeError) as exc:
                     # fsynced before it got its name, so this is the disk or a newer version: keep it for inspection.
                     logger.error("log %s: spool/%s is left alone: %s", self._store.path, name, exc)
-                    taken.pop()
                     self._refused.add(name)
                     continue
-                batch[spool_key(name)] = b""
-            done = self._add(batch, messages)
-            if len(batch):
-                self._store.write(batch)
-            done()
+            taken.append(name)
+        with self._store.lock:
+            self._write(messages, {spool_key(name): b"" for name in taken if name not in self._marks})
             self._marks.update(taken)
-            self._store.changed.notify_all()
         for name in taken:
             os.unlink(self._folder / name)
         return bool(messages)

@@ -30,6 +30,7 @@ from stream.log.base import (
     LogError,
     LogUnavailable,
     Message,
+    Mode,
     OffsetOutOfRange,
     OffsetRange,
     RecordBatch,
@@ -37,13 +38,14 @@ from stream.log.base import (
     TopicSpec,
     WriterFenced,
 )
-from stream.log.embedded.log import Mode, by_partition, check_sizes, compare_topics, missing
 from stream.log.kafka.client import PAUSE_S, bounded, connect, explained, fenced, offsets_of, translated
 from stream.log.kafka.config import KafkaConfig
 from stream.log.kafka.fetch import Fetcher, joined, split_fairly
 from stream.log.kafka.pipelining import overlapped
 from stream.log.kafka.produce import Group, OpenTransaction, begin, check, fill, mark, send, unsplit
 from stream.log.kafka.topics import compare_settings, other_partitions, topic_settings
+from stream.log.partitioner import rows_by_partition
+from stream.log.topic_checks import check_messages, compare_topics, missing_topic
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +163,7 @@ class KafkaLog:
             with self._admin("look up a topic") as admin:
                 there = set(admin.list_topics())
                 if topic not in there:
-                    raise missing(topic, self.url)
+                    raise missing_topic(topic, self.url)
                 known = self._partitions[topic] = len(admin.describe_topics([topic])[0]["partitions"])
         return known
 
@@ -213,7 +215,7 @@ class KafkaLog:
         if spec is None:
             with self._admin("look up a topic") as admin:
                 if topic not in set(admin.list_topics()):
-                    raise missing(topic, self.url)
+                    raise missing_topic(topic, self.url)
                 resource = ConfigResource(ConfigResourceType.TOPIC, topic)
                 settings = admin.describe_configs([resource], config_filter="all")["topic"][topic]
             spec = self._specs[topic] = TopicSpec(
@@ -235,9 +237,8 @@ class KafkaLog:
         for topic, group in groups.items():
             spec = self._spec(topic)
             keys = [m.key for m in group]
-            widest = max(sum(len(k) + len(v) for k, v in m.headers) for m in group)
-            check_sizes(spec, keys, [m.value for m in group], widest)
-            for partition, rows in by_partition(spec, keys, [m.partition for m in group]):
+            check_messages(spec, keys, [m.value for m in group], [m.headers for m in group])
+            for partition, rows in rows_by_partition(spec, keys, [m.partition for m in group]):
                 placed.append(Group(topic, partition, group if rows is None else [group[i] for i in rows]))
         return placed
 
@@ -271,17 +272,6 @@ class KafkaLog:
             futures = send(self._appender, placed, _BATCH_BYTES, _MAX_REQUEST_BYTES)
             self._appender.flush()
             check(futures)
-
-    def append_columns(
-        self,
-        topic: str,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        timestamps_ms: Sequence[int],
-    ) -> None:
-        """Like `append`, for many messages of one topic as columns of the same length."""
-        rows = zip(keys, values, timestamps_ms, strict=True)
-        self.append([Message(topic, key, value, ts) for key, value, ts in rows])
 
     def claim(self, worker_id: str) -> None:
         """Become the one writer that may `commit` as this worker; an earlier one gets `WriterFenced` from then on.

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from stream.log import (
-    EmbeddedLog,
     LogError,
     LogInUse,
     LogUnavailable,
@@ -24,8 +23,9 @@ from stream.log import (
     TopicSpec,
     open_log,
 )
+from stream.log.embedded.log import EmbeddedLog
+from stream.log.embedded.primary import PrimaryStore
 from stream.log.embedded.spool import SpoolWriter
-from stream.log.embedded.store import PrimaryStore
 from tests.contracts.log_checks import messages_of, starts, take, values
 
 EVENTS = TopicSpec("events", 2)
@@ -246,26 +246,6 @@ def test_compaction_survives_a_reopen_in_the_middle(tmp_path: Path) -> None:
             batches = log.poll({TopicPartition("t", 0): 0}, 100_000, 0)
             assert {k: v for b in batches for k, v in zip(b.keys, b.values, strict=True)} == expected
     assert sum(map(len, batches)) < 12_000
-
-
-# Columns
-
-
-def test_columns_are_the_same_as_messages(tmp_path: Path) -> None:
-    with EmbeddedLog(tmp_path / "log") as log:
-        log.create_topics([TopicSpec("a", 3), TopicSpec("b", 3)])
-        sent = messages_of("a", 3000, users=200)
-        log.append(sent)
-        log.append_columns("b", [m.key for m in sent], [m.value for m in sent], [m.timestamp_ms for m in sent])
-        for partition in range(3):
-            one = log.poll({TopicPartition("a", partition): 0}, 5000, 0)[0]
-            two = log.poll({TopicPartition("b", partition): 0}, 5000, 0)[0]
-            assert (one.offsets, one.keys, one.values, one.timestamps_ms) == (
-                two.offsets,
-                two.keys,
-                two.values,
-                two.timestamps_ms,
-            )
 
 
 # Other processes

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.log.base import LogError
-from stream.log.embedded.packing import Columns, info, pack, unpack_into
+from stream.log.embedded.packing import info, pack, unpack
 
 RECORDS = st.lists(
     st.tuples(
@@ -45,8 +45,7 @@ def test_round_trip(
     start = data.draw(st.integers(max(0, base - 3), base + deltas[-1] + 3))
     stop = data.draw(st.integers(start, base + deltas[-1] + 5))
     limit = data.draw(st.integers(1, n + 1))
-    columns = Columns()
-    unpack_into(columns, raw, base, start, stop, limit)
+    columns = unpack(raw, base, start, stop, limit)
     wanted = [i for i in range(n) if start <= base + deltas[i] < stop][:limit]
     assert columns.offsets == [base + deltas[i] for i in wanted]
     assert columns.keys == [records[i][0] for i in wanted]
@@ -58,4 +57,4 @@ def test_round_trip(
 def test_another_format_is_refused() -> None:
     raw = pack([b"k"], [b"v"], [0], None, next_offset=1, appended_ms=0)
     with pytest.raises(LogError, match="format 9"):
-        unpack_into(Columns(), b"\x09" + raw[1:], 0, 0, 1, 1)
+        unpack(b"\x09" + raw[1:], 0, 0, 1, 1)

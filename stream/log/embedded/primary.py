@@ -1,0 +1,184 @@
+"""The writer's RocksDB: one per log and process, under the writer's lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+from rocksdict import Rdict, WriteBatch, WriteOptions
+
+from stream.log.base import LogInUse, TopicSpec
+from stream.log.embedded.folder import FORMAT, KIND, check_format, explained, try_lock, write_durably
+from stream.log.embedded.layout import Bounds, Topic, Writer, partition_key, topic_key
+from stream.log.embedded.store import database_options
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Shared:
+    """The writers that are open in this process, by real path."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stores: dict[Path, PrimaryStore] = field(default_factory=dict)
+
+
+_shared = _Shared()
+
+
+class PrimaryStore:
+    """The writer's side. One per log and process: objects that open the same folder share it."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.users = 1
+        self._lock_fd = lock_fd
+        self._db = Rdict(str(path / "db"), database_options())
+        self._sync = WriteOptions()
+        self._sync.sync = True
+        self.topics: dict[str, Topic] = {}
+        self._bounds: dict[tuple[int, int], Bounds] = {}
+        self.writers: dict[str, Writer] = {}
+        self._companion: object | None = None
+        self._load()
+
+    @staticmethod
+    def open(path: Path) -> PrimaryStore:
+        """Open, or share what this process has open already; `LogInUse` when another process writes."""
+        path = Path(os.path.realpath(path))
+        with _shared.lock:
+            store = _shared.stores.get(path)
+            if store is not None:
+                store.users += 1
+                return store
+            with explained(path, "open it for writing"):
+                store = PrimaryStore._create(path)
+            _shared.stores[path] = store
+            return store
+
+    @staticmethod
+    def shared(path: Path) -> PrimaryStore | None:
+        """The store that this process has open for writing already, if any."""
+        path = Path(os.path.realpath(path))
+        with _shared.lock:
+            store = _shared.stores.get(path)
+            if store is not None:
+                store.users += 1
+            return store
+
+    @staticmethod
+    def _create(path: Path) -> PrimaryStore:
+        if not check_format(path):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "spool").mkdir(exist_ok=True)
+            write_durably(path / "format.json", json.dumps({"kind": KIND, "format": FORMAT}).encode())
+        fd = try_lock(path)
+        if fd is None:
+            holder = (path / "lock").read_text().strip() or "another process"
+            raise LogInUse(
+                f"log {path}: process {holder} writes to it already: stop that one first, "
+                "or append to it while it runs (simulate, HTTP API)"
+            )
+        try:
+            (path / "spool").mkdir(exist_ok=True)
+            return PrimaryStore(path, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _load(self) -> None:
+        for key, raw in self._scan(b"t"):
+            topic = msgspec.msgpack.decode(raw, type=Topic)
+            self.topics[key[1:].decode()] = topic
+            for partition in range(topic.spec.partitions):
+                found = self._db.get(partition_key(topic.id, partition))
+                self._bounds[topic.id, partition] = Bounds.unpack(found)
+        for key, raw in self._scan(b"w"):
+            self.writers[key[1:].decode()] = msgspec.msgpack.decode(raw, type=Writer)
+
+    def _scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        found = []
+        it = self._db.iter()
+        it.seek(prefix)
+        while it.valid() and it.key().startswith(prefix):
+            found.append((it.key(), it.value()))
+            it.next()
+        return found
+
+    def spool_marks(self) -> set[str]:
+        """Names of the spooled files that were taken in and whose marks are still kept."""
+        return {key[1:].decode() for key, _ in self._scan(b"s")}
+
+    def refresh(self) -> None:
+        """Nothing to do: the writer sees its own writes."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something was written, or after this time."""
+        with self.changed:
+            self.changed.wait(timeout_s)
+
+    def topic(self, name: str) -> Topic | None:
+        """The topic of this name."""
+        return self.topics.get(name)
+
+    def bounds(self, topic: Topic, partition: int) -> Bounds:
+        """Bounds of a partition; never changed in place."""
+        return self._bounds[topic.id, partition]
+
+    def end_of(self, topic_id: int, partition: int) -> int:
+        """End offset of a partition."""
+        return self._bounds[topic_id, partition].end
+
+    def attach(self, make: Callable[[], T]) -> T:
+        """The one companion object that all users of this store share. The caller holds `lock`."""
+        if self._companion is None:
+            self._companion = make()
+        return cast(T, self._companion)
+
+    def set_bounds(self, topic_id: int, partition: int, bounds: Bounds) -> None:
+        """Make bounds known that were just written. The caller holds `lock`."""
+        self._bounds[topic_id, partition] = bounds
+
+    def writer(self, worker_id: str) -> Writer:
+        """Epoch and positions of a worker."""
+        return self.writers.get(worker_id) or Writer()
+
+    def iterator(self) -> Any:
+        """A RocksDB iterator over a consistent view."""
+        return self._db.iter()
+
+    def add_topic(self, spec: TopicSpec) -> None:
+        """Create a topic."""
+        topic = Topic(1 + max((t.id for t in self.topics.values()), default=0), spec)
+        batch = WriteBatch(raw_mode=True)
+        batch[topic_key(spec.name)] = msgspec.msgpack.encode(topic)
+        for partition in range(spec.partitions):
+            batch[partition_key(topic.id, partition)] = Bounds().pack()
+        self.write(batch)
+        for partition in range(spec.partitions):
+            self._bounds[topic.id, partition] = Bounds()
+        self.topics[spec.name] = topic
+
+    def write(self, batch: WriteBatch, *, sync: bool = True) -> None:
+        """Write all or nothing; durable when it returns unless `sync` is off. The caller holds `lock`."""
+        with explained(self.path, "write"):
+            self._db.write(batch, self._sync if sync else None)
+
+    def release(self) -> None:
+        """Close when nobody in this process uses it any more."""
+        with _shared.lock:
+            self.users -= 1
+            if self.users:
+                return
+            _shared.stores.pop(self.path, None)
+            with self.lock:
+                self._db.close()
+            os.close(self._lock_fd)

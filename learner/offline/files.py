@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import pickle
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 from learner.errors import ModelFileError
 from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
 from learner.model.elcrec import ELCRec
+from learner.tensor_files import TensorFileError, load_tensors, save_tensors
 
 FORMAT = 1
 MODEL_FILE, ITEMS_FILE, WEIGHTS_FILE = "model.json", "items.json", "weights.pt"
@@ -50,16 +49,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         no such file, not a weights file, or one with anything in it but tensors (a pickle with code is refused unread)
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of a foreign pickle before it refuses it
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_tensors(path)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
-        reason = "it is no weights file" if "Unsupported operand" in str(error) else "it holds more than tensors"
-        raise ModelFileError(f"{path}: refused, {reason}; expected a PyTorch state_dict of tensors") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError, AttributeError, IndexError, TypeError):
-        raise ModelFileError(f"{path}: not a weights file; expected a PyTorch state_dict of tensors") from None
+    except TensorFileError as error:
+        raise ModelFileError(f"{path}: refused, {error}; expected a PyTorch state_dict of tensors") from None
     if not isinstance(loaded, Mapping) or not loaded:
         raise ModelFileError(f"{path}: holds a {type(loaded).__name__}; expected a PyTorch state_dict of tensors")
     for key, value in loaded.items():
@@ -248,12 +242,6 @@ def load_fitted(folder: Path) -> Fitted:
     return Fitted(model.eval(), names, note.mix, note.settings)
 
 
-def save_tensors(content: dict[str, Any], path: Path) -> None:
-    """`torch.save` through a file of Python's, which says what went wrong: torch's own writer knows of no full disk."""
-    with path.open("wb") as file:
-        torch.save(content, file)
-
-
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a file beside `path`, then put it there in one step: a crash leaves the old one whole.
 
@@ -293,4 +281,4 @@ def _some(weights: Mapping[str, Tensor]) -> str:
     return ", ".join(repr(key) for key in list(weights)[:3]) + (", ..." if len(weights) > 3 else "")
 
 
-__all__ = ["FORMAT", "Fitted", "load_authors", "load_fitted", "read_weights", "replace", "save_fitted", "save_tensors"]
+__all__ = ["FORMAT", "Fitted", "load_authors", "load_fitted", "read_weights", "replace", "save_fitted"]

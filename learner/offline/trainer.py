@@ -28,8 +28,9 @@ from learner.offline.config import CountsConfig, FitConfig
 from learner.offline.counts import ItemCounts
 from learner.offline.device import device_of
 from learner.offline.evaluation import Mixture, choose_mixture, evaluate
-from learner.offline.files import MODEL_FILE, Fitted, load_fitted, replace, save_fitted, save_tensors
+from learner.offline.files import MODEL_FILE, Fitted, load_fitted, replace, save_fitted
 from learner.offline.sequences import Sequences
+from learner.tensor_files import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -409,7 +410,7 @@ def _resume(trainer: Trainer, path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         known = state["format"] == STATE_FORMAT and all(
             isinstance(state[key], str) for key in ("fingerprint", "device")
         )

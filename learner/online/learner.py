@@ -32,6 +32,7 @@ from learner.online.network import Network, Weights, strip_prefix
 from learner.online.ranker import Ranker, RankingQuery
 from learner.online.replay_buffer import Pairs, Replay, concatenate
 from learner.online.vocabulary import Vocabulary
+from learner.tensor_files import TensorFileError, load_tensors
 
 FORMAT: Final = 4  # 2: a stand-in, and who serves; 3: mergers of intents; 4: neighbours in one table
 SOURCE_MODEL: Final = 0
@@ -673,12 +674,11 @@ class Learner:
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, NDArray[Any]]]:
     try:
-        with (folder / "network.pt").open("rb") as file:
-            tensors = torch.load(file, weights_only=True)
+        tensors = load_tensors(folder / "network.pt")
         # numpy leaves a file open that it opened itself and could not read
         with (folder / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return tensors, {name: stored[name] for name in stored.files}
-    except OSError:
+    except (OSError, TensorFileError):
         raise
     except Exception as error:  # of a damaged file its reader raises anything
         raise ValueError(f"damaged: {error!r}") from error

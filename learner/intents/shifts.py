@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from learner.errors import LearnerStateError
 from learner.intents.config import ShiftConfig
@@ -71,7 +72,7 @@ class ShiftRule:
 
     A user moves to the nearest intent when it leads the held one by `sure_margin`, or by `margin` over `persistence`
     events. Whether a shift held is known `hold_events` of the user's events later; how often shifts with the same lead
-    held, lately, is the confidence of the next one (made rising with the lead by pooling adjacent violators).
+    held, lately, is the confidence of the next one (isotonic regression: never falling with the lead).
 
     Examples
     --------
@@ -182,7 +183,7 @@ class ShiftRule:
         total = self._known.sum()
         overall = (self._held.sum() + 1.0) / (total + 2.0)
         raw = (self._held + _PRIOR_SHIFTS * overall) / (self._known + _PRIOR_SHIFTS)
-        return np.stack([isotonic(row, weights) for row, weights in zip(raw, self._known + _PRIOR_SHIFTS, strict=True)])
+        return np.stack([isotonic_regression(row, weights=weights).x for row, weights in zip(raw, self._known + _PRIOR_SHIFTS, strict=True)])
 
     def probabilities(self) -> NDArray[np.float64]:
         """Probability that a shift holds, (2, levels): the ones that persisted, then the ones at once, by lead."""
@@ -216,23 +217,6 @@ class ShiftRule:
         """Add the state to a hash."""
         digest.update(self._held.tobytes())
         digest.update(self._known.tobytes())
-
-
-def isotonic(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest sequence that never falls, weighted least squares, by pooling adjacent violators.
-
-    >>> isotonic(np.array([1.0, 3.0, 2.0]), np.ones(3)).tolist()
-    [1.0, 2.5, 2.5]
-    """
-    pools: list[tuple[float, float, int]] = []  # mean, weight, length
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        mean, total, length = value, weight, 1
-        while pools and pools[-1][0] > mean:
-            other, other_weight, other_length = pools.pop()
-            mean = (mean * total + other * other_weight) / (total + other_weight)
-            total, length = total + other_weight, length + other_length
-        pools.append((mean, total, length))
-    return np.concatenate([np.full(length, mean) for mean, _, length in pools])
 
 
 def history_before(
@@ -283,6 +267,5 @@ __all__ = [
     "NO_INTENT",
     "ShiftRule",
     "history_before",
-    "isotonic",
     "strongest",
 ]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
-from stream.sources.files.formats import SAMPLE, EventChunk, Parser, first, text_parser
+from stream.sources.files.delimited import SAMPLE, EventChunk, Parser, first, text_parser
 from stream.sources.files.parquet import Parquet
 
 CHUNK_RECORDS: Final = 10_000

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from stream.errors import SourceError
-from stream.sources.files.formats import (
+from stream.sources.files.delimited import (
     SAMPLE,
     UNITS,
     EventChunk,

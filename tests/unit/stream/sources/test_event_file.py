@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from stream.errors import SourceError
 from stream.schema.decoder import decode_events
+from stream.sources.files.delimited import find_unit, split_quoted, to_milliseconds
 from stream.sources.files.event_file import EventChunk, EventFile, read_events
-from stream.sources.files.formats import find_unit, split_quoted, to_milliseconds
 
 TS = 1_506_826_800
 ROWS = [(f"u{i % 7}", f"lamp-{i % 11}", (TS + i) * 1000) for i in range(25)]

@@ -201,7 +201,7 @@ def replay_command(
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     console = Console(stderr=True)
-    console.print(f"{file}: {source.facts}", highlight=False)
+    console.print(f"{file}: {source.format}", highlight=False)
     columns = (
         BarColumn(),
         TaskProgressColumn(),

@@ -121,7 +121,7 @@ def record(file: EventFile, config: Config) -> tuple[Recorded, str]:
             f"{file.path}: {held} items, learner.capacity is {config.learner.capacity}: raise it, or lower --limit"
         )
     left_out = len(all_ts) - len(order)
-    words = f"{file.facts}: {len(order):,} events of {len(set(users)):,} users on {held:,} items"
+    words = f"{file.format}: {len(order):,} events of {len(set(users)):,} users on {held:,} items"
     return stream, words + f"; left out: {bad} bad records, {left_out} dislikes"
 
 

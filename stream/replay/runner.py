@@ -207,7 +207,7 @@ class _Steps:
     def __init__(self, file: EventFile, step_events: int) -> None:
         self._file = file
         self._step_events = step_events
-        self._rule = file.facts.rule
+        self._rule = file.format.rule
         self.error: SourceError | None = None
         self.read = 0
 
@@ -220,7 +220,7 @@ class _Steps:
             for chunk in self._file:
                 keys += chunk.keys
                 values += chunk.values
-                found += chunk.found
+                found += chunk.originals
                 while len(values) >= size:
                     yield self._batch(keys[:size], values[:size], found[:size])
                     del keys[:size], values[:size], found[:size]

@@ -1,8 +1,8 @@
 """Events from a file: CSV, JSON lines, Parquet, MovieLens and ELCRec text, any of them gzipped.
 
-What the file is, which column is what, and whether times are seconds or milliseconds is found out from its content and
-said. Records come in the order of the file. A line that is no row becomes a record with the line's own bytes, which the
-engine turns into a dead letter: nothing is dropped here.
+`EventFile` finds format, columns and unit of the times in the content; its `format` says what it found. Records keep
+the order of the file. A line that cannot be parsed becomes a record too, and the engine makes a dead letter of it:
+nothing is dropped here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
-from stream.sources.files.delimited import SAMPLE, EventChunk, Parser, first, text_parser
-from stream.sources.files.parquet import Parquet
+from stream.sources.files.detection import choose_parser
+from stream.sources.files.event_chunk import EventChunk
+from stream.sources.files.parquet import ParquetParser
+from stream.sources.files.parser import SAMPLE_RECORDS, Parser
 
 CHUNK_RECORDS: Final = 10_000
 _BLOCK_BYTES: Final = 1 << 20
@@ -28,21 +30,21 @@ _MAX_LINE_BYTES: Final = 16 << 20  # a file without line ends must not fill the 
 
 
 class EventFile:
-    """A file of events, to be iterated over as often as wanted.
+    """A file of events; each iteration reads it from the start.
 
     Parameters
     ----------
     path
-        The file; what it is, is found out from its content.
+        The file, of any of the formats.
     limit
-        Only so many records from the start on; None for all.
+        Read this many records, then stop; None reads all.
     chunk_records
         Records in one `EventChunk`; the last one may have fewer.
 
     Raises
     ------
     SourceError
-        No such file, nothing in it, no such column, or no format that is known.
+        The file cannot be read, is empty, lacks a column, or has no known format.
     """
 
     def __init__(self, path: Path, limit: int | None = None, chunk_records: int = CHUNK_RECORDS) -> None:
@@ -51,10 +53,10 @@ class EventFile:
         self.path = Path(path)
         self.limit = limit
         self._chunk_records = chunk_records
-        self._raw: BufferedReader | None = None  # the file on disk behind any decompression, for `fraction`
+        self._raw: BufferedReader | None = None  # the file on disk, before decompression, for `fraction`
         self._done = 0
         self._finished = False
-        self._failed: str | None = None  # why the file cannot be read on, told after what could be
+        self._failed: str | None = None  # why the rest cannot be read; raised after the readable part
         try:
             self._size = self.path.stat().st_size
             with self.path.open("rb") as head:
@@ -66,24 +68,24 @@ class EventFile:
         except (EOFError, zlib.error) as exc:
             raise SourceError(f"{self.path}: broken gzip: {exc}") from None
         if start == b"PAR1":
-            self._parse: Parser = Parquet(self.path, self._gzipped)
+            self._parser: Parser = ParquetParser(self.path, self._gzipped)
         else:
             with self._opened() as stream:
-                sample = list(islice(self._lines(stream), SAMPLE + 1))
+                sample = list(islice(self._lines(stream), SAMPLE_RECORDS + 1))
             if not sample:
-                self._refuse_failed()
-            self._parse = text_parser(self.path, self._gzipped, sample)
-        self.facts = self._parse.facts
+                self._raise_failure()
+            self._parser = choose_parser(self.path, self._gzipped, sample)
+        self.format = self._parser.format
 
     @property
     def total(self) -> int | None:
-        """Records to come in all, where that is known without reading the file: Parquet."""
-        rows = self._parse.rows
+        """Number of records, where it is known before reading: Parquet."""
+        rows = self._parser.rows
         return rows if rows is None or self.limit is None else min(rows, self.limit)
 
     @property
     def fraction(self) -> float:
-        """How much of what is to be read has been, 0 to 1."""
+        """Share of the records read so far, 0 to 1."""
         if self._finished:
             return 1.0
         if self.total:
@@ -98,19 +100,19 @@ class EventFile:
         self._done, self._finished, self._failed = 0, False, None
         left = self.limit if self.limit is not None else sys.maxsize
         with self._opened() as stream:
-            for chunk in self._parse.chunks(self._lines(stream), min(self._chunk_records, left)):
+            for chunk in self._parser.chunks(self._lines(stream), min(self._chunk_records, left)):
                 if left < len(chunk):
-                    chunk = first(chunk, left)
+                    chunk = chunk.head(left)
                 left -= len(chunk)
                 self._done += len(chunk)
                 yield chunk
                 if not left:
                     break
             else:
-                self._refuse_failed()
+                self._raise_failure()
         self._finished = True
 
-    def _refuse_failed(self) -> None:
+    def _raise_failure(self) -> None:
         if self._failed is not None:
             raise SourceError(f"{self.path}: cannot be read on after record {self._done}: {self._failed}")
 
@@ -124,12 +126,12 @@ class EventFile:
                 yield unzipped
 
     def _lines(self, stream: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
-        """Lines that are not blank, without line ends and byte order mark, as far as the file can be read."""
+        """Lines without line ends and byte order mark, blank ones left out, as far as the file can be read."""
         rest = b""
         mark = codecs.BOM_UTF8
         while True:
             try:
-                block = stream.read1(_BLOCK_BYTES)  # all there is before the place where a gzip breaks
+                block = stream.read1(_BLOCK_BYTES)  # all bytes in front of the place where a gzip breaks
             except (OSError, EOFError, zlib.error) as exc:
                 self._failed = str(exc)
                 return

@@ -14,29 +14,22 @@ import msgspec
 import numpy as np
 
 from stream.errors import SourceError
-from stream.sources.files.delimited import (
-    SAMPLE,
-    UNITS,
-    EventChunk,
-    FileFormat,
-    Parser,
-    Role,
-    find_columns,
-    find_unit,
-    scaled,
-)
+from stream.sources.files.columns import EventField, find_columns
+from stream.sources.files.event_chunk import EventChunk
+from stream.sources.files.parser import SAMPLE_RECORDS, FileFormat, Parser
+from stream.sources.files.times import UNITS, find_unit, scale_to_milliseconds
 
-_MOST_MS: Final = float(1 << 61)  # no time is further from 1970; fits an int64
-_FOUND, _USABLE = "found ", "usable"  # columns beside ours: as they are in the file, and whether the row is one
-_SHOWN: Final = 200  # characters of a cell that is not what it should be
+_MAX_MS: Final = float(1 << 61)  # farther from 1970 than any time; fits an int64
+_ORIGINAL, _USABLE = "original ", "usable"  # further columns: as in the file, and whether the row is an event
+_SHOWN: Final = 200  # characters kept of a cell of the wrong type
 _encode = msgspec.json.Encoder().encode
 
 
-class Parquet(Parser):
+class ParquetParser(Parser):
     """Parquet by polars, one slice after the other.
 
-    A cell that is not what its column should hold makes its row a broken line, as in the text formats; such a line has
-    our names, and that cell as it was found, in a list, so that the engine refuses it for this cell.
+    A row with a cell of the wrong type counts as unparsed, as in the text formats. Its value has our names and holds
+    that cell in a list, which the decoder refuses.
     """
 
     def __init__(self, path: Path, gzipped: bool) -> None:
@@ -55,42 +48,42 @@ class Parquet(Parser):
         if not self.rows:
             raise SourceError(f"{path}: has columns but no rows: nothing to replay")
         columns = find_columns(list(schema.names()), path)
-        casts = [self._cast(role, name, schema[name]).alias(role) for role, name in columns.items()]
+        casts = [self._cast(field, name, schema[name]).alias(field) for field, name in columns.items()]
         self._names = columns
-        self._frame = frame.select(polars.col(name).alias(_FOUND + role) for role, name in columns.items())
+        self._frame = frame.select(polars.col(name).alias(_ORIGINAL + field) for field, name in columns.items())
         unit = "milliseconds"
         if not schema[columns["ts"]].is_temporal():
-            sample = self._collect(self._frame.head(SAMPLE), 0)[_FOUND + "ts"].drop_nulls().to_list()
+            sample = self._collect(self._frame.head(SAMPLE_RECORDS), 0)[_ORIGINAL + "ts"].drop_nulls().to_list()
             unit = find_unit(sample, columns["ts"], path)
         self._factor = UNITS[unit]
-        usable = [self._usable(role) for role in columns]
+        usable = [self._usable(field) for field in columns]
         self._frame = self._frame.with_columns(casts).with_columns(polars.all_horizontal(usable).alias(_USABLE))
-        self.facts = FileFormat("parquet", gzipped, columns, unit)
+        self.format = FileFormat("parquet", gzipped, columns, unit)
 
-    def _cast(self, role: Role, name: str, kind: Any) -> Any:
-        """The column as our type, null where a cell is none of it."""
-        column = self._polars.col(_FOUND + role)
-        expected = "text or numbers" if role in ("user", "item", "action") else "numbers"
-        if role == "ts" and kind in (self._polars.Datetime, self._polars.Date):
+    def _cast(self, field: EventField, name: str, kind: Any) -> Any:
+        """The column in our type, null where a cell cannot be cast."""
+        column = self._polars.col(_ORIGINAL + field)
+        expected = "text or numbers" if field in ("user", "item", "action") else "numbers"
+        if field == "ts" and kind in (self._polars.Datetime, self._polars.Date):
             return column.cast(self._polars.Datetime("ms"), strict=False).dt.epoch("ms")
         if kind.is_nested() or kind.is_temporal():
             raise SourceError(f"{self._path}: column {name}: holds {kind}: expected {expected}")
-        if kind == self._polars.Binary:  # a cast fails for all when one is no text
-            column = column.map_elements(_text, return_dtype=self._polars.String)
-        if role in ("user", "item", "action"):
+        if kind == self._polars.Binary:  # a cast fails for all cells when one is not UTF-8
+            column = column.map_elements(_decode_or_none, return_dtype=self._polars.String)
+        if field in ("user", "item", "action"):
             return column.cast(self._polars.String, strict=False)
-        if role == "ts" and kind.is_integer():
-            return column  # of nanoseconds a float would not hold every one
+        if field == "ts" and kind.is_integer():
+            return column  # a float cannot hold every nanosecond
         return column.cast(self._polars.Float64, strict=False)
 
-    def _usable(self, role: Role) -> Any:
-        column = self._polars.col(role)
+    def _usable(self, field: EventField) -> Any:
+        column = self._polars.col(field)
         usable = column.is_not_null()
-        if role == "ts":
-            usable &= column.is_between(-_MOST_MS / self._factor, _MOST_MS / self._factor)
-        if role == "value":
+        if field == "ts":
+            usable &= column.is_between(-_MAX_MS / self._factor, _MAX_MS / self._factor)
+        if field == "value":
             usable &= column.is_finite()
-        return usable | self._polars.col(_FOUND + role).is_null() if role in ("action", "value") else usable
+        return usable | self._polars.col(_ORIGINAL + field).is_null() if field in ("action", "value") else usable
 
     def _collect(self, frame: Any, start: int) -> Any:
         try:
@@ -100,18 +93,18 @@ class Parquet(Parser):
             where = f"{self._path}: column {name}" if name else f"{self._path}"
             raise SourceError(f"{where}: cannot be read on after record {start}: {_one_line(exc)}") from None
 
-    def _failing(self, column: tuple[Role, str]) -> str:
-        """The column's name when it cannot be read by itself either."""
+    def _failing(self, column: tuple[EventField, str]) -> str:
+        """The column's name when it is unreadable by itself; else empty."""
         try:
-            self._frame.select(_FOUND + column[0]).collect()
+            self._frame.select(_ORIGINAL + column[0]).collect()
         except self._failures:
             return column[1]
         return ""
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
-        """Yield slices of the table; the lines are not looked at."""
+        """Yield slices of the table; `lines` is not used."""
         assert self.rows is not None
-        slab = max(n, 200_000)  # rows decoded at a time: a slice costs a pass over its row groups
+        slab = max(n, 200_000)  # rows decoded at once: each slice costs a pass over its row groups
         for first in range(0, self.rows, slab):
             frame = self._collect(self._frame.slice(first, slab), first)
             for low in range(0, len(frame), n):
@@ -120,33 +113,41 @@ class Parquet(Parser):
     def _chunk(self, start: int, frame: Any) -> EventChunk:
         usable = frame[_USABLE].to_numpy()
         index = np.flatnonzero(usable)
-        broken: list[tuple[int, bytes]] = []
+        unparsed: list[tuple[int, bytes]] = []
         if len(index) < len(frame):
             rows = frame.filter(~frame[_USABLE]).iter_rows(named=True)
-            broken = [
-                (place, self._as_found(row)) for place, row in zip(np.flatnonzero(~usable).tolist(), rows, strict=True)
+            unparsed = [
+                (place, self._with_our_names(row))
+                for place, row in zip(np.flatnonzero(~usable).tolist(), rows, strict=True)
             ]
             frame = frame.filter(frame[_USABLE])
         users, items = frame["user"].to_list(), frame["item"].to_list()
         actions = frame["action"].to_list() if "action" in self._names else None
-        numbers = frame["value"].to_list() if "value" in self._names else None
+        event_values = frame["value"].to_list() if "value" in self._names else None
         return EventChunk(
-            start, users, items, scaled(frame["ts"].to_numpy(), self._factor), index, actions, numbers, broken
+            start,
+            users,
+            items,
+            scale_to_milliseconds(frame["ts"].to_numpy(), self._factor),
+            index,
+            actions,
+            event_values,
+            unparsed,
         )
 
-    def _as_found(self, row: dict[str, Any]) -> bytes:
-        made: dict[str, Any] = {}
-        for role in self._names:
-            cell, found = row[role], row[_FOUND + role]
-            if role == "ts" and cell is not None:
-                cell = round(cell * self._factor) if abs(cell) <= _MOST_MS / self._factor else None
-            if role == "value" and cell is not None and not math.isfinite(cell):
+    def _with_our_names(self, row: dict[str, Any]) -> bytes:
+        named: dict[str, Any] = {}
+        for field in self._names:
+            cell, original = row[field], row[_ORIGINAL + field]
+            if field == "ts" and cell is not None:
+                cell = round(cell * self._factor) if abs(cell) <= _MAX_MS / self._factor else None
+            if field == "value" and cell is not None and not math.isfinite(cell):
                 cell = None
-            made[role] = [str(found)[:_SHOWN]] if cell is None and found is not None else cell
-        return _encode(made)
+            named[field] = [str(original)[:_SHOWN]] if cell is None and original is not None else cell
+        return _encode(named)
 
 
-def _text(data: bytes) -> str | None:
+def _decode_or_none(data: bytes) -> str | None:
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -157,4 +158,4 @@ def _one_line(exc: BaseException) -> str:
     return " ".join(str(exc).split())
 
 
-__all__ = ["Parquet"]
+__all__ = ["ParquetParser"]

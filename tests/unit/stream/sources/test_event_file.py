@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from stream.errors import SourceError
 from stream.schema.decoder import decode_events
-from stream.sources.files.delimited import find_unit, split_quoted, to_milliseconds
+from stream.sources.files.delimited import split_quoted
 from stream.sources.files.event_file import EventChunk, EventFile, read_events
+from stream.sources.files.times import find_unit, to_milliseconds
 
 TS = 1_506_826_800
 ROWS = [(f"u{i % 7}", f"lamp-{i % 11}", (TS + i) * 1000) for i in range(25)]
@@ -60,7 +61,7 @@ def decoded(file: EventFile) -> list[tuple[str, str, int]]:
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
 def test_csv(write: Write, name: str, separator: str) -> None:
     file = read_events(write(name, csv_bytes(separator=separator)), chunk_records=10)
-    assert file.facts.format == "csv" and file.facts.unit == "milliseconds" and not file.facts.notes
+    assert file.format.name == "csv" and file.format.unit == "milliseconds" and not file.format.notes
     assert events(file) == decoded(file) == ROWS
     assert file.fraction == 1.0
     assert [len(chunk) for chunk in file] == [10, 10, 5]
@@ -76,7 +77,7 @@ def test_csv(write: Write, name: str, separator: str) -> None:
 )
 def test_columns_are_found_by_name(write: Write, header: str, names: list[str]) -> None:
     file = read_events(write("a.csv", csv_bytes(header=header)))
-    assert list(file.facts.columns.values()) == names
+    assert list(file.format.columns.values()) == names
     assert events(file) == ROWS
 
 
@@ -91,7 +92,7 @@ def test_windows_line_ends_quotes_blank_lines_and_no_last_line_end(write: Write)
 def test_the_unit_of_time_is_found_and_said(write: Write, factor: int, unit: str) -> None:
     rows = [(user, item, ts // 1000 * factor) for user, item, ts in ROWS]
     file = read_events(write("a.csv", csv_bytes(rows)))
-    assert file.facts.unit == unit and unit in str(file.facts)
+    assert file.format.unit == unit and unit in str(file.format)
     assert events(file) == ROWS
 
 
@@ -103,8 +104,8 @@ def test_broken_lines_go_their_way_and_nothing_is_lost(write: Write) -> None:
     lines[14] = b'u1,"lamp,1506826800000'
     lines[20] = b"u1,lamp,99999999999999999999999"
     file = read_events(write("a.csv", b"\n".join(lines)), chunk_records=8)
-    broken = {chunk.start + place: value for chunk in file for place, value in chunk.broken}
-    assert [found for chunk in file for found in chunk.found] == lines[1:]
+    broken = {chunk.start + place: value for chunk in file for place, value in chunk.unparsed}
+    assert [found for chunk in file for found in chunk.originals] == lines[1:]
     bad = decode_events(list(broken.values())).bad
     assert [(one.reason, one.field, one.value) for one in bad] == [
         ("not_json", "record", "only,two"),
@@ -143,10 +144,10 @@ def test_json_lines(write: Write, name: str) -> None:
     lines[5] = '{"user_id": 7, "item_id": 8, "timestamp": "1506826800", "more": [1]}'
     lines[6] = '{"user_id": 7, "item_id": 8, "timestamp": 1e300}'
     file = read_events(write(name, "\n".join(lines).encode()), chunk_records=4)
-    assert file.facts.format == "jsonl" and file.facts.unit == "seconds"
+    assert file.format.name == "jsonl" and file.format.unit == "seconds"
     expected = ROWS[:3] + [("7", "8", TS * 1000)] + ROWS[7:]
     assert events(file) == decoded(file) == expected
-    assert [chunk.start + place for chunk in file for place, _ in chunk.broken] == [3, 4, 6]
+    assert [chunk.start + place for chunk in file for place, _ in chunk.unparsed] == [3, 4, 6]
 
 
 @pytest.mark.parametrize("names", [("user", "item", "ts", "value"), ("user_id", "asin", "time", "rating")])
@@ -183,7 +184,7 @@ def test_a_json_line_is_judged_as_on_the_log_whatever_its_names(
     lines = [line.encode() for line, _ in cases]
     file = read_events(write("a.jsonl", b"\n".join([lines[0]] * 30 + lines)), chunk_records=9)
     chunks = list(file)
-    assert [found for chunk in chunks for found in chunk.found] == [lines[0]] * 30 + lines
+    assert [found for chunk in chunks for found in chunk.originals] == [lines[0]] * 30 + lines
     values, keys = ([one for chunk in chunks for one in getattr(chunk, of)][30:] for of in ("values", "keys"))
     for place, (_, said) in enumerate(cases):
         judged = decode_events([values[place]], [keys[place]])
@@ -194,7 +195,7 @@ def test_a_json_line_is_judged_as_on_the_log_whatever_its_names(
             assert (bad.reason, bad.field, bad.value) == said
     assert json.loads(values[2])["value"] == 4.5 and json.loads(values[2])["action"] == "cart"
     short = read_events(write("b.jsonl", b"\n".join(lines[:3])), limit=2)
-    assert [len(chunk.found) for chunk in short] == [2] and len(decoded(short)) == 2
+    assert [len(chunk.originals) for chunk in short] == [2] and len(decoded(short)) == 2
 
 
 def test_a_field_that_is_none_of_ours_does_not_stand_for_one_of_ours(write: Write) -> None:
@@ -229,7 +230,7 @@ def test_parquet(tmp_path: Path, kind: str, gzipped: bool) -> None:
     if gzipped:
         file.write_bytes(gzip.compress(file.read_bytes()))
     source = read_events(file, chunk_records=10)
-    assert source.facts.format == "parquet" and source.total == 25
+    assert source.format.name == "parquet" and source.total == 25
     assert events(source) == decoded(source) == ROWS
     assert source.fraction == 1.0
 
@@ -240,7 +241,7 @@ def test_parquet_with_gaps_and_numbers_for_ids(tmp_path: Path) -> None:
     file = read_events(tmp_path / "a.parquet")
     assert decoded(file) == [("1", "4", TS * 1000)]
     chunk = next(iter(file))
-    assert len(chunk) == 3 and [place for place, _ in chunk.broken] == [1, 2]
+    assert len(chunk) == 3 and [place for place, _ in chunk.unparsed] == [1, 2]
     assert len(decode_events(chunk.values, chunk.keys).bad) == 2
 
 
@@ -257,7 +258,7 @@ def test_a_byte_order_mark_is_no_part_of_any_format(write: Write, name: str, lin
     plain = events(read_events(write("plain" + name, line % TS)))
     file = read_events(write(name, b"\xef\xbb\xbf" + line % TS))
     assert events(file) == decoded(file) == plain
-    assert not any(chunk.broken for chunk in file)
+    assert not any(chunk.unparsed for chunk in file)
 
 
 TIMES = [TS, TS + 1, TS + 2]
@@ -312,8 +313,8 @@ def test_a_parquet_file_damaged_in_the_middle_names_the_column(tmp_path: Path) -
 def test_movielens(write: Write, name: str, separator: str) -> None:
     rows = [(str(i % 5 + 1), str(i + 1), "3", str(TS - i)) for i in range(30)]
     file = read_events(write(name, "\n".join(separator.join(row) for row in rows).encode()))
-    assert file.facts.format == "movielens" and file.facts.unit == "seconds"
-    assert "not in time order" in str(file.facts)
+    assert file.format.name == "movielens" and file.format.unit == "seconds"
+    assert "not in time order" in str(file.format)
     assert decoded(file) == [(user, item, int(ts) * 1000) for user, item, _, ts in rows]
     assert json.loads(next(iter(file)).values[0])["value"] == 3.0
 
@@ -321,7 +322,7 @@ def test_movielens(write: Write, name: str, separator: str) -> None:
 def test_elcrec_text_has_no_times_so_events_are_a_second_apart(write: Write) -> None:
     data = b"1 10 11 12\n2 10\n3\n4 13 14 15 16 17\n"
     file = read_events(write("Beauty.txt", data), chunk_records=3)
-    assert file.facts.format == "elcrec" and "one second" in str(file.facts)
+    assert file.format.name == "elcrec" and "one second" in str(file.format)
     rows = decoded(file)
     assert [(user, item) for user, item, _ in rows] == [
         *(("1", item) for item in ("10", "11", "12")),
@@ -329,7 +330,7 @@ def test_elcrec_text_has_no_times_so_events_are_a_second_apart(write: Write) -> 
         *(("4", item) for item in ("13", "14", "15", "16", "17")),
     ]
     assert np.diff([ts for _, _, ts in rows]).tolist() == [1000, 1000, 1000, 2000, 1000, 1000, 1000, 1000]
-    assert [(chunk.start + place, line) for chunk in file for place, line in chunk.broken] == [(4, b"3")]
+    assert [(chunk.start + place, line) for chunk in file for place, line in chunk.unparsed] == [(4, b"3")]
     assert [len(chunk) for chunk in file] == [3, 3, 3, 1]
 
 

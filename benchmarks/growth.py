@@ -112,7 +112,7 @@ def learning_step(items: int, steps: int, seed: int = 0) -> dict[str, Any]:
         contexts[:, -9:] = handles[:, :9]
         users, ts = random.integers(0, 2**32, STEP).astype(np.uint64), np.arange(STEP)
         blank, weights = np.zeros(contexts.shape, dtype=np.uint8), np.ones(STEP, dtype=np.float32)
-        learner.take(StepBatch(users, contexts, blank, contexts * 0, handles[:, 9], weights, ts), evaluate=False)
+        learner.observe(StepBatch(users, contexts, blank, contexts * 0, handles[:, 9], weights, ts), evaluate=False)
         start_s = time.perf_counter()
         learner.learn(1)
         times.append(time.perf_counter() - start_s)

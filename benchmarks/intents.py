@@ -170,13 +170,13 @@ class Watcher:
             return
         rows = user_rows(step.engine, users)[0]
         learner = step.engine._learner  # noqa: SLF001  # the benchmark looks inside
-        u = interests(learner._network.table, torch.from_numpy(rows), learner.config.intents.half_life)  # noqa: SLF001
-        places = learner.tracker.merging.representatives[learner._network.centers.nearest(u).intent.numpy()]  # noqa: SLF001
+        u = interests(learner._parts.network.table, torch.from_numpy(rows), learner.config.intents.half_life)  # noqa: SLF001
+        places = learner.tracker.merging.representatives[learner._parts.network.centers.nearest(u).intent.numpy()]  # noqa: SLF001
         for user, place in zip(users, places.tolist(), strict=True):
             if late and self._at.get(user, place) != place:
                 self.nearest[user].append(self.own[user])
             self._at[user] = place
-        h = F.normalize(learner._network.encode(rows[:RIVER_USERS]), dim=-1)  # noqa: SLF001
+        h = F.normalize(learner._parts.network.encode(rows[:RIVER_USERS]), dim=-1)  # noqa: SLF001
         for vector in h.tolist():
             self.river.learn_one(dict(enumerate(vector)))
 
@@ -213,7 +213,7 @@ def user_rows(engine: Engine, users: list[str]) -> tuple[Any, Any]:
     """Table rows of what the users liked, (B, L), and their records."""
     records = engine._read([user.encode() for user in users], np.zeros(len(users), dtype=np.int64))  # noqa: SLF001
     histories, actions = np.ascontiguousarray(records["items"]), np.ascontiguousarray(records["actions"])
-    return engine._learner._liked(histories, actions), records  # noqa: SLF001
+    return engine._learner._histories(histories, actions).liked, records  # noqa: SLF001
 
 
 def run(config: Config, seed: int, events: int, learning_steps: int) -> Run:
@@ -246,7 +246,7 @@ def _finish(engine: Engine, watcher: Watcher, learning_steps: int, seed: int, co
     rows, records = user_rows(engine, users)
     true = np.array([watcher.truth[user] for user in users])
     held, span = learner.current_intents(records["intent"]), records["intent_events"].astype(np.int64)
-    vectors = F.normalize(learner._network.encode(rows), dim=-1)  # noqa: SLF001
+    vectors = F.normalize(learner._parts.network.encode(rows), dim=-1)  # noqa: SLF001
     nmi = normalised_mutual_information
 
     def grouped(count: int) -> Any:

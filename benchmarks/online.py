@@ -147,7 +147,7 @@ def run_learner(
 
     for step, batch in enumerate(batches(stream, learner, STEP), start=1):
         begin = clock()
-        ranks.append(learner.take(batch).ranks)
+        ranks.append(learner.observe(batch).ranks)
         taken = clock()
         if recommend:
             histories = np.concatenate([batch.contexts[:, 1:], batch.items[:, None]], axis=1)
@@ -161,7 +161,7 @@ def run_learner(
         tail.add(ranks[-1])
         if progress and step % 200 == 0:
             figures = {key: round(value, 4) for key, value in tail.result().items() if "20" in key}
-            print(stream.name, step * STEP, figures, learner.mix.describe(), file=sys.stderr, flush=True)
+            print(stream.name, step * STEP, figures, learner.ranker.describe(), file=sys.stderr, flush=True)
             tail = RankMetrics()
     return np.concatenate(ranks), seconds, learner
 

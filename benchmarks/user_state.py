@@ -201,7 +201,7 @@ def build(folder: Path, users: int, args: argparse.Namespace) -> None:
     learner = Learner(config.learner, config.actions.weights())
     learner.admit([f"i{item}" for item in range(1, args.items + 1)], np.arange(args.items))
     for first in range(0, args.learned_events, 1000):
-        learner.take(events_of(args.items, min(1000, args.learned_events - first), rng), evaluate=False)
+        learner.observe(events_of(args.items, min(1000, args.learned_events - first), rng), evaluate=False)
     shape: dict[str, Any] = {
         "partitions": config.log.partitions,
         "max_len": config.learner.max_len,

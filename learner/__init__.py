@@ -16,21 +16,14 @@ if TYPE_CHECKING:
     from learner.intents.config import ChangePointConfig, IdentityConfig, MergeConfig, ShiftConfig
     from learner.intents.identity import name_intent
     from learner.intents.shifts import IntentState, ShiftRule, history_before, strongest
-    from learner.intents.tracker import IntentTracker
+    from learner.intents.tracker import IntentTracker, IntentView
     from learner.metrics import NOT_EVALUATED, UNRANKED, RankMetrics, WindowedRankMetrics
     from learner.model.centers import IntentCenters
     from learner.model.config import EncoderConfig, IntentConfig
     from learner.model.encoder import Encoder
-    from learner.online.learner import (
-        IntentInfo,
-        IntentView,
-        Learner,
-        LearnReport,
-        PrequentialResult,
-        Ranking,
-        StepBatch,
-    )
+    from learner.online.learner import Learner
     from learner.online.online_learner import OnlineLearner
+    from learner.online.step import IntentInfo, LearnReport, PrequentialResult, Ranking, StepBatch
     from learner.online.vocabulary import Vocabulary
     from learner.runtime import release_freed_memory, set_threads
 
@@ -47,11 +40,11 @@ _MODULES: Final = {
     "IdentityConfig": "learner.intents.config",
     "IntentCenters": "learner.model.centers",
     "IntentConfig": "learner.model.config",
-    "IntentInfo": "learner.online.learner",
+    "IntentInfo": "learner.online.step",
     "IntentState": "learner.intents.shifts",
     "IntentTracker": "learner.intents.tracker",
-    "IntentView": "learner.online.learner",
-    "LearnReport": "learner.online.learner",
+    "IntentView": "learner.intents.tracker",
+    "LearnReport": "learner.online.step",
     "Learner": "learner.online.learner",
     "LearnerConfig": "learner.config",
     "LearnerError": "learner.errors",
@@ -60,12 +53,12 @@ _MODULES: Final = {
     "NOT_EVALUATED": "learner.metrics",
     "Observed": "learner.drift.signals",
     "OnlineLearner": "learner.online.online_learner",
-    "PrequentialResult": "learner.online.learner",
+    "PrequentialResult": "learner.online.step",
     "RankMetrics": "learner.metrics",
-    "Ranking": "learner.online.learner",
+    "Ranking": "learner.online.step",
     "ShiftConfig": "learner.intents.config",
     "ShiftRule": "learner.intents.shifts",
-    "StepBatch": "learner.online.learner",
+    "StepBatch": "learner.online.step",
     "UNRANKED": "learner.metrics",
     "Vocabulary": "learner.online.vocabulary",
     "WindowedRankMetrics": "learner.metrics",

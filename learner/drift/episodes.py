@@ -10,10 +10,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
+from learner.digest import Hash
 from learner.drift.config import GATE, ONCE, Action, DetectorName, DriftConfig
 from learner.drift.detectors import Adwin, Detector, Kswin, Normalizer, PageHinkley, restored
 from learner.drift.signals import SIGNALS, Observed, Signal
@@ -70,13 +71,6 @@ class EpisodeChange(NamedTuple):
     """what is done, or was"""
     until: int | None
     """event at which the actions that last end, or ended; None where none lasts"""
-
-
-class Hash(Protocol):
-    """What `hashlib` objects can do."""
-
-    def update(self, data: Any, /) -> None:
-        """Add bytes."""
 
 
 class SignalMonitor:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.digest import Hash
 from learner.drift.config import FallbackConfig
 from learner.errors import LearnerStateError
 from learner.metrics import UNRANKED
@@ -32,13 +33,6 @@ class Verdict(NamedTuple):
     """the caller takes a new snapshot now"""
     against_snapshot: float
     """how far the learner leads its snapshot, standard errors; 0 while too little is known"""
-
-
-class Hash(Protocol):
-    """What `hashlib` objects can do."""
-
-    def update(self, data: Any, /) -> None:
-        """Add bytes."""
 
 
 class _Paired:

@@ -6,12 +6,13 @@ user's history; what is remembered about the rule itself is how often shifts of 
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from learner.digest import Hash
 from learner.errors import LearnerStateError
 from learner.intents.config import ShiftConfig
 
@@ -58,13 +59,6 @@ class Moves(NamedTuple):
     """(B,) calibrated probability that the shift holds; 0 where there is none"""
     held_for: NDArray[np.int64]
     """(B,) events for which the intent left was held; 0 where there is no shift"""
-
-
-class Hash(Protocol):
-    """What `hashlib` objects can do."""
-
-    def update(self, data: Any, /) -> None:
-        """Add bytes."""
 
 
 class ShiftRule:
@@ -183,7 +177,12 @@ class ShiftRule:
         total = self._known.sum()
         overall = (self._held.sum() + 1.0) / (total + 2.0)
         raw = (self._held + _PRIOR_SHIFTS * overall) / (self._known + _PRIOR_SHIFTS)
-        return np.stack([isotonic_regression(row, weights=weights).x for row, weights in zip(raw, self._known + _PRIOR_SHIFTS, strict=True)])
+        return np.stack(
+            [
+                isotonic_regression(row, weights=weights).x
+                for row, weights in zip(raw, self._known + _PRIOR_SHIFTS, strict=True)
+            ]
+        )
 
     def probabilities(self) -> NDArray[np.float64]:
         """Probability that a shift holds, (2, levels): the ones that persisted, then the ones at once, by lead."""

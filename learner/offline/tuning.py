@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
 from learner.metrics import RankMetrics
-from learner.online.learner import Learner, StepBatch
+from learner.online.learner import Learner
+from learner.online.step import StepBatch
 
 # settings in the order in which they are tried, with what their default is multiplied by or replaced with
 _FACTORS: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
@@ -133,7 +134,7 @@ def prequential(
     learner = Learner(config)
     ranks: list[NDArray[np.int64]] = []
     for batch in batches(stream, learner, step_events):
-        ranks.append(learner.take(batch).ranks)
+        ranks.append(learner.observe(batch).ranks)
         if config.mix.parts != "memories":
             learner.learn(1)
         if on_step is not None:

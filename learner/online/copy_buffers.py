@@ -17,8 +17,8 @@ class CopyBuffers:
 
     Examples
     --------
-    >>> snapshot, array = CopyBuffers(), np.arange(3)
-    >>> copies = snapshot.take({"a": array})
+    >>> buffers, array = CopyBuffers(), np.arange(3)
+    >>> copies = buffers.copy({"a": array})
     >>> array[:] = 0
     >>> copies["a"].tolist()
     [0, 1, 2]
@@ -29,7 +29,7 @@ class CopyBuffers:
         self.number = 0
         """of copies taken; one overwrites the one before"""
 
-    def take(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def copy(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Copies of the arrays, good until the next call."""
         self.number += 1
         copies = {}

@@ -150,6 +150,12 @@ class ItemStatistics:
         """(rows,) events of each row's item so far."""
         return self._seen
 
+    def first_events(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which events (n,), of items in these rows, are the first of their item ever."""
+        first = np.zeros(len(rows), dtype=bool)
+        first[np.unique(rows, return_index=True)[1]] = True
+        return np.asarray(first & (self._seen[rows] == 0) & (rows > 0))
+
     def grow(self, rows: int) -> None:
         """Make room for `rows` rows."""
         more = rows - self.rows
@@ -242,6 +248,11 @@ class ItemStatistics:
         rows = np.unique(np.concatenate(found))
         known: NDArray[np.int64] = rows[self._popularity[-1, rows] > 0]
         return known
+
+    def most_popular(self, size: int, count: int) -> NDArray[np.int64]:
+        """The most popular rows below `size`, over all half-lives, best first: `count`, or as many as there are."""
+        rows = self.popular(size, 2 * count)
+        return rows[np.argsort(-self.log_popularity(rows).mean(axis=0), kind="stable")[:count]]
 
     def log_popularity(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logarithm of the decayed share of rows (z,) per half-life, (H, z); a hundredth of an event for nothing."""

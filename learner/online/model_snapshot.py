@@ -29,13 +29,13 @@ class ModelSnapshot:
 
     Parameters
     ----------
-    network, mix
+    network, ranker
         Copied; of the table `size` rows, row 0 included.
     """
 
-    def __init__(self, network: Network, mix: Ranker, size: int) -> None:
+    def __init__(self, network: Network, ranker: Ranker, size: int) -> None:
         self.weights: Weights = network.copy()
-        self.mix = copy.deepcopy(mix)
+        self.ranker = copy.deepcopy(ranker)
         self.steps = network.steps
         self._known: NDArray[np.bool_] = np.arange(network.rows) < size
 
@@ -53,9 +53,9 @@ class ModelSnapshot:
         """(size,) which rows it has vectors for; row 0 counts as one."""
         return self._known[:size]
 
-    def copy_of_mix(self) -> Ranker:
+    def copy_of_ranker(self) -> Ranker:
         """The mix, for a learner that goes back."""
-        return copy.deepcopy(self.mix)
+        return copy.deepcopy(self.ranker)
 
     def to_tensors(self, size: int) -> dict[str, Tensor]:
         """The weights, for rows 0 to size - 1, as `load_tensors` takes them."""
@@ -64,7 +64,7 @@ class ModelSnapshot:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The mix, as arrays."""
-        return self.mix.to_arrays()
+        return self.ranker.to_arrays()
 
     def load(self, tensors: Mapping[str, Tensor], arrays: dict[str, NDArray[Any]]) -> None:
         """Continue from what `to_tensors` and `to_arrays` gave; the rows behind are unknown."""
@@ -74,7 +74,7 @@ class ModelSnapshot:
         self._known[:] = False
         self._known[: len(mine["known"])] = mine["known"].numpy()
         self.steps = int(mine["steps"])
-        self.mix.load_arrays(arrays)
+        self.ranker.load_arrays(arrays)
 
 
 __all__ = ["ModelSnapshot", "PREFIX"]

@@ -183,6 +183,8 @@ class Network(Weights):
     @torch.no_grad()
     def warm_start(self, rows: NDArray[np.int64], contexts: NDArray[np.int64]) -> None:
         """Move new items (m,) towards the mean vector of the newest items of the contexts (m, L) that led to them."""
+        if not len(rows):
+            return
         newest = torch.from_numpy(contexts[:, -3:])
         known = (newest > 0).float()[..., None]  # (m, 3, 1)
         count = known.sum(1)  # (m, 1)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
-from learner.online.learner import Learner, LearnReport, StepBatch
+from learner.online.learner import Learner
+from learner.online.step import LearnReport, StepBatch
 
 
 class OnlineLearner:
@@ -52,11 +53,11 @@ class OnlineLearner:
         report = LearnReport(0, float("nan"), 0, 0)
         for start in range(0, len(users), self._step_events):
             part = slice(start, start + self._step_events)
-            self._take(users[part], items[part], np.array(ts[part], dtype=np.int64))
+            self._observe(users[part], items[part], np.array(ts[part], dtype=np.int64))
             report = self.learner.learn(1)
         return report
 
-    def _take(self, users: Sequence[Hashable], items: Sequence[str], ts: NDArray[np.int64]) -> None:
+    def _observe(self, users: Sequence[Hashable], items: Sequence[str], ts: NDArray[np.int64]) -> None:
         n, L = len(users), self.learner.config.max_len
         handles = self.learner.admit([str(item) for item in items], self._events + np.arange(n))
         self._events += n
@@ -72,7 +73,7 @@ class OnlineLearner:
         blank = np.zeros((n, L), dtype=np.uint8)
         context_ts = np.zeros((n, L), dtype=np.int64)
         weights = np.ones(n, dtype=np.float32)
-        self.learner.take(StepBatch(keys, contexts, blank, context_ts, handles, weights, ts), evaluate=False)
+        self.learner.observe(StepBatch(keys, contexts, blank, context_ts, handles, weights, ts), evaluate=False)
 
     def _history(self, user: Hashable) -> NDArray[np.int64]:
         known = self._histories.get(user)

@@ -6,11 +6,13 @@ the checkpoint. Pairs know their user's key, so that a user can be forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from learner.config import LearnerConfig
 
 
 class Pairs(NamedTuple):
@@ -91,7 +93,7 @@ class Replay:
 
     @property
     def last(self) -> int:
-        """The fresh pairs: those added since `learned` was called, or until it was; as far as they are still held."""
+        """The fresh pairs: added since `mark_learned` was called, or until it was; as many as are still held."""
         return self._last
 
     @property
@@ -99,8 +101,8 @@ class Replay:
         """The fresh pairs of which no learning step has come yet."""
         return 0 if self._learned else self._last
 
-    def learned(self) -> None:
-        """The fresh pairs were learned: those of the next `add` take their place."""
+    def mark_learned(self) -> None:
+        """The fresh pairs were learned: those of the next `add` replace them."""
         self._learned = True
 
     def add(self, users: NDArray[np.uint64], pairs: Pairs) -> None:
@@ -175,4 +177,19 @@ class Replay:
         self._random.bit_generator.state = state
 
 
-__all__ = ["Pairs", "Replay", "concatenate"]
+def mini_batches(replay: Replay, config: LearnerConfig, steps: int, newest: int = 0) -> Iterator[Pairs]:
+    """The mini-batches of `steps` learning steps: fresh pairs, spread over them, and replayed ones.
+
+    With `newest` the replayed ones are drawn from so many of the newest pairs.
+    """
+    per_step = min(-(-replay.last // max(steps, 1)), config.batch)
+    share = -(-per_step // config.updates)
+    replayed = min(config.replay, round(config.replay_ratio * per_step)) // config.updates
+    recent = round(replayed * config.replay_recent)
+    for step in range(steps * config.updates):
+        start = step // config.updates * per_step + step % config.updates * share
+        stop = min(start + share, (step // config.updates + 1) * per_step)
+        yield concatenate([replay.fresh(start, stop), replay.sample(recent, replayed - recent, newest)])
+
+
+__all__ = ["Pairs", "Replay", "concatenate", "mini_batches"]

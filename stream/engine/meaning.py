@@ -404,7 +404,7 @@ class Meaning:
         effects = self._monitor.effects()
         if effects.half_lives < 1:
             passed = max(number - self._aged_at, 0)
-            self._learner.age_memories(passed * (1 / effects.half_lives - 1))
+            self._learner.age_popularity(passed * (1 / effects.half_lives - 1))
         self._aged_at = number
         if effects.followers < 1:
             self._learner.fade_followers(effects.followers)

@@ -102,7 +102,7 @@ def erase(site: Site) -> None:
 
 
 def in_replay(engine: Engine, user: bytes) -> int:
-    replay = engine._learner._replay
+    replay = engine._learner._parts.replay
     key = np.uint64(int(user_keys([user])[0]))
     return sum(int((ring.users == key).sum()) for ring in (replay._recent, replay._uniform))
 

@@ -15,7 +15,8 @@ from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
 from learner.model.elcrec import ELCRec
 from learner.offline.files import Fitted, load_fitted, save_fitted
 from learner.offline.init_learner import matching, start_from
-from learner.online.learner import Learner, StepBatch
+from learner.online.learner import Learner
+from learner.online.step import StepBatch
 
 MODEL = ModelConfig(
     max_len=6,
@@ -45,7 +46,7 @@ def test_a_fitted_model_starts_the_stream_and_goes_on_learning(folder: Path) -> 
     histories[0, -2:], histories[1, -1] = handles[:2], handles[4]
     model = load_fitted(folder).model
     vectors = torch.nn.functional.normalize(model.items[1:], dim=-1)
-    centers = learner._network.centers.unit()
+    centers = learner._parts.network.centers.unit()
     # centers are means of fitted items, so that every one of them is the nearest of some
     assert len(set((vectors @ centers.T).argmax(1).tolist())) == len(centers)
     assert (learner.intents(histories, np.zeros((2, 6), np.uint8)).nearest >= 0).all()
@@ -59,7 +60,7 @@ def test_a_fitted_model_starts_the_stream_and_goes_on_learning(folder: Path) -> 
         weights=np.ones(n, np.float32),
         ts=np.arange(n, dtype=np.int64),
     )
-    learner.take(batch, evaluate=True)
+    learner.observe(batch, evaluate=True)
     assert learner.learn(2).steps >= 1
 
 

@@ -16,7 +16,7 @@ def test_copies_are_equal_share_nothing_and_outlive_a_change(
     rng, snapshot = np.random.default_rng(seed), CopyBuffers()
     for arrays in ({n: rng.integers(0, 99, shape).astype(kind) for n, (kind, shape) in t.items()} for t in turns):
         expected = {name: array.copy() for name, array in arrays.items()}
-        copies = snapshot.take(arrays)
+        copies = snapshot.copy(arrays)
         for array in arrays.values():
             array[...] = 0
         assert copies.keys() == expected.keys()
@@ -27,7 +27,7 @@ def test_copies_are_equal_share_nothing_and_outlive_a_change(
 
 def test_memory_is_taken_once_while_a_table_grows_a_little() -> None:
     snapshot = CopyBuffers()
-    first = snapshot.take({"table": np.ones((100, 4))})["table"]
-    second = snapshot.take({"table": np.full((150, 4), 2.0)})["table"]
+    first = snapshot.copy({"table": np.ones((100, 4))})["table"]
+    second = snapshot.copy({"table": np.full((150, 4), 2.0)})["table"]
     assert np.shares_memory(first, second)
     assert snapshot.number == 2

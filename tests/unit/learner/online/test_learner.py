@@ -94,7 +94,7 @@ def make(config: LearnerConfig = CONFIG) -> Learner:
 
 def run(learner: Learner, stream: Stream, steps: int) -> None:
     for _ in range(steps):
-        learner.take(stream.batch())
+        learner.observe(stream.batch())
         learner.learn(1)
 
 
@@ -112,7 +112,7 @@ def test_the_ranks_of_a_step_are_the_places_in_the_lists_before_it() -> None:
     batch = stream.batch()
     wanted = (batch.contexts > 0).any(axis=1) & (batch.weights > 0)
     lists = learner.recommend(batch.contexts, batch.context_actions, batch.context_ts, 10, batch.ts, "learner").items
-    taken = learner.take(batch, evaluate=False)
+    taken = learner.observe(batch, evaluate=False)
     assert (taken.ranks == NOT_EVALUATED).all()
     found = gains(lists, batch.items)[wanted]
     assert found.any() and not found.all()
@@ -145,7 +145,7 @@ def test_users_are_looked_at_with_the_items_as_they_are_now() -> None:
 
     tracker = learner.tracker
     for change in (learn, admit, go_back):
-        learner.take(stream.batch())
+        learner.observe(stream.batch())
         rows = np.array([row for row in range(1, TINY.capacity + 1) if tracker._items and tracker._items.there[row]])
         before = tracker.codes(rows[None])
         change()
@@ -197,7 +197,7 @@ def test_it_learns_the_order_of_the_stream() -> None:
     learner = make()
     stream = Stream(learner)
     run(learner, stream, 12)
-    ranks = np.concatenate([learner.take(stream.batch()).ranks for _ in range(5)])
+    ranks = np.concatenate([learner.observe(stream.batch()).ranks for _ in range(5)])
     ranks = ranks[ranks >= 0]
     assert (ranks < 5).mean() > 0.5  # 80% are successors; by chance 5%
     assert learner.model_step == 12 * CONFIG.updates
@@ -210,7 +210,7 @@ def test_ranks_are_those_of_the_list_that_would_be_shown() -> None:
     run(learner, stream, 6)
     batch = stream.batch()
     shown = learner.recommend(batch.contexts, batch.context_actions, batch.context_ts, 60, now=batch.ts)
-    taken = learner.take(batch)
+    taken = learner.observe(batch)
     assert (taken.ranks == NOT_EVALUATED).sum() > 0  # dislikes, and users without history
     for event in np.flatnonzero((taken.ranks >= 0) & (taken.ranks < 20)).tolist():
         assert shown.items[event, taken.ranks[event]] == batch.items[event]
@@ -223,7 +223,7 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(config: LearnerConfig, tmp_path
     one = make(config)
     stream = Stream(one)
     run(one, stream, 6)
-    one.take(stream.batch())  # between take and learn: what is fresh is part of the state
+    one.observe(stream.batch())  # between take and learn: what is fresh is part of the state
     one.save(tmp_path / "saved")
     two = make(config)
     two.load(tmp_path / "saved")
@@ -233,7 +233,7 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(config: LearnerConfig, tmp_path
     for _ in range(3):
         batch = stream.batch()
         assert two.admit(*stream.admitted).tolist() == batch.items.tolist()
-        assert one.take(batch).ranks.tolist() == two.take(batch).ranks.tolist()
+        assert one.observe(batch).ranks.tolist() == two.observe(batch).ranks.tolist()
         one.learn(1)
         two.learn(1)
     assert digest(one) == digest(two)
@@ -248,7 +248,7 @@ def test_what_is_written_later_is_what_was_when_the_saving_began(config: Learner
     write = one.begin_save()
     run(one, stream, 3)
     one.forget(7)
-    one.age_memories(100)
+    one.age_popularity(100)
     one.fade_followers(0.5)
     write(tmp_path / "saved")
     two = make(config)
@@ -259,7 +259,7 @@ def test_what_is_written_later_is_what_was_when_the_saving_began(config: Learner
 def test_two_savings_at_a_time_are_refused(tmp_path: Path) -> None:
     learner = make()
     first, second = learner.begin_save(), learner.begin_save()
-    with pytest.raises(LearnerError, match="another saving was begun before this one was written"):
+    with pytest.raises(LearnerError, match="another save began before this one was written"):
         first(tmp_path / "first")
     second(tmp_path / "second")
     make().load(tmp_path / "second")
@@ -316,7 +316,7 @@ def test_inputs_are_not_kept() -> None:
     stream = Stream(learner)
     run(learner, stream, 2)
     batch = stream.batch()
-    learner.take(batch)
+    learner.observe(batch)
     before = digest(learner)
     for column in batch:
         column[...] = 1
@@ -328,9 +328,9 @@ def test_a_small_step_replays_so_many_pairs_for_each_fresh_one(ratio: float, mos
     learner = Learner(msgspec.structs.replace(CONFIG, replay_ratio=ratio), [1.0, -1.0])
     stream = Stream(learner)
     for _ in range(10):
-        learner.take(stream.batch())
+        learner.observe(stream.batch())
     learner.learn()
-    learner.take(stream.batch(4))
+    learner.observe(stream.batch(4))
     assert most / 2 <= learner.learn().examples <= most  # some pairs have no history to learn from
 
 
@@ -366,7 +366,7 @@ def test_nothing_at_all_can_be_taken_and_learned() -> None:
     blank = np.zeros((0, CONFIG.max_len), dtype=np.int64)
     none = np.zeros(0, dtype=np.int64)
     floats = none.astype(np.float32)
-    taken = learner.take(StepBatch(none.astype(np.uint64), blank, blank.astype(np.uint8), blank, none, floats, none))
+    taken = learner.observe(StepBatch(none.astype(np.uint64), blank, blank.astype(np.uint8), blank, none, floats, none))
     assert len(taken.ranks) == 0
     assert learner.learn(3).examples == 0
     assert learner.recommend(blank, blank.astype(np.uint8), blank, 5).items.shape == (0, 5)

@@ -34,7 +34,7 @@ def drive(learner: Learner, start: int, stop: int, items: int = ITEMS, teach: bo
         handles = learner.admit([f"i{item}" for item in walk.ravel()], numbers).reshape(walk.shape)
         ts = np.full((32, L), step * 1000, dtype=np.int64)
         users, codes = np.arange(32, dtype=np.uint64), np.zeros((32, L), dtype=np.uint8)
-        learner.take(
+        learner.observe(
             StepBatch(users, handles[:, :-1], codes, ts, handles[:, -1], np.ones(32, dtype=np.float32), ts[:, 0] + 500)
         )
         if teach:
@@ -101,15 +101,15 @@ def test_an_item_that_came_later_is_known_to_the_memories_alone_and_starts_anew_
     learner: Learner,
 ) -> None:
     (late,) = learner.admit(["late"], np.array([10**6])).tolist()
-    stand_in = learner._stand_in
+    stand_in = learner._parts.snapshot
     assert stand_in is not None
-    (row,) = learner._vocabulary.rows(np.array([late])).tolist()
+    (row,) = learner._parts.vocabulary.rows(np.array([late])).tolist()
     assert not stand_in.weights.table[row].any()
     assert not stand_in.known(learner.size + 1)[row]
     drive(learner, 12, 20, items=8 * L + 3)
-    learned = learner._network.table[row].clone()
+    learned = learner._parts.network.table[row].clone()
     learner.go_back()
-    again = learner._network.table[row]
+    again = learner._parts.network.table[row]
     assert again.any() and not torch.equal(again, learned)
 
 
@@ -117,16 +117,16 @@ def test_a_recycled_row_is_forgotten_by_it_too_and_the_table_may_grow() -> None:
     learner = Learner(CONFIG)
     drive(learner, 0, 3, items=8 * L)
     learner.keep_snapshot()
-    stand_in = learner._stand_in
+    stand_in = learner._parts.snapshot
     assert stand_in is not None
     names = [f"n{number}" for number in range(CONFIG.capacity - 5)]  # more than remain: the oldest rows are given away
     handles = learner.admit(names, 10**6 + np.arange(len(names)))
-    rows = np.unique(learner._vocabulary.rows(handles))
+    rows = np.unique(learner._parts.vocabulary.rows(handles))
     assert not stand_in.known(learner.size + 1)[rows].any()
     assert stand_in.weights.rows >= learner.size + 1
     assert learner.go_back()
-    assert torch.isfinite(learner._network.table).all()
-    assert not learner._network.table[0].any()
+    assert torch.isfinite(learner._parts.network.table).all()
+    assert not learner._parts.network.table[0].any()
 
 
 @pytest.mark.parametrize("serving", ["learner", "snapshot"])

@@ -30,7 +30,7 @@ def test_it_is_the_learner_with_histories_kept_by_hand() -> None:
         for event, user in enumerate(users):
             contexts[event] = history[user][-4:]
             history[user].append(int(handles[event]))
-        plain.take(
+        plain.observe(
             StepBatch(
                 users=np.array([int(user[1:]) for user in users], np.uint64),
                 contexts=contexts,

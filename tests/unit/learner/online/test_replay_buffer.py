@@ -38,7 +38,7 @@ def test_what_was_learned_is_fresh_until_more_comes(again: bool) -> None:
     replay = filled([3, 2])
     for unlearned, fresh in ((5, 5), (0, 5), (0, 5)):
         assert (replay.unlearned, replay.last, len(replay.fresh(0, 99).items)) == (unlearned, fresh, fresh)
-        replay.learned()
+        replay.mark_learned()
         if again:
             arrays, replay = replay.to_arrays(), filled([])
             replay.load_arrays(arrays)

@@ -13,7 +13,7 @@ import pytest
 from intentstream.config import Config
 from learner import FallbackConfig, LearnReport
 from learner.metrics import UNRANKED
-from learner.online.learner import PrequentialResult
+from learner.online.step import PrequentialResult
 from stream.engine.engine import Engine
 from stream.schema import topics
 from tests.unit.stream.engine.test_meaning import acting_config, alerts, steps
@@ -40,11 +40,11 @@ class Losing:
 
     def __init__(self, engine: Engine, bad: range) -> None:
         self._engine, self._bad = engine, bad
-        self._take = engine._learner.take
-        engine._learner.take = self.take  # type: ignore[method-assign]
+        self._observe = engine._learner.observe
+        engine._learner.observe = self.observe  # type: ignore[method-assign]
 
-    def take(self, *args: Any, **kwargs: Any) -> PrequentialResult:
-        taken = self._take(*args, **kwargs)
+    def observe(self, *args: Any, **kwargs: Any) -> PrequentialResult:
+        taken = self._observe(*args, **kwargs)
         if self._engine.step_number in self._bad:
             return taken._replace(placed=np.full_like(taken.placed, UNRANKED))
         return taken

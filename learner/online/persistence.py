@@ -1,0 +1,198 @@
+"""The learner's state in a folder: tensors in network.pt, arrays in arrays.npz, the rest in learner.json.
+
+Nothing is pickled. A learner that is read back continues bit for bit as the one that was saved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.config import LearnerConfig
+from learner.digest import Hash
+from learner.drift.fallback import Serving
+from learner.errors import LearnerError, LearnerStateError
+from learner.intents.tracker import IntentTracker
+from learner.online.copy_buffers import CopyBuffers
+from learner.online.item_statistics import ItemStatistics
+from learner.online.model_snapshot import PREFIX, ModelSnapshot
+from learner.online.network import Network, strip_prefix
+from learner.online.ranker import Ranker
+from learner.online.replay_buffer import Replay
+from learner.online.vocabulary import Vocabulary
+from learner.tensor_files import TensorFileError, load_tensors
+
+FORMAT: Final = 4  # 2: a model snapshot, and who serves; 3: mergers of intents; 4: neighbors in one table
+
+
+@dataclass(slots=True)
+class LearnerParts:
+    """Everything in a learner that changes with the stream."""
+
+    vocabulary: Vocabulary
+    network: Network
+    statistics: ItemStatistics
+    ranker: Ranker
+    replay: Replay
+    tracker: IntentTracker
+    snapshot: ModelSnapshot | None = None
+    serving: Serving = "learner"
+
+    @property
+    def table_rows(self) -> int:
+        """Table rows in use, row 0 included."""
+        return self.vocabulary.size + 1
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays but the vocabulary's; some are views of what changes."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, part in (
+            ("memory", self.statistics.to_arrays(self.table_rows)),
+            ("mix", self.ranker.to_arrays()),
+            ("replay", self.replay.to_arrays()),
+            ("identity", self.tracker.identity.to_arrays()),
+            ("merging", self.tracker.merging.to_arrays()),
+            ("standin", {} if self.snapshot is None else self.snapshot.to_arrays()),
+        ):
+            arrays |= _add_prefix(name, part)
+        return arrays
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, those of the snapshot included; views of what changes."""
+        tensors = self.network.to_tensors(self.table_rows)
+        return tensors if self.snapshot is None else tensors | self.snapshot.to_tensors(self.table_rows)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` table rows, row 0 included."""
+        while self.network.rows < rows:
+            self.network.grow(2 * self.network.rows)
+            self.statistics.grow(self.network.rows)
+
+
+def begin_save(parts: LearnerParts, config: LearnerConfig, buffers: CopyBuffers) -> Callable[[Path], None]:
+    """Copy everything that changes, and nothing else: this holds the loop up.
+
+    The function returned writes the copy into a new folder, once, in any thread, while the learner goes on, and before
+    the next call with the same buffers.
+    """
+    vocabulary = parts.vocabulary.begin_arrays()
+    tensors = {f"tensor.{name}": tensor.detach().numpy() for name, tensor in parts.tensors().items()}
+    copies = buffers.copy({**parts.arrays(), **tensors})
+    number = buffers.number
+    small = {
+        "format": FORMAT,
+        "shape": config.shape(),
+        "replay_random": parts.replay.random_state(),
+        "serving": parts.serving,
+    }
+
+    def write(folder: Path) -> None:
+        if number != buffers.number:
+            raise LearnerError(f"{folder}: another save began before this one was written")
+        folder.mkdir(parents=True)
+        weights = {name.removeprefix("tensor."): torch.from_numpy(copies[name]) for name in tensors}
+        with (folder / "network.pt").open("wb") as file:  # given a path, torch hides the disk's error
+            torch.save(weights, file)
+        arrays = {name: copy for name, copy in copies.items() if name not in tensors}
+        np.savez(folder / "arrays.npz", allow_pickle=False, **_add_prefix("vocabulary", vocabulary()), **arrays)
+        (folder / "learner.json").write_text(json.dumps(small))
+
+    return write
+
+
+def load(folder: Path, config: LearnerConfig, fresh: LearnerParts) -> LearnerParts:
+    """The parts that `begin_save` wrote.
+
+    Parameters
+    ----------
+    folder
+        Read only.
+    config
+        Must have the shape of the learner that was saved.
+    fresh
+        Parts of a new learner of this configuration, which are filled.
+
+    Raises
+    ------
+    LearnerStateError
+        Another format, other shapes, or files that do not belong together.
+    """
+    try:
+        small = json.loads((folder / "learner.json").read_text())
+        if small["format"] != FORMAT:
+            raise LearnerStateError(
+                f"{folder}: learner format {small['format']!r}, this version reads {FORMAT}: "
+                "use the version that wrote it, or start from an empty state"
+            )
+        _refuse_other_shape(folder, config.shape(), small["shape"])
+        tensors, arrays = _read(folder)
+        _fill(fresh, config, tensors, arrays)
+        fresh.replay.load_random_state(small["replay_random"])
+        fresh.serving = small["serving"]
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older checkpoint") from error
+    return fresh
+
+
+def _refuse_other_shape(folder: Path, shape: dict[str, Any], stored: dict[str, Any]) -> None:
+    for key in sorted(shape):
+        if stored.get(key) != shape[key]:
+            raise LearnerStateError(
+                f"{folder}: saved with learner.{key} = {stored.get(key)!r}, the configuration says {shape[key]!r}: "
+                "set it back, or start from an empty state"
+            )
+
+
+def _fill(
+    parts: LearnerParts, config: LearnerConfig, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]]
+) -> None:
+    parts.vocabulary = Vocabulary.from_arrays(config.capacity, strip_prefix("vocabulary.", arrays))
+    parts.reserve(parts.table_rows)
+    parts.network.load_tensors(tensors)
+    parts.statistics.load_arrays(strip_prefix("memory.", arrays))
+    parts.ranker.load_arrays(strip_prefix("mix.", arrays))
+    parts.replay.load_arrays(strip_prefix("replay.", arrays))
+    parts.tracker.identity.load_arrays(strip_prefix("identity.", arrays))
+    parts.tracker.merging.load_arrays(strip_prefix("merging.", arrays))
+    if any(name.startswith(PREFIX) for name in tensors):
+        parts.snapshot = ModelSnapshot(parts.network, parts.ranker, parts.table_rows)
+        parts.snapshot.load(tensors, strip_prefix("standin.", arrays))
+
+
+def update_digest(parts: LearnerParts, digest: Hash) -> None:
+    """Add all state to a hash: learners with equal digests continue equally."""
+    for name, array in (_add_prefix("vocabulary", parts.vocabulary.to_arrays()) | parts.arrays()).items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for name, tensor in parts.tensors().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    digest.update(json.dumps(parts.replay.random_state(), sort_keys=True).encode())
+    digest.update(parts.serving.encode())
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, NDArray[Any]]]:
+    try:
+        tensors = load_tensors(folder / "network.pt")
+        # numpy leaves a file open that it opened itself and could not read
+        with (folder / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return tensors, {name: stored[name] for name in stored.files}
+    except (OSError, TensorFileError):
+        raise
+    except Exception as error:  # the reader of a damaged file raises anything
+        raise ValueError(f"damaged: {error!r}") from error
+
+
+def _add_prefix(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {f"{name}.{key}": value for key, value in arrays.items()}
+
+
+__all__ = ["FORMAT", "LearnerParts", "begin_save", "load", "update_digest"]

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-import state.checkpoints
+import state.files
 from intentstream.config import Config, load_config
 from learner import Learner, set_threads
 from state import PendingCheckpoint
@@ -120,7 +120,7 @@ def child(folder: Path, log_url: str, aim: str, count: int) -> None:
             begin = Learner.begin_save
             Learner.begin_save = lambda self: deadly(begin(self), after=True)  # type: ignore[method-assign]
         elif aim == "checkpoint-unpublished":
-            state.checkpoints.os.rename = deadly(os.rename, after=False)  # type: ignore[attr-defined]
+            state.files.os.rename = deadly(os.rename, after=False)  # type: ignore[attr-defined]
         elif aim == "after-checkpoint":
             PendingCheckpoint.finish = deadly(PendingCheckpoint.finish, after=True)  # type: ignore[method-assign]
         sys.stdout.write("recovered\n")

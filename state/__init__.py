@@ -6,11 +6,12 @@ from state.errors import (
     CheckpointInProgress,
     StateCorrupted,
     StateError,
-    StateLocked,
+    StateInUse,
     StorageFailed,
     StorageFull,
     StorageReadOnly,
 )
+from state.folder_lock import lock_folder
 from state.histories import Appended, append
 from state.memory_store import MemoryUserStore
 from state.records import NO_INTENT, blank_users, is_live, user_dtype
@@ -28,7 +29,7 @@ __all__ = [
     "PendingCheckpoint",
     "StateCorrupted",
     "StateError",
-    "StateLocked",
+    "StateInUse",
     "StorageFailed",
     "StorageFull",
     "StorageReadOnly",
@@ -37,5 +38,6 @@ __all__ = [
     "append",
     "blank_users",
     "is_live",
+    "lock_folder",
     "user_dtype",
 ]

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from typing import Any, Final
 
 from state.checkpoint_location import CheckpointLocation
 from state.errors import CheckpointInProgress, StateCorrupted, StateError, storage_error
-from state.files import fsync_path, fsync_tree, write_durably
+from state.files import fsync_tree, publish_folder, write_durably
 from state.manifest import MANIFEST, FileEntry, Manifest, check_files, identity, list_files
 
 logger = logging.getLogger(__name__)
@@ -219,18 +218,16 @@ class CheckpointStore:
         """Second half of a checkpoint, from the checksums on; `PendingCheckpoint.finish` calls it."""
         target = self.root / f"{step:0{_DIGITS}d}"
         content = Manifest(step, manifest, list_files(folder, self._known_files()))
-        fsync_tree(folder)
         self._publish(folder, target, content.encode())
         self._prune(step)
         self._copy(target, content)
         return target
 
     def _publish(self, folder: Path, target: Path, manifest: bytes) -> None:
+        fsync_tree(folder)  # before the manifest, which says that all of this is there
         write_durably(folder / MANIFEST, manifest)
-        fsync_path(folder)
         _remove(target)  # a corrupt one of this step, or the same step taken again: replaced as a whole
-        os.rename(folder, target)
-        fsync_path(self.root)
+        publish_folder(folder, target)
 
     def _copy(self, folder: Path, manifest: Manifest) -> None:
         """Copy a finished checkpoint to the location. A failure is no failure of the checkpoint: the next one carries
@@ -256,7 +253,6 @@ class CheckpointStore:
         try:
             folder.mkdir(parents=True)
             self.location.get(manifest, folder)
-            fsync_tree(folder)
             target = self.root / f"{step:0{_DIGITS}d}"
             self._publish(folder, target, data)
         except BaseException:

@@ -4,7 +4,7 @@ StateError
 ├── StorageFull        no space left; the state in memory and the older checkpoints are good
 ├── StorageReadOnly    the folder cannot be written
 ├── StorageFailed      any other input or output error
-├── StateLocked        another process has the same folder open
+├── StateInUse         another process has the folder open, or it cannot be written at all
 ├── StateCorrupted     stored bytes are not what was written
 ├── CheckpointFormatUnknown   a checkpoint of a newer version
 └── CheckpointInProgress      a second checkpoint was begun before the first was finished
@@ -42,8 +42,8 @@ class StorageFailed(StateError):
     retriable = True
 
 
-class StateLocked(StateError):
-    """Another process has this state folder open: stop it, or give this one another folder."""
+class StateInUse(StateError):
+    """The state folder is unavailable: another process has it open, or it cannot be written."""
 
 
 class StateCorrupted(StateError):
@@ -88,7 +88,7 @@ def storage_error(doing: str, path: Path | str, cause: BaseException) -> StateEr
     if number in _READ_ONLY or "Read-only file system" in text or "Permission denied" in text:
         return StorageReadOnly(f"{where}; the folder must be writable by this process")
     if "LOCK" in text and ("Resource temporarily unavailable" in text or "No locks available" in text):
-        return StateLocked(f"{where}; another process has this state folder open: stop it, or use another folder")
+        return StateInUse(f"{where}; another process has this state folder open: stop it, or use another folder")
     if text.startswith("Corruption"):
         return StateCorrupted(f"{where}; remove the newest checkpoint, the one before it and the log serve")
     return StorageFailed(where)

@@ -1,4 +1,4 @@
-"""Files of a checkpoint: checksums, fsync, links."""
+"""Durable files and folders: checksums, fsync, atomic writes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 
 _DIGEST_BYTES: Final = 16
 _SAMPLE_BYTES: Final = 64 * 1024
+_PART: Final = ".part"
 
 
 def tree_files(folder: Path) -> Iterator[Path]:
@@ -56,11 +57,21 @@ def fsync_tree(folder: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a new file and fsync it."""
-    with path.open("wb") as file:
+    """Write a file whole or not at all; a crash leaves the file of before, or the new one."""
+    part = path.with_name(path.name + _PART)
+    with part.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(part, path)
+    fsync_path(path.parent)
+
+
+def publish_folder(part: Path, target: Path) -> None:
+    """Give a complete folder its final name, which must be free, durably; both names have the same parent."""
+    fsync_tree(part)
+    os.rename(part, target)
+    fsync_path(target.parent)
 
 
 def _blake2b() -> hashlib.blake2b:

@@ -28,8 +28,8 @@ from rocksdict import (
 )
 
 from state.errors import StateError, storage_error
-from state.pending_checkpoint import PendingStoreCheckpoint, partition_path
 from state.records import RecordCodec, blank_users, is_live
+from state.store_checkpoint import PendingStoreCheckpoint, partition_path
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class UserStore:
 
     Raises
     ------
-    StateLocked
+    StateInUse
         Another process has the folder open.
     StateError
         The folder cannot be opened or read.

@@ -4,9 +4,8 @@ StreamError
 ├── ConfigError      the configuration file or an option: which key, what it says, the rule
 ├── SourceError      a file to replay cannot be read as events
 ├── StateMismatch    a checkpoint was made with settings that this configuration contradicts
-├── StateInUse       the state folder belongs to a running worker, or cannot be written
 ├── JournalError     the journal or the input it names is not all there, or says otherwise
-├── LetterError      there is no such dead letter
+├── DeadLetterError  there is no such dead letter
 └── EngineError      anything else the engine refuses
 """
 
@@ -33,10 +32,6 @@ class StateMismatch(StreamError):
     """The state folder was made with other settings: set them back or use another folder."""
 
 
-class StateInUse(StreamError):
-    """The state folder is not to be had: another worker holds it, or it cannot be written."""
-
-
 class JournalError(StreamError):
     """The journal cannot be replayed: entries or input are missing, or the outcome differs."""
 
@@ -46,4 +41,4 @@ class DeadLetterError(StreamError):
 
 
 class EngineError(StreamError):
-    """The engine refuses what it was asked for."""
+    """The engine cannot do what was requested; the message says what to do instead."""

@@ -8,7 +8,6 @@ checkpoint and `intentstream verify` find it.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from learner.errors import ModelFileError
 from learner.offline.files import ITEMS_FILE, MODEL_FILE, WEIGHTS_FILE
 from learner.offline.init_learner import fingerprint
 from state.errors import storage_error
-from state.files import fsync_path, fsync_tree
+from state.files import publish_folder
 from stream.errors import JournalError
 
 logger = logging.getLogger(__name__)
@@ -47,9 +46,7 @@ def keep_model(source: Path, state: Path) -> None:
         part.mkdir(parents=True)
         for name in (ITEMS_FILE, WEIGHTS_FILE, MODEL_FILE):
             shutil.copyfile(source / name, part / name)
-        fsync_tree(part)
-        os.rename(part, state / _FOLDER)
-        fsync_path(state)
+        publish_folder(part, state / _FOLDER)
     except OSError as exc:
         raise storage_error(f"copying the fitted model {source}", state, exc) from exc
 

@@ -9,16 +9,15 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from state import CheckpointStore
+from state import CheckpointStore, lock_folder
 from state.errors import storage_error
-from state.files import fsync_path, write_durably
+from state.files import write_durably
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.engine.init_model import kept_model
 from stream.errors import SourceError
 from stream.log.base import RecordBatch
 from stream.sources.item_metadata import Titles
-from stream.worker.worker import lock_folder
 
 ConfigT = TypeVar("ConfigT", bound=StreamConfig)
 _MARK: Final = "replay.json"
@@ -62,7 +61,7 @@ class ReplayFolder:
         try:
             self._claim()
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     def open(self, config: StreamConfig, titles: Titles | None, init: Path | None) -> Engine:
@@ -113,7 +112,7 @@ class ReplayFolder:
 
     def close(self) -> None:
         """Let another process have the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def _other(self) -> SourceError:
         return SourceError(
@@ -143,11 +142,8 @@ class ReplayFolder:
     def _write(self) -> None:
         """Write the mark whole or not at all."""
         path = self._state / _MARK
-        part = path.with_name(_MARK + ".part")
         try:
-            write_durably(part, msgspec.json.encode(self._mark))
-            os.rename(part, path)
-            fsync_path(self._state)
+            write_durably(path, msgspec.json.encode(self._mark))
         except OSError as exc:
             raise storage_error("writing the mark of a replay", path, exc) from exc
 

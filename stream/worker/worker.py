@@ -11,7 +11,6 @@ unpublished
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import threading
 import time
@@ -19,16 +18,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from learner import release_freed_memory
-from state import PendingCheckpoint, StateError
+from state import PendingCheckpoint, StateError, lock_folder
 from stream.config import StreamConfig
 from stream.engine.engine import Engine, StepResult
 from stream.engine.init_model import refuse_other
-from stream.errors import JournalError, StateInUse
+from stream.errors import JournalError
 from stream.log.base import (
     CommitOutcomeUnknown,
     EventLog,
@@ -113,7 +112,7 @@ class Worker:
         try:
             self.engine = Engine.open(config, state, titles, init=init)
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
         self.status = Status()
         self._freshness_ms: deque[tuple[float, float]] = deque(maxlen=_FRESHNESS_KEPT)  # (clock, milliseconds)
@@ -433,7 +432,7 @@ class Worker:
         if self._cutting is not None:
             self._cutting.join()
         self.engine.close()
-        self._lock.close()
+        self._lock.release()
 
     # -- figures ----------------------------------------------------------------------------------------------------
 
@@ -542,22 +541,3 @@ def _drop_before(entries: deque[Any], moment: float) -> None:
     """Forget the entries of before `moment`; each begins with its own."""
     while entries and entries[0][0] < moment:
         entries.popleft()
-
-
-def lock_folder(state: Path) -> IO[str]:
-    """Hold the state folder for this process; a second worker on it would tear the live database apart."""
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("a")
-    except OSError as exc:
-        raise StateInUse(
-            f"state folder {state}: cannot be written ({exc.strerror}): choose another with --state"
-        ) from exc
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        lock.close()
-        raise StateInUse(
-            f"state folder {state}: another process is using it; stop that one, or give --state another folder"
-        ) from exc
-    return lock

@@ -230,6 +230,7 @@ def test_a_crash_at_any_call_to_the_system_leaves_the_older_or_the_newer_checkpo
 
     monkeypatch.setattr(os, "fsync", counted(os.fsync))
     monkeypatch.setattr(os, "rename", counted(os.rename))
+    monkeypatch.setattr(os, "replace", counted(os.replace))
     monkeypatch.setattr(Path, "rename", counted(Path.rename))
     monkeypatch.setattr(state.checkpoints, "write_durably", counted(state.files.write_durably))
     monkeypatch.setattr(state.checkpoints, "_abandon", lambda folder: None)  # a dead process cleans nothing up

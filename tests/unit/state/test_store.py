@@ -15,7 +15,7 @@ from state import (
     CheckpointStore,
     StateCorrupted,
     StateError,
-    StateLocked,
+    StateInUse,
     StorageFull,
     StorageReadOnly,
     UserStore,
@@ -69,7 +69,7 @@ def test_what_rocksdb_says_becomes_one_line_of_ours(tmp_path: Path, text: str, e
 
 
 def test_an_open_folder_is_refused_to_a_second_opener(tmp_path: Path) -> None:
-    with make_rocks(tmp_path), pytest.raises(StateLocked, match="another process has this state folder open"):
+    with make_rocks(tmp_path), pytest.raises(StateInUse, match="another process has this state folder open"):
         make_rocks(tmp_path)
     make_rocks(tmp_path).close()
 

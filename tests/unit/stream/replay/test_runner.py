@@ -15,8 +15,8 @@ from rich.console import Console
 
 from intentstream import config_file
 from intentstream.cli import app
-from state import StateError
-from stream.errors import EngineError, SourceError, StateInUse
+from state import StateError, StateInUse
+from stream.errors import EngineError, SourceError
 from stream.log import open_log
 from stream.log.base import Message
 from stream.replay.report import RejectionCounts

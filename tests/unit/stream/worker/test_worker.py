@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from intentstream.config import Config
-from stream.errors import JournalError, StateInUse
+from state import StateInUse
+from stream.errors import JournalError
 from stream.log import open_log
 from stream.log.base import (
     EventLog,

@@ -18,11 +18,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import learner.online.learner
 import state.checkpoint_location
-import state.checkpoints
+import state.files
 from intentstream.config import Config
-from state import StateError
+from state import StateError, StateInUse
 from stream.engine.message_builders import LETTER_BYTES
-from stream.errors import StateInUse
 from stream.log import EventLog, open_log
 from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, TopicSpec, WriterFenced
 from stream.schema import topics
@@ -51,7 +50,7 @@ def test_a_full_or_read_only_disk_costs_a_checkpoint_not_the_stream(
     with log:
         worker = started(config, log, tmp_path / "state")
         with monkeypatch.context() as broken:
-            broken.setattr(state.checkpoints.os, "rename", fail)  # type: ignore[attr-defined]
+            broken.setattr(state.files.os, "rename", fail)  # type: ignore[attr-defined]
             drain(worker, log, steps=3)
             worker._cutting.join()  # type: ignore[union-attr]
         assert worker.checkpoints_failed == 1

@@ -260,12 +260,12 @@ def loop(folder: Path, users: int, args: argparse.Namespace) -> None:
         ):
             traffic(log, users, args.items, args.worker_step_events, rng)
             beside = any(thread.name == "checkpoint" for thread in threading.enumerate())
-            held, began = worker.checkpoint_hold_ms, time.perf_counter()
+            held, began = worker.checkpoints.hold_ms, time.perf_counter()
             worker.turn()
             spent = time.perf_counter() - began
             since, worked = since + 1, worked + spent
-            if worker.checkpoint_hold_ms != held:
-                holds.append(worker.checkpoint_hold_ms)
+            if worker.checkpoints.hold_ms != held:
+                holds.append(worker.checkpoints.hold_ms)
                 print(f"checkpoint {len(holds)} after {since} steps held up for {holds[-1]:.1f} ms", file=sys.stderr)
                 since, worked = 0, 0.0
             else:

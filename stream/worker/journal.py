@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -119,6 +119,6 @@ def _what_is_left(log: EventLog, span: OffsetRange, begin: int) -> RecordBatch:
     return log.read(OffsetRange(span.topic, span.partition, max(span.start, begin), span.stop))
 
 
-def positions_after(positions: dict[int, int]) -> dict[TopicPartition, int]:
-    """Engine positions (partition to offset) as log positions."""
+def log_positions(positions: Mapping[int, int]) -> dict[TopicPartition, int]:
+    """Engine positions (next offset by partition) as log positions."""
     return {TopicPartition(topics.EVENTS, partition): offset for partition, offset in positions.items()}

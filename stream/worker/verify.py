@@ -14,14 +14,15 @@ from pathlib import Path
 from state import Checkpoint, CheckpointStore
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
-from stream.engine.init_model import kept_model, refuse_other
+from stream.engine.init_model import kept_model
 from stream.errors import JournalError
 from stream.log.base import EventLog, Headers, Message, OffsetRange
 from stream.log.partitioner import partition_of
 from stream.schema import topics
 from stream.sources.item_metadata import Titles
 from stream.worker.dead_letters import is_mark
-from stream.worker.journal import journal_end, read_entries, read_input
+from stream.worker.journal import journal_end, read_entries
+from stream.worker.recovery import redo
 
 _COMPARED = tuple(topic for topic in topics.OUTPUTS if topic != topics.METRICS)  # metrics carry the wall clock
 _PAGE = 5_000
@@ -72,17 +73,9 @@ def verify(
     difference, steps, messages = "", 0, 0
     try:
         for entry in read_entries(log, config.engine.worker, engine.step_number):
-            if entry.step == 1:
-                refuse_other(entry.notes, engine.init_fingerprint, state)
-            for partition, start, _ in entry.ranges:
-                engine.seek(partition, start)
-            batches, gone = read_input(log, entry)
-            if gone:
-                raise JournalError(f"step {entry.step}: {gone} records in the ranges {entry.ranges} are gone")
-            result = engine.step(batches)
+            result = redo(engine, log, entry, state)
             steps, messages = steps + 1, messages + len(result.messages)
             difference = difference or compared.expect(entry.step, result.messages)
-            engine.learn(entry.learn_steps)
             if newest is not None and entry.step == newest.step:
                 difference = difference or _compare_checkpoint(config, newest, engine, scratch)
             if on_step is not None:

@@ -226,7 +226,7 @@ def test_wide_ids_large_records_and_events_beside_their_users_partition(
         worker.recover()
         drain(worker, log)
         worker.checkpoint()
-        worker._publish_metrics(force=True)
+        worker.publish_metrics()
         said = msgspec.json.decode(all_values(log, topics.METRICS)[-1])["counters"]
         assert said["misplaced"] == worker.engine.counters["misplaced"] == 5
         worker.close()
@@ -290,10 +290,12 @@ def test_a_mark_that_retention_took_is_no_lost_input(tmp_path: Path, make_broker
             producer.abort_transaction()
             broker.wait_for_marks("a-client", "CompleteAbort")
             end = log.end_offsets(topics.EVENTS)[0]
-            while worker._read_to()[0] < end:
+            while worker.input.read_positions(worker.engine.positions)[0] < end:
                 worker.turn()
             if round == 1:
-                worker._take(worker._marks())  # what an idle worker does now and then, and one that stops
+                worker.make_step(
+                    worker.input.control_records(worker.engine.positions)
+                )  # what an idle worker does now and then, and one that stops
             worker.checkpoint()
             delete_before(broker, topics.EVENTS, 0, end)
             if round == 1:
@@ -326,7 +328,7 @@ def test_status_is_0_when_healthy_1_when_not_and_2_when_it_cannot_tell(
         worker.recover()
         drain(worker, log)
         worker.checkpoint()
-        worker._publish_metrics(force=True)
+        worker.publish_metrics()
         code, said = status(config, tmp_path / "state")
         assert (code, "problem" in said) == (0, False), said
         assert f"last step      {worker.engine.step_number}\n" in said and "worker-0, running" in said

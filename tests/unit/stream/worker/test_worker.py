@@ -99,15 +99,14 @@ def test_a_checkpoint_is_due_when_a_restart_would_have_much_to_redo(tmp_path: Pa
             TopicPartition(topics.EVENTS, p): end for p, end in enumerate(log.end_offsets(topics.EVENTS))
         }:
             worker.turn()
-            if worker._cutting is not None:
-                worker._cutting.join()
+            worker.checkpoints.wait()
         checkpoint = [entry.step for entry in journal(log) if entry.checkpoint]
         assert 1 < len(checkpoint) < worker.engine.step_number / 2
         last = worker.engine.step_number
         worker.close()
         again = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
         assert again.recover() == last - checkpoint[-1]  # what was redone counts towards the next checkpoint
-        assert again._since_checkpoint_s >= last - checkpoint[-1]
+        assert again.checkpoints.redo_s >= last - checkpoint[-1]
         again.close()
 
 
@@ -122,7 +121,7 @@ class Marked:
         return getattr(self._log, name)
 
     def end_offsets(self, topic: str) -> list[int]:
-        return [end + 1 for end in self._log.end_offsets(topic)] if topic == topics.EVENTS else []
+        return [end + (topic == topics.EVENTS) for end in self._log.end_offsets(topic)]
 
     def poll(self, positions: Mapping[TopicPartition, int], most: int, wait_ms: int) -> list[RecordBatch]:
         self.asked, ends = positions, self._log.end_offsets(topics.EVENTS)
@@ -151,10 +150,9 @@ def test_nothing_is_asked_of_the_log_between_records_and_their_answer(tmp_path: 
     now_s = START_MS / 1000  # a second passes with every step: what is due is always due
     config, log = open_filled(tmp_path, checkpoint_every_steps=10**6, max_step_events=16, metrics_every_s=0.001)
     with log:
-        worker = Worker(config, log, tmp_path / "state", clock=lambda: now_s)
-        worker.recover()
         told: Any = Told(log)
-        worker._log = told
+        worker = Worker(config, told, tmp_path / "state", clock=lambda: now_s)
+        worker.recover()
         lag = 0.0
         for _ in range(3):
             now_s += 1
@@ -174,15 +172,14 @@ def test_an_idle_worker_waits_behind_the_marks_of_transactions(tmp_path: Path) -
     config, log = open_filled(tmp_path, checkpoint_every_steps=10**6)
     with log:
         ends = dict(enumerate(log.end_offsets(topics.EVENTS)))
-        worker = Worker(config, log, tmp_path / "state")
-        worker.recover()
         marked: Any = Marked(log)
-        worker._log = marked
+        worker = Worker(config, marked, tmp_path / "state")
+        worker.recover()
         while worker.turn():
-            worker._ends_due = 0.0
+            worker.input._ends_due = 0.0
         assert (worker.engine.positions, sum(worker.status.lag.values())) == (ends, 2)  # not yet known to be marks
-        worker._ends_due = 0.0
-        assert worker._waiting() == 0
+        worker.input._ends_due = 0.0
+        assert sum(worker._lag().values()) == 0
         assert not worker.turn()
         assert marked.asked == {TopicPartition(topics.EVENTS, p): end + 1 for p, end in ends.items()}
         worker.close()
@@ -326,7 +323,7 @@ def test_two_workers_on_one_state_folder_are_refused(tmp_path: Path) -> None:
 def test_a_log_that_is_away_for_a_moment_is_polled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, log = open_filled(tmp_path)
     waits: list[float] = []
-    monkeypatch.setattr("stream.worker.worker.time.sleep", waits.append)
+    monkeypatch.setattr("stream.worker.event_input.time.sleep", waits.append)
 
     class Away(Flaky):
         def poll(self, *args: Any) -> Any:

@@ -52,15 +52,15 @@ def test_a_full_or_read_only_disk_costs_a_checkpoint_not_the_stream(
         with monkeypatch.context() as broken:
             broken.setattr(state.files.os, "rename", fail)  # type: ignore[attr-defined]
             drain(worker, log, steps=3)
-            worker._cutting.join()  # type: ignore[union-attr]
-        assert worker.checkpoints_failed == 1
+            worker.checkpoints.wait()
+        assert worker.checkpoints.failed == 1
         assert worker.metrics().gauges["checkpoints_failed"] == 1.0
         assert os.strerror(number) in caplog.text
         assert not list((tmp_path / "state" / "checkpoints").glob("0*"))
         drain(worker, log)
         worker.checkpoint()
         worker.close()
-        assert worker.checkpoints_failed == 1
+        assert worker.checkpoints.failed == 1
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 
@@ -75,8 +75,8 @@ def test_any_error_while_a_checkpoint_is_written_is_counted(tmp_path: Path, monk
         with monkeypatch.context() as broken:
             broken.setattr(learner.online.learner.torch, "save", fail)  # type: ignore[attr-defined]
             drain(worker, log, steps=2)
-            worker._cutting.join()  # type: ignore[union-attr]
-        assert worker.checkpoints_failed == 1
+            worker.checkpoints.wait()
+        assert worker.checkpoints.failed == 1
         assert not list((tmp_path / "state" / "checkpoints").iterdir())
         worker.checkpoint()
         worker.close()
@@ -97,7 +97,7 @@ def test_a_checkpoint_that_cannot_begin_is_not_tried_in_every_step(
         worker.recover()
         monkeypatch.setattr(worker.engine, "begin_checkpoint", fail)
         drain(worker, log)
-        assert 1 <= worker.checkpoints_failed < worker.engine.step_number / 2
+        assert 1 <= worker.checkpoints.failed < worker.engine.step_number / 2
         worker.close()
 
 
@@ -146,8 +146,7 @@ def test_the_same_bits_from_what_is_left(
         worker = started(config, log, tmp_path / "state")
         for _ in range(5):  # checkpoints after steps 2 and 4, each finished before the next is due
             worker.turn()
-            if worker._cutting is not None:
-                worker._cutting.join()
+            worker.checkpoints.wait()
         digest = worker.engine.digest()
         worker.close()
         harm(tmp_path / "state")
@@ -188,7 +187,7 @@ def test_a_checkpoint_location_that_hangs_holds_up_neither_the_loop_nor_the_stop
             drain(worker, log)
             worker.checkpoint()
             worker.close()
-            assert worker.checkpoints_failed == 0
+            assert worker.checkpoints.failed == 0
             assert "no answer within" in caplog.text and "has not come back" in caplog.text
             assert sum(thread.name == "checkpoint-location" for thread in threading.enumerate()) == 1
             with pytest.raises(StateError, match="listing the checkpoints in hanging://checkpoints failed: no answer"):
@@ -220,7 +219,7 @@ def test_a_record_larger_than_a_dead_letter_does_not_hold_the_stream_up(tmp_path
 def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path: Path) -> None:
     config, log = open_filled(tmp_path)
 
-    class PrequentialResult(Flaky):
+    class TakenOver(Flaky):
         """Before the commit another process does two steps as this worker; the answer is lost."""
 
         claims = 0
@@ -240,7 +239,7 @@ def test_a_worker_whose_place_was_taken_while_its_answer_was_lost_stops(tmp_path
             super().commit(messages, positions)
 
     with log:
-        taken = PrequentialResult(log, ["x"])
+        taken = TakenOver(log, ["x"])
         worker = started(config, taken, tmp_path / "state")
         with pytest.raises(WriterFenced, match=r"step \d+ in the journal is not from this process"):
             worker.turn()
@@ -272,7 +271,7 @@ def test_figures_that_cannot_be_had_do_not_stop_the_worker(tmp_path: Path) -> No
         worker.turn()
         deaf.away = True
         for _ in range(3):
-            worker._ends_due = 0.0
+            worker.input._ends_due = 0.0
             assert worker.turn()
         worker.checkpoint()
         deaf.away = False

@@ -1,0 +1,111 @@
+"""Where the worker reads: the next records, the end of the input, and the offsets that hold no record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from stream.config import EngineConfig
+from stream.errors import JournalError
+from stream.log.base import EventLog, LogUnavailable, OffsetOutOfRange, RecordBatch
+from stream.schema import topics
+from stream.worker.journal import log_positions
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.5  # between two calls to a log that does not answer
+_ENDS_EVERY_S = 0.5
+
+Positions = Mapping[int, int]  # next offset to read by partition
+
+
+class EventInput:
+    """The event topic as the worker reads it; positions are the engine's, passed in with every call."""
+
+    def __init__(self, log: EventLog, config: EngineConfig, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._config = config
+        self._clock = clock
+        self._ends: list[int] = []
+        self._ends_due = 0.0
+        self._control_record_ends: dict[int, int] = {}  # up to here a partition holds only marks of transactions
+
+    def poll(self, positions: Positions) -> list[RecordBatch]:
+        """The next records; none after a pause when the log does not answer.
+
+        Raises
+        ------
+        OffsetOutOfRange
+            A position lies before the begin or behind the end of its partition.
+        """
+        config = self._config
+        try:
+            return self._log.poll(
+                log_positions(self.read_positions(positions)), config.max_step_events, config.poll_max_wait_ms
+            )
+        except LogUnavailable as exc:
+            logger.warning("poll: %s; trying again", exc)
+            time.sleep(RETRY_S)
+            return []
+
+    def skip_control_records(self, batches: list[RecordBatch]) -> None:
+        """Read on behind batches that hold no record."""
+        self._control_record_ends |= {batch.partition: batch.next_offset for batch in batches}
+
+    def control_records(self, positions: Positions) -> list[RecordBatch]:
+        """Batches without a record, for the offsets that `skip_control_records` passed: marks of transactions.
+
+        A step takes them like records, only later: retention may remove them, and a position before them would then
+        look like lost input.
+        """
+        read = self.read_positions(positions)
+        passed = {partition: offset for partition, offset in read.items() if offset > positions[partition]}
+        return [
+            RecordBatch(topics.EVENTS, partition, [], [], [], [], [], offset)
+            for partition, offset in sorted(passed.items())
+        ]
+
+    def read_positions(self, positions: Positions) -> dict[int, int]:
+        """Where to read on: behind the engine's positions when only marks of transactions come next."""
+        return {p: max(offset, self._control_record_ends.get(p, 0)) for p, offset in positions.items()}
+
+    def after_lost_input(self, positions: Positions, error: OffsetOutOfRange) -> dict[int, int]:
+        """Where to go on, by partition, when the records that came next are gone.
+
+        Raises
+        ------
+        JournalError
+            `engine.on_truncated_input` is `fail`.
+        """
+        policy = self._config.on_truncated_input
+        if policy == "fail":
+            raise JournalError(
+                f'{error}: set `engine.on_truncated_input` to "earliest" or "latest" to go on without these records'
+            ) from error
+        self._control_record_ends.clear()
+        begins, ends = self._log.begin_offsets(topics.EVENTS), self._log.end_offsets(topics.EVENTS)
+        targets = begins if policy == "earliest" else ends
+        lost = [p for p, offset in positions.items() if not begins[p] <= offset <= ends[p]]
+        for partition in lost:
+            logger.warning("%s: going on at %s[%d] offset %d", error, topics.EVENTS, partition, targets[partition])
+        return {partition: targets[partition] for partition in lost}
+
+    def refresh_ends(self) -> None:
+        """Read the input's end offsets, at most twice a second; never between records and their answer."""
+        now = self._clock()
+        if now < self._ends_due:
+            return
+        self._ends_due = now + _ENDS_EVERY_S
+        try:
+            self._ends = self._log.end_offsets(topics.EVENTS)
+        except LogUnavailable as exc:
+            logger.warning("lag: %s; the last figure stands", exc)
+
+    def lag(self, positions: Positions) -> dict[str, int]:
+        """Records that wait, by partition, as of the newest `refresh_ends`."""
+        read = sorted(self.read_positions(positions).items())
+        return {str(p): max(0, end - offset) for (p, offset), end in zip(read, self._ends, strict=False)}
+
+
+__all__ = ["RETRY_S", "EventInput", "Positions"]

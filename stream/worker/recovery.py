@@ -1,0 +1,116 @@
+"""Recovery: the steps after the checkpoint are made again from the journal, unpublished."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from stream.engine.engine import Engine, StepResult
+from stream.engine.init_model import refuse_other
+from stream.errors import JournalError
+from stream.log.base import EventLog
+from stream.schema import topics
+from stream.schema.messages import JournalEntry
+from stream.worker.journal import journal_end, last_step, read_input
+
+logger = logging.getLogger(__name__)
+
+
+def redo(
+    engine: Engine,
+    log: EventLog,
+    entry: JournalEntry,
+    state: Path,
+    on_truncated_input: Literal["fail", "earliest", "latest"] = "fail",
+) -> StepResult:
+    """Make a journalled step again, learning included, and publish nothing.
+
+    Parameters
+    ----------
+    engine
+        It stands after the step before the entry's.
+    state
+        The state folder, for messages.
+    on_truncated_input
+        `fail` raises when input of the step is gone; otherwise the step is made without it, which is counted.
+
+    Raises
+    ------
+    JournalError
+        The input of the step is gone, or the journal begins with another fitted model.
+    """
+    if entry.step == 1:
+        refuse_other(entry.notes, engine.init_fingerprint, state)
+    batches, gone = read_input(log, entry)
+    if gone:
+        text = f"step {entry.step}: {gone} records of {topics.EVENTS} in the ranges {entry.ranges} are gone"
+        if on_truncated_input == "fail":
+            raise JournalError(
+                f"{text}, and the journal needs them to rebuild the state; use a newer checkpoint, or set "
+                '`engine.on_truncated_input` to "earliest" to go on without them'
+            )
+        engine.counters["truncated"] += gone
+        logger.warning("%s: going on without them", text)
+    for partition, start, _ in entry.ranges:
+        engine.seek(partition, start)  # a jump over truncated input shows as a gap between ranges
+    result = engine.step(batches)
+    engine.learn(entry.learn_steps)
+    return result
+
+
+def check_redone(entry: JournalEntry, result: StepResult, on_replay_mismatch: Literal["warn", "fail"]) -> None:
+    """Compare the messages of a step made again with those that were published.
+
+    Raises
+    ------
+    JournalError
+        They differ and `on_replay_mismatch` is `fail`; otherwise a log line says so.
+    """
+    if result.checksum == entry.checksum:
+        return
+    text = (
+        f"step {entry.step}: recovery made {len(result.messages)} messages with checksum "
+        f"{result.checksum:#010x}, the journal has {entry.messages} with {entry.checksum:#010x}: this is other "
+        "code, another library, another `--items` file or another kind of machine than what published them"
+    )
+    if on_replay_mismatch == "fail":
+        raise JournalError(text + '; set `engine.on_replay_mismatch = "warn"` to go on')
+    logger.warning("%s; going on", text)
+
+
+def without_lost_step(
+    engine: Engine, log: EventLog, worker: str, state: Path, reopen: Callable[[int], Engine]
+) -> Engine:
+    """Go back before a checkpoint whose last step is not in the journal: brokers answered its commit and lost it.
+
+    Parameters
+    ----------
+    reopen
+        Opens the engine from the newest checkpoint up to a step; the present one is closed before.
+
+    Raises
+    ------
+    JournalError
+        The journal ends before the checkpoint by more than one step: it belongs to another log or worker.
+    """
+    step = engine.step_number
+    if not step or last_step(log, worker, engine.journal_from) >= step:
+        return engine
+    if log.begin_offsets(topics.JOURNAL)[0] > engine.journal_from:
+        return engine  # retention took the entry
+    known = last_step(log, worker)
+    if known < step - 1 or journal_end(log) < engine.journal_from:
+        raise JournalError(
+            f"journal of worker {worker!r}: its newest step is {known}, the checkpoint in {state} is after step "
+            f"{step}: this state folder belongs to another log or worker"
+        )
+    logger.warning(
+        "the journal does not have step %d, which the newest checkpoint holds: going on from the one before", step
+    )
+    engine.close()
+    return reopen(known)
+
+
+__all__ = ["check_redone", "redo", "without_lost_step"]

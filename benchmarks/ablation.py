@@ -21,10 +21,11 @@ import torch
 
 from benchmarks.run_cache import Kept
 from learner.offline.config import FitConfig
+from learner.offline.counts import count_items
 from learner.offline.evaluation import choose_mixture
 from learner.offline.presets import MODERN
 from learner.offline.sequences import Sequences, read_sequences
-from learner.offline.trainer import Trainer, count_items, each_epoch
+from learner.offline.trainer import Trainer, each_epoch
 
 PARTS: dict[str, dict[str, Any]] = {
     "all parts": {},
@@ -61,7 +62,7 @@ def measure(config: FitConfig, data: Sequences) -> dict[str, float]:
     trainer = Trainer(config, data)
     log = list(each_epoch(trainer))
     best = max((entry.validation for entry in log if entry.validation), key=lambda figures: figures["ndcg@20"])
-    counts = count_items(config, data)
+    counts = count_items(config.counts, data)
     assert counts is not None
     mixed = max(choose_mixture(trainer.best_model(), data, counts)[1].values())
     return {

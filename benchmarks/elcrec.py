@@ -26,9 +26,10 @@ from benchmarks.run_cache import Kept
 from learner.offline.config import FitConfig
 from learner.offline.evaluation import evaluate
 from learner.offline.files import load_authors
+from learner.offline.fit import fit
 from learner.offline.presets import MODERN, PRESETS
 from learner.offline.sequences import Sequences, read_sequences
-from learner.offline.trainer import Trainer, fit
+from learner.offline.trainer import Trainer
 
 KEYS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20")
 

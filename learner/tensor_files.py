@@ -40,8 +40,8 @@ def load_tensors(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         foreign = "Unsupported operand" in str(error)
         raise TensorFileError("it is no weights file" if foreign else "it holds more than tensors") from None
-    except Exception as error:  # the reader of a damaged file raises nearly anything
-        raise TensorFileError(f"it is damaged ({type(error).__name__})") from None
+    except Exception:  # the reader of a damaged file raises nearly anything
+        raise TensorFileError("it is damaged or not a weights file") from None
 
 
 __all__ = ["TensorFileError", "load_tensors", "save_tensors"]

@@ -15,14 +15,16 @@ from rich.table import Table
 
 from intentstream import config_file
 from intentstream.config import Config
-from learner.offline import trainer
 from learner.offline.config import DeviceName, FitConfig
 from learner.offline.evaluation import evaluate as evaluate_model
 from learner.offline.files import load_authors, load_fitted, replace
+from learner.offline.fit import evaluate_folder
+from learner.offline.fit import fit as fit_model
 from learner.offline.init_learner import matching
 from learner.offline.presets import MODERN, PRESETS
 from learner.offline.report import draw_curve, write_report
 from learner.offline.sequences import Sequences, read_sequences
+from learner.offline.trainer import FitProgress
 from stream.errors import ConfigError
 
 Preset = Literal["modern", "beauty", "sports", "toys", "yelp"]
@@ -90,7 +92,7 @@ def fit(
     with _bar(console) as bar:
         task = bar.add_task("epoch", total=None, note="")
 
-        def show(now: trainer.Progress) -> None:
+        def show(now: FitProgress) -> None:
             found = "" if now.validation is None else f"  validation NDCG@20 {now.validation:.4f}, best {now.best:.4f}"
             place = f"network {now.member} of {settings.members}, epoch {now.epoch} of at most {now.epochs}"
             bar.update(
@@ -104,7 +106,7 @@ def fit(
                 console.print(f"{place}: loss {now.loss:.4f}{found}", soft_wrap=True, highlight=False)
 
         try:
-            result = trainer.fit(settings, sequences, out, show)
+            result = fit_model(settings, sequences, out, show)
         except KeyboardInterrupt:
             bar.stop()
             console.print(f"interrupted; the same command goes on after the last finished epoch, kept in {out}")
@@ -159,7 +161,7 @@ def evaluate(
             bar.advance(task, users)
 
         if checkpoint is None:
-            figures = trainer.evaluate_folder(data[0], sequences, split, tick)
+            figures = evaluate_folder(data[0], sequences, split, tick)
         else:
             model = load_authors(checkpoint, items=sequences.item_count)
             figures = evaluate_model(model, sequences, split, tick=tick).figures()

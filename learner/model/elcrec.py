@@ -28,14 +28,14 @@ class Batch(NamedTuple):
     """(B, T) an item not taken, for `bce`; or (S,) shared ones, for the sampled softmax"""
     log_q: Tensor | None = None
     """(N,) log expected draws of items 1 to N, for the sampled softmax"""
-    parts: tuple[tuple[int, int], ...] = ()
-    """users and longest history of each part of the batch, the longest first; a part is a block to attention, so that
-    little there is padding; (): all are one"""
+    blocks: tuple[tuple[int, int], ...] = ()
+    """(users, longest history) of each block that attention works on, longest first, so that a block has little
+    padding; (): one block"""
 
-    def cut(self, rows: Tensor) -> list[Tensor]:
-        """Its parts of rows (..., B, T), (..., n, T_p) each."""
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """Rows (..., B, T) as blocks, (..., n, T_p) each."""
         found, start = [], 0
-        for users, longest in self.parts or (tuple(self.inputs.shape),):
+        for users, longest in self.blocks or (tuple(self.inputs.shape),):
             found.append(rows[..., start : start + users, rows.shape[-1] - longest :])
             start += users
         return found
@@ -142,7 +142,12 @@ class ELCRec(nn.Module):
         return self.head(user) @ self.table().T
 
     def losses(
-        self, batch: Batch, generator: torch.Generator | None, half: bool = False, mixed: bool = False
+        self,
+        batch: Batch,
+        generator: torch.Generator | None,
+        *,
+        bfloat16_softmax: bool = False,
+        bfloat16_encoder: bool = False,
     ) -> Losses:
         """All terms that have a weight.
 
@@ -152,67 +157,92 @@ class ELCRec(nn.Module):
             sequences; every user has at least one target
         generator
             draws dropout and views; None = no dropout, and no term that needs views
-        half
-            full softmax in bfloat16
-        mixed
-            the encoder's products in bfloat16
+        bfloat16_softmax
+            compute the products of the full softmax in bfloat16
+        bfloat16_encoder
+            compute the products of the encoder in bfloat16
         """
         c = self.config
-        contrasts = c.sequence_contrast > 0 or c.intent_contrast > 0
-        whole = batch.inputs[None]  # (V, B, T)
-        if contrasts:
-            if generator is None:
-                raise ValueError("the contrastive losses draw views of the sequences and need a generator")
-            views = random_view(batch.inputs.repeat(2, 1), generator, self.mask_row, c.compat)
-            whole = torch.cat([whole, views.view(2, *batch.inputs.shape)])
-        rows = [part.flatten(0, 1) for part in batch.cut(whole)]  # (V * n, T) each: histories, then views
+        whole = self._with_views(batch.inputs, generator)  # (V, B, T)
+        rows = [part.flatten(0, 1) for part in batch.split(whole)]  # (V * n, T) each: histories, then views
         layout = self._layout(rows)
         targets = F.pad(batch.targets[None], (0, 0, 0, 0, 0, len(whole) - 1))  # (V, B, T)
-        wanted = layout.flat([part.flatten(0, 1) for part in batch.cut(targets)]).nonzero()[:, 0]  # (Q,) of P
+        wanted = layout.flat([part.flatten(0, 1) for part in batch.split(targets)]).nonzero()[:, 0]  # (Q,) of P
         looked_up = [layout.flat(rows), *self._compared(batch)]
-        # by one look-up: one gradient as large as the table is made, not one for each
+        # one look-up makes one gradient of the size of the table instead of three
         vectors, *compared = torch.split(self.embed(torch.cat(looked_up)), [len(part) for part in looked_up])
-        out = self._encode(vectors, layout, generator, mixed)  # (P, d)
+        out = self._encode(vectors, layout, generator, bfloat16_encoder)  # (P, d)
         h = out.index_select(0, wanted)
-        next_item = losses.next_item_bce(h, *compared) if c.next_item == "bce" else self._softmax(h, batch, half)
-        total = next_item
+        bce = c.next_item == "bce"
+        next_item = losses.next_item_bce(h, *compared) if bce else self._softmax(h, batch, bfloat16_softmax)
         pools = [
             self.pool(block, part).view(len(whole), -1, out.shape[1])
             for block, part in zip(layout.blocks(out), rows, strict=True)
         ]  # (V, n, d) each
-        pooled, *others = torch.cat(pools, dim=1)  # (B, d) each
-        sequence = intent = cluster = None
-        if contrasts:
-            centers = self.intents.unit()
-            temperature = c.contrast_temperature if c.contrast == "cosine" else None
-            if c.sequence_contrast > 0:
-                places, stretches = _stretches(layout)
-                seen = out.index_select(0, places)
-                sequence = losses.sequence_contrast(seen, stretches, centers, c.fusion, temperature)
-                total = total + c.sequence_contrast * sequence
-            if c.intent_contrast > 0:
-                own = self.intents.nearest(pooled).intent
-                intent = losses.intent_contrast(others[0], others[1], centers, own, temperature)
-                total = total + c.intent_contrast * intent
+        pooled, *views = torch.cat(pools, dim=1)  # (B, d) each
+        sequence, intent = self._contrasts(out, layout, pooled, views)
+        cluster = self._clustering(pooled, views)
+        total = next_item
+        for weight, term in (
+            (c.sequence_contrast, sequence),
+            (c.intent_contrast, intent),
+            (c.intents.weight, cluster),
+        ):
+            if term is not None:
+                total = total + weight * term
+        return Losses(total, next_item, sequence, intent, cluster, pooled.detach())
+
+    def _with_views(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The sequences (B, T) and, where a contrastive loss has a weight, two random views of each: (V, B, T)."""
+        c = self.config
+        if c.sequence_contrast == 0 and c.intent_contrast == 0:
+            return inputs[None]
+        if generator is None:
+            raise ValueError("the contrastive losses draw views of the sequences and need a generator")
+        views = random_view(inputs.repeat(2, 1), generator, self.mask_row, c.compat)
+        return torch.cat([inputs[None], views.view(2, *inputs.shape)])
+
+    def _contrasts(
+        self, out: Tensor, layout: RaggedBatch, pooled: Tensor, views: Sequence[Tensor]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """`L_seq` of outputs (P, d) and `L_intent` of pooled users and views (B, d); None without a weight."""
+        c = self.config
+        sequence = intent = None
+        if not views:
+            return sequence, intent
+        centers = self.intents.unit()
+        temperature = c.contrast_temperature if c.contrast == "cosine" else None
+        if c.sequence_contrast > 0:
+            places, stretches = _stretches(layout)
+            seen = out.index_select(0, places)
+            sequence = losses.sequence_contrast(seen, stretches, centers, c.fusion, temperature)
+        if c.intent_contrast > 0:
+            own = self.intents.nearest(pooled).intent
+            intent = losses.intent_contrast(views[0], views[1], centers, own, temperature)
+        return sequence, intent
+
+    def _clustering(self, pooled: Tensor, views: Sequence[Tensor]) -> Tensor | None:
+        """The clustering loss of pooled users and their views (B, d); None where the configuration has none."""
+        c = self.config
         if c.intents.clustering == "paper":
             unit = F.normalize(pooled, dim=-1)
-            cluster = losses.cluster_loss(unit, self.intents.unit(), include_self=c.compat == "authors")
-        elif c.intents.clustering == "balanced":
-            cluster = self.intents.balanced_loss(pooled, *others)
-        if cluster is not None:
-            total = total + c.intents.weight * cluster
-        return Losses(total, next_item, sequence, intent, cluster, pooled.detach())
+            return losses.cluster_loss(unit, self.intents.unit(), include_self=c.compat == "authors")
+        if c.intents.clustering == "balanced":
+            return self.intents.balanced_loss(pooled, *views)
+        return None
 
     def _layout(self, rows: Sequence[Tensor]) -> RaggedBatch:
         """Of blocks of rows (n, T); to the authors' means and contrasts padding is a position like others."""
         return RaggedBatch([part > 0 for part in rows], padded=self.config.compat == "authors")
 
-    def _encode(self, vectors: Tensor, layout: RaggedBatch, generator: torch.Generator | None, mixed: bool) -> Tensor:
-        if not mixed:
+    def _encode(
+        self, vectors: Tensor, layout: RaggedBatch, generator: torch.Generator | None, bfloat16: bool
+    ) -> Tensor:
+        if not bfloat16:
             return self.encoder.ragged(vectors, layout, generator)
         with torch.autocast(vectors.device.type, torch.bfloat16):
             h = self.encoder.ragged(vectors, layout, generator)
-        return h.float()  # the losses compare what differs by less than bfloat16 can say
+        return h.float()  # the losses compare numbers that differ by less than bfloat16 resolves
 
     def _compared(self, batch: Batch) -> tuple[Tensor, ...]:
         """Rows of the items taken and not taken at the Q places with a target, where `bce` compares them, (Q,) each."""
@@ -223,7 +253,7 @@ class ELCRec(nn.Module):
         wanted = batch.targets > 0
         return batch.targets[wanted], batch.negatives[wanted]
 
-    def _softmax(self, out: Tensor, batch: Batch, half: bool) -> Tensor:
+    def _softmax(self, out: Tensor, batch: Batch, bfloat16: bool) -> Tensor:
         c = self.config
         target, weight = losses.future_targets(batch.targets, c.future, c.horizon)  # (P, J) each
         target = (target - 1).clamp(min=0)
@@ -231,7 +261,7 @@ class ELCRec(nn.Module):
             return losses.sampled_softmax(
                 self.head(out), self.table(), target, weight, batch.negatives - 1, batch.log_q
             )
-        return losses.full_softmax(self.head(out), self.table(), target, weight, half=half)
+        return losses.full_softmax(self.head(out), self.table(), target, weight, bfloat16=bfloat16)
 
 
 def _stretches(layout: RaggedBatch) -> tuple[Tensor, RaggedBatch]:

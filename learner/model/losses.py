@@ -167,28 +167,28 @@ class _FullSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, h: Tensor, table: Tensor, target: Tensor, weight: Tensor, chunk: int, half: bool
+        ctx: FunctionCtx, h: Tensor, table: Tensor, target: Tensor, weight: Tensor, chunk: int, bfloat16: bool
     ) -> Tensor:
         P, M = len(h), len(table)
         grad_h, grad_table = torch.empty_like(h), torch.zeros_like(table)
-        rows = table.bfloat16() if half else table  # (M, d)
+        rows = table.bfloat16() if bfloat16 else table  # (M, d)
         scores = h.new_empty(min(chunk, P), M)
         loss = h.new_zeros(())
         for start in range(0, P, chunk):
             part = h[start : start + chunk]  # (n, d)
             p = scores[: len(part)]  # (n, M)
-            if half:
-                short = part.bfloat16() @ rows.T
-                p.copy_(short)
+            if bfloat16:
+                low = part.bfloat16() @ rows.T
+                p.copy_(low)
             else:
                 torch.mm(part, rows.T, out=p)
             top = p.amax(1, keepdim=True)
             total = p.sub_(top).exp_().sum(1, keepdim=True)  # (n, 1)
             loss += (total.log() + top).sum()
-            if half:
-                short.copy_(p)
-                grad_h[start : start + chunk] = (short @ rows).to(h.dtype) / total
-                grad_table += (short.T @ (part / total).bfloat16()).to(h.dtype)
+            if bfloat16:
+                low.copy_(p)
+                grad_h[start : start + chunk] = (low @ rows).to(h.dtype) / total
+                grad_table += (low.T @ (part / total).bfloat16()).to(h.dtype)
             else:
                 torch.mm(p, rows, out=grad_h[start : start + chunk])
                 grad_h[start : start + chunk] /= total
@@ -234,7 +234,7 @@ def future_targets(targets: Tensor, fade: float, horizon: int) -> tuple[Tensor, 
 
 
 def full_softmax(
-    h: Tensor, table: Tensor, target: Tensor, weight: Tensor, *, half: bool = False, chunk: int | None = None
+    h: Tensor, table: Tensor, target: Tensor, weight: Tensor, *, bfloat16: bool = False, chunk: int | None = None
 ) -> Tensor:
     """Mean cross-entropy of the items taken among all M rows, ().
 
@@ -246,13 +246,13 @@ def full_softmax(
         (M, d) vectors of all items
     target, weight
         (P, J) rows in `table` of the items taken and how much each counts; weights of a position sum to 1
-    half
+    bfloat16
         make the three products in bfloat16: over twice as fast where the processor has it, scores within 0.4%
     chunk
         positions per piece; None: 256 on a processor, where 256 x 12,101 scores fit a cache of 16 MB, 4096 elsewhere
     """
     piece = chunk or (256 if h.device.type == "cpu" else 4096)
-    loss: Tensor = _FullSoftmax.apply(h, table, target, weight.to(h.dtype), piece, half)  # type: ignore[no-untyped-call]
+    loss: Tensor = _FullSoftmax.apply(h, table, target, weight.to(h.dtype), piece, bfloat16)  # type: ignore[no-untyped-call]
     return loss
 
 

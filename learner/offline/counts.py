@@ -16,6 +16,7 @@ from torch import Tensor
 
 from learner.errors import ModelFileError
 from learner.offline.config import CountsConfig
+from learner.offline.sequences import Sequences
 
 Ints = npt.NDArray[np.int64]
 
@@ -104,6 +105,14 @@ class ItemCounts:
         dense = np.bincount(key, weight, minlength=B * self.size).reshape(B, self.size)
         total = dense.sum(axis=1, keepdims=True)
         return (dense / np.where(total > 0, total, 1)).astype(np.float32)
+
+
+def count_items(config: CountsConfig | None, sequences: Sequences) -> ItemCounts | None:
+    """Counts of the training part; None without a configuration."""
+    if config is None:
+        return None
+    offsets = np.concatenate([[0], np.cumsum(sequences.lengths - 2)])
+    return ItemCounts(config, sequences.training_items(), offsets, sequences.item_count)
 
 
 def log_shares(shares: Tensor, floor: float) -> Tensor:

@@ -67,12 +67,18 @@ class Sequences:
         within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         return row, self.items[self.offsets[index][row] + within]
 
+    def training_items(self) -> Ints:
+        """All items that may be trained on, user after user: without each user's last two."""
+        keep = np.ones(len(self.items), dtype=bool)
+        keep[self.offsets[1:] - 1] = keep[self.offsets[1:] - 2] = False
+        return self.items[keep]
+
     def by_length(self, split: Split, max_len: int) -> Iterator[tuple[int, Ints]]:
         """(length, users (n,)) groups whose visible histories, capped at max_len, have that length, longest first."""
         length = np.minimum(self.lengths - HELD_OUT[split], max_len)
         order = np.argsort(-length, kind="stable")
-        cuts = np.flatnonzero(np.diff(length[order])) + 1
-        for group in np.split(order, cuts):
+        bounds = np.flatnonzero(np.diff(length[order])) + 1
+        for group in np.split(order, bounds):
             yield int(length[group[0]]), group
 
 

@@ -14,8 +14,8 @@ from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.offline.config import FitConfig
 from learner.offline.files import read_weights
+from learner.offline.fit import fit
 from learner.offline.sequences import read_sequences
-from learner.offline.trainer import fit
 from learner.online.learner import Learner
 from learner.tensor_files import TensorFileError, load_tensors, save_tensors
 
@@ -72,5 +72,5 @@ def test_code_in_a_file_is_refused_in_one_line_without_advice_to_run_it(
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"PK\x03\x04broken", b"\x80\x04."])
 def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file.pt").write_bytes(content)
-    with pytest.raises(TensorFileError, match=r"^it is (no weights file|damaged \(\w+\))$"):
+    with pytest.raises(TensorFileError, match=r"^it is (no weights file|damaged or not a weights file)$"):
         load_tensors(tmp_path / "file.pt")

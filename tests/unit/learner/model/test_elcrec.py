@@ -71,7 +71,7 @@ def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: 
         batch().inputs[order],
         batch().targets[order],
         negatives=torch.tensor([[8, 9, 1, 2], [0, 2, 3, 4], [0, 0, 8, 7]]),
-        parts=((2, 4), (1, 2)) if parted else (),
+        blocks=((2, 4), (1, 2)) if parted else (),
     )
     found = made.losses(given, torch.Generator().manual_seed(7))
     again = torch.Generator().manual_seed(7)
@@ -126,7 +126,7 @@ def test_to_the_authors_padding_is_a_position_like_others(fusion: Fusion) -> Non
 def test_the_encoder_in_bfloat16_gives_the_same_losses_within_its_precision() -> None:
     made = model(next_item="bce", sequence_contrast=0.2, intent_contrast=0.3, pool="mean")
     given = batch()._replace(negatives=torch.tensor([[9, 9, 8, 7], [8, 9, 1, 2], [9, 2, 3, 4]]))
-    full, short = (made.losses(given, torch.Generator().manual_seed(7), mixed=mixed) for mixed in (False, True))
+    full, short = (made.losses(given, torch.Generator().manual_seed(7), bfloat16_encoder=low) for low in (False, True))
     assert short.users.dtype == torch.float32
     assert short.total.item() != full.total.item()
     torch.testing.assert_close(short.total, full.total, rtol=0.02, atol=0)

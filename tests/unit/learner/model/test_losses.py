@@ -248,7 +248,7 @@ def test_half_precision_is_near() -> None:
     h, table = make(40, 16, seed=0).float(), make(90, 16, seed=1).float()
     target, weight = soft_targets(40, 90, 3, 0)
     exact = losses.full_softmax(h, table, target, weight)
-    short = losses.full_softmax(h, table, target, weight, half=True)
+    short = losses.full_softmax(h, table, target, weight, bfloat16=True)
     assert short.item() == pytest.approx(exact.item(), rel=5e-3)
     for one, two in zip(torch.autograd.grad(exact, (h, table)), torch.autograd.grad(short, (h, table)), strict=True):
         assert (one - two).norm() / one.norm() < 0.02

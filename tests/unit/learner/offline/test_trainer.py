@@ -14,11 +14,12 @@ from learner.errors import LearnerError, ModelFileError
 from learner.metrics import UNRANKED
 from learner.model.config import ModelConfig
 from learner.offline.config import CountsConfig, FitConfig
-from learner.offline.counts import ItemCounts
+from learner.offline.counts import ItemCounts, count_items
 from learner.offline.evaluation import Mixture, choose_mixture, evaluate, ranks_of
+from learner.offline.fit import evaluate_folder, fit
 from learner.offline.presets import MODERN, PRESETS
 from learner.offline.sequences import Sequences, read_sequences
-from learner.offline.trainer import Progress, Stopped, Trainer, count_items, each_epoch, evaluate_folder, fit
+from learner.offline.trainer import FitProgress, Stopped, Trainer, each_epoch
 from tests.unit.learner.model.test_centers import normalised_mutual_information
 
 SMALL: dict[str, Any] = {
@@ -74,7 +75,7 @@ def test_resume_gives_the_same_bits(cycle: Sequences, tmp_path: Path, variant: d
     settings = config(variant, device=device)
     whole = fit(settings, cycle, tmp_path / "whole")
 
-    def stop(now: Progress) -> None:
+    def stop(now: FitProgress) -> None:
         if (now.epoch, now.step) == (3, 2):  # in the middle of an epoch: that epoch is done again
             raise Stopped
 
@@ -104,14 +105,14 @@ def test_a_graphics_card_that_is_not_there_is_named(cycle: Sequences) -> None:
 @pytest.mark.parametrize("order", ["length", "random"])
 def test_an_epoch_takes_every_user_once(cycle: Sequences, order: str) -> None:
     trainer = Trainer(config(batches=order, batch_users=7), cycle)
-    batches = trainer.batches()
+    batches = trainer.batches.epoch()
     assert sorted(torch.cat(batches).tolist()) == np.flatnonzero(cycle.lengths > 3).tolist()
     assert max(map(len, batches)) == 7
 
 
 def test_a_batch_of_any_users_holds_as_many_as_max_len_allows(cycle: Sequences) -> None:
     trainer = Trainer(config(batches="random", batch_users=80, batch_positions=47), cycle)
-    assert {len(users) for users in trainer.batches()[:-1]} == {3}  # of 12 positions each
+    assert {len(users) for users in trainer.batches.epoch()[:-1]} == {3}  # of 12 positions each
 
 
 @pytest.mark.parametrize("variant", [{}, PAPER], ids=str)
@@ -122,7 +123,7 @@ def test_bfloat16_is_of_the_encoder_too_and_auto_is_not(cycle: Sequences, varian
         dtypes: set[torch.dtype] = set()
         product = next(module for module in trainer.model.encoder.modules() if isinstance(module, torch.nn.Linear))
         product.register_forward_hook(lambda *call, seen=dtypes: seen.add(call[-1].dtype))
-        losses[precision] = trainer.step(trainer.batches()[0])["loss"]
+        losses[precision] = trainer.step(trainer.batches.epoch()[0])["loss"]
         assert dtypes == {torch.bfloat16 if precision == "bfloat16" else torch.float32}
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
 
@@ -219,8 +220,8 @@ def test_an_ensemble_is_the_mean_of_its_members(cycle: Sequences, tmp_path: Path
 
 def test_the_held_out_items_are_never_trained_on(cycle: Sequences) -> None:
     trainer = Trainer(config(), cycle)
-    for users in trainer.batches():
-        batch = trainer.batch(users)
+    for users in trainer.batches.epoch():
+        batch = trainer.batches.batch(users)
         for row, user in enumerate(sorted(users.tolist(), key=lambda user: -cycle.lengths[user])):
             sequence = cycle.items[cycle.offsets[user] : cycle.offsets[user + 1]]
             inputs = [int(x) for x in batch.inputs[row] if x > 0]
@@ -231,8 +232,8 @@ def test_the_held_out_items_are_never_trained_on(cycle: Sequences) -> None:
 
 def test_negatives_are_never_the_users_own(cycle: Sequences) -> None:
     trainer = Trainer(config(PAPER), cycle)
-    for users in trainer.batches():
-        batch = trainer.batch(users)
+    for users in trainer.batches.epoch():
+        batch = trainer.batches.batch(users)
         assert batch.negatives is not None
         own = torch.cat([batch.inputs, batch.targets], dim=1)
         wanted = batch.targets > 0
@@ -244,8 +245,8 @@ def test_negatives_are_never_the_users_own(cycle: Sequences) -> None:
 @pytest.mark.parametrize(("compat", "avoided"), [("none", False), ("authors", True)])
 def test_only_the_authors_negatives_avoid_what_is_held_out(cycle: Sequences, compat: str, avoided: bool) -> None:
     trainer, drawn = Trainer(config({**PAPER, "compat": compat}), cycle), 0
-    for users in trainer.batches():
-        batch = trainer.batch(users)
+    for users in trainer.batches.epoch():
+        batch = trainer.batches.batch(users)
         assert batch.negatives is not None
         index = np.array(sorted(users.tolist(), key=lambda user: -cycle.lengths[user]))
         for split in ("validation", "test"):
@@ -257,9 +258,9 @@ def test_only_the_authors_negatives_avoid_what_is_held_out(cycle: Sequences, com
 @pytest.mark.parametrize(("order", "share"), [("length", 0.85), ("random", 0.75)])
 def test_little_of_what_attention_meets_is_padding(cycle: Sequences, order: str, share: float) -> None:
     trainer = Trainer(config(batches=order), cycle)
-    batches = [trainer.batch(users) for users in trainer.batches()]
+    batches = [trainer.batches.batch(users) for users in trainer.batches.epoch()]
     held = sum(int((batch.inputs > 0).sum()) for batch in batches)
-    encoded = [part for batch in batches for part in batch.cut(batch.inputs)]
+    encoded = [part for batch in batches for part in batch.split(batch.inputs)]
     assert held == sum(int((part > 0).sum()) for part in encoded)  # nothing of a history is cut off
     assert held / sum(part.numel() for part in encoded) > share
 
@@ -288,7 +289,7 @@ def test_users_with_nothing_to_predict_are_not_trained_on(tmp_path: Path) -> Non
     path.write_text("a 1 2 3\nb 1 2 3 4\nc 4 3 2 1 2\n")
     trainer = Trainer(config(), read_sequences(path))
     trainer.place_centers()
-    assert sorted(int(user) for users in trainer.batches() for user in users) == [1, 2]
+    assert sorted(int(user) for users in trainer.batches.epoch() for user in users) == [1, 2]
     trainer.validate(trainer.epoch())
 
 
@@ -347,7 +348,7 @@ def test_counts_are_the_loop(window: int) -> None:
 
 def test_the_mixture_is_chosen_among_the_grid_on_validation(cycle: Sequences) -> None:
     trainer = Trainer(config(), cycle)
-    counts = count_items(config(), cycle)
+    counts = count_items(config().counts, cycle)
     assert counts is not None
     grid = ((0.0, 0.01), (5.0, 0.01), (5.0, 0.1))
     mixture, found = choose_mixture(trainer.model, cycle, counts, grid)

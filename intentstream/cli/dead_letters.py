@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from intentstream.cli.options import ConfigOption, LogOption
 from intentstream.config import load_config
 from stream.errors import DeadLetterError
 from stream.log import open_log
 from stream.schema import topics
 from stream.worker.dead_letters import PARTITION, DeadLetter, find_dead_letter, newest_dead_letters, replay_dead_letters
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; see `intentstream config`.")]
-LogOption = Annotated[str | None, typer.Option("--log", help="file:///DIR or kafka://host:port[,host:port].")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those refused for this reason.")]
 
-letters_app = typer.Typer(help="Records that were refused: list, show, send again.", no_args_is_help=True)
+dead_letters = typer.Typer(
+    help="List, show and send again records that were refused.", no_args_is_help=True, add_completion=False
+)
 
 
 def readable(text: str) -> str:
@@ -36,7 +36,7 @@ def _when(letter: DeadLetter) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(letter.timestamp_ms / 1000))
 
 
-@letters_app.command("list")
+@dead_letters.command("list")
 def list_command(
     log: LogOption = None,
     reason: ReasonOption = None,
@@ -55,7 +55,7 @@ def list_command(
     typer.echo(f"{len(found)} dead letters", err=True)
 
 
-@letters_app.command("show")
+@dead_letters.command("show")
 def show_command(
     place: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="As `list` prints it.")],
     log: LogOption = None,
@@ -90,7 +90,7 @@ def show_command(
         typer.echo(f"{name:10} {readable(text)}")
 
 
-@letters_app.command("replay")
+@dead_letters.command("replay")
 def replay_command(
     log: LogOption = None,
     reason: ReasonOption = None,
@@ -109,9 +109,4 @@ def replay_command(
         typer.echo(f"{done.left} left: too large for {topics.EVENTS}, or no longer whole")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.add_typer(letters_app, name="dead-letters")
-
-
-__all__ = ["readable", "register"]
+__all__ = ["dead_letters", "readable"]

@@ -146,7 +146,10 @@ def evaluate(
     report: ReportOption = None,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Test a model by the paper's protocol: full ranking, own history excluded."""
+    """Test a model by the paper's protocol.
+
+    All items are ranked; the user's own history is excluded.
+    """
     torch.set_num_threads(threads)
     console = Console()
     if len(data) != (2 if checkpoint is None else 1):
@@ -196,10 +199,4 @@ def _table(columns: dict[str, dict[str, float]]) -> Table:
     return table
 
 
-def register(app: typer.Typer) -> None:
-    """Add both commands to the command line."""
-    app.command()(fit)
-    app.command()(evaluate)
-
-
-__all__ = ["load_fit_config", "register"]
+__all__ = ["evaluate", "fit", "load_fit_config"]

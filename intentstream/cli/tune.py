@@ -14,10 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from intentstream import config_file
+from intentstream.cli.options import EventFileArgument
 from intentstream.config import Config, load_config
-from learner import set_threads
 from learner.offline.files import replace
-from learner.offline.tuning import MOST_TRIALS, Recorded, SearchEnded, Trial, tune
+from learner.offline.tuning import MOST_TRIALS, Recorded, SearchEnded, Trial
+from learner.offline.tuning import tune as search
+from learner.runtime import set_threads
 from stream.errors import ConfigError, SourceError
 from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
@@ -25,10 +27,8 @@ from stream.sources.files.event_file import EventFile
 FEWEST_EVENTS: Final = 100  # below that, a difference between two settings is chance
 
 
-def tune_command(
-    file: Annotated[
-        Path, typer.Argument(help="CSV, JSON lines, Parquet, MovieLens or ELCRec text, any of them gzipped.")
-    ],
+def tune(
+    file: EventFileArgument,
     out: Annotated[Path, typer.Option("--out", help="The configuration file to write.")] = Path("tuned.toml"),
     trials: Annotated[int, typer.Option(min=1, max=MOST_TRIALS, help="Most runs, the first with what is given.")] = 12,
     limit: Annotated[int, typer.Option(help="Records from the start of the file that a run goes over.")] = 50_000,
@@ -40,7 +40,10 @@ def tune_command(
         Path | None, typer.Option("--config", help="Where the search starts; what it does not touch is kept.")
     ] = None,
 ) -> None:
-    """Search for better settings on the first part of a file and write them as a configuration file."""
+    """Search for better settings on the first part of a file.
+
+    The settings found are written as a configuration file.
+    """
     base = load_config(config)
     set_threads(base.learner.threads)
     _refuse_place(out)
@@ -68,7 +71,7 @@ def tune_command(
             bar.update(task, best=f"best NDCG@20 {max(trial.ndcg for trial in done):.4f}")
 
         try:
-            learner, _ = tune(stream, base.learner, trials, judge_from, finished, step, base.engine.step_events)
+            learner, _ = search(stream, base.learner, trials, judge_from, finished, step, base.engine.step_events)
         except SearchEnded:
             raise ConfigError(
                 f"--seconds {seconds:g}: not enough for one run over {len(stream)} events: raise it, or lower --limit"
@@ -141,9 +144,4 @@ def _table(trials: list[Trial]) -> Table:
     return table
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command("tune")(tune_command)
-
-
-__all__ = ["record", "register"]
+__all__ = ["record", "tune"]

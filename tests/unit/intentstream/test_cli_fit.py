@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 
+from intentstream.cli.app import app
 from intentstream.cli.app import main as run_main
-from intentstream.cli.fit import load_fit_config, register
+from intentstream.cli.fit import load_fit_config
 from intentstream.config import load_config
 from learner import Learner
 from learner.errors import LearnerError
@@ -34,9 +34,6 @@ hidden = 8
 [model.intents]
 count = 3
 """
-
-app = typer.Typer()
-register(app)
 
 
 @pytest.fixture

@@ -9,22 +9,18 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from intentstream import config_file
 from intentstream.cli import tune
-from intentstream.cli.tune import record, register
+from intentstream.cli.app import app
+from intentstream.cli.tune import record
 from intentstream.config import Config, load_config
 from learner.offline.tuning import MOST_TRIALS
 from stream.errors import ConfigError, SourceError
 from stream.sources.files.event_file import EventFile
 from tests.unit.intentstream.commands import run_command
 from tests.unit.stream.streams import START_MS, events, small_config
-
-app = typer.Typer()
-register(app)
-app.command()(lambda: None)  # with two commands, typer expects the name of one
 
 
 @pytest.fixture

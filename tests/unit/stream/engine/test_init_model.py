@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from intentstream import config_file
-from intentstream.cli import app
+from intentstream.cli.app import app
 from intentstream.config import Config
 from learner.errors import ModelFileError
 from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
@@ -208,8 +208,10 @@ def test_both_commands_take_it(
     tmp_path: Path, config: Config, log: EventLog, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.close()
-    monkeypatch.setattr(app, "stop_on_signals", lambda: lambda: True)
-    monkeypatch.setattr(app, "set_threads", lambda count: None)  # of this process, which runs other tests too
+    for module in ("replay", "worker"):
+        monkeypatch.setattr(f"intentstream.cli.{module}.stop_on_signals", lambda: lambda: True)
+        # threads are of this process, which runs other tests too
+        monkeypatch.setattr(f"intentstream.cli.{module}.set_threads", lambda count: None)
     settings, path = tmp_path / "small.toml", tmp_path / "events.jsonl"
     settings.write_text(config_file.render(config))
     path.write_bytes(b"\n".join(records(40)) + b"\n")
@@ -217,6 +219,6 @@ def test_both_commands_take_it(
         ["replay", str(path), "--state", str(tmp_path / "replayed")],
         ["worker", "--state", str(tmp_path / "worked")],
     ):
-        done = CliRunner().invoke(app.app, [*words, "--init", str(model), "--config", str(settings)])
+        done = CliRunner().invoke(app, [*words, "--init", str(model), "--config", str(settings)])
         assert done.exit_code == 0, done.output
         assert kept_model(Path(words[-1])) is not None

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from intentstream import config_file
-from intentstream.cli import app
+from intentstream.cli.app import app
+from intentstream.cli.replay import report_table
 from state import StateError, StateInUse
 from stream.errors import EngineError, SourceError
 from stream.log import open_log
@@ -152,7 +153,7 @@ def test_the_baselines_are_compared_on_the_events_of_the_model(tmp_path: Path, f
 
 def table_row(report: dict[str, Any], name: str) -> list[str]:
     console = Console(file=io.StringIO(), width=200, record=True)
-    console.print(app.report_table(report))
+    console.print(report_table(report))
     return next(line for line in console.export_text().splitlines() if name in line).replace("│", " ").split()
 
 
@@ -256,7 +257,8 @@ def test_a_full_vocabulary_is_told(tmp_path: Path, file: Path) -> None:
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration file with a small model."""
-    monkeypatch.setattr(app, "set_threads", lambda count: None)  # of this process, which runs other tests too
+    for module in ("replay", "run", "user", "worker"):  # threads are of this process, which runs other tests too
+        monkeypatch.setattr(f"intentstream.cli.{module}.set_threads", lambda count: None)
     path = tmp_path / "small.toml"
     path.write_text(config_file.render(small_config(1)))
     return path
@@ -270,33 +272,33 @@ def test_a_report_is_also_written_of_a_part(
     broken = tmp_path / "broken.gz"
     broken.write_bytes(gzip.compress(file.read_bytes())[:-1000])
     with pytest.raises(FileTruncated):
-        run_command(app.app, "replay", broken, "--report", report, *words)
+        run_command(app, "replay", broken, "--report", report, *words)
     assert 0 < json.loads(report.read_text())["records"] < 400
-    monkeypatch.setattr(app, "stop_on_signals", lambda: lambda: True)
-    shown = run_command(app.app, "replay", file, *words)
+    monkeypatch.setattr("intentstream.cli.replay.stop_on_signals", lambda: lambda: True)
+    shown = run_command(app, "replay", file, *words)
     assert "stopped at record 64: the figures are of the part before" in shown
-    shown = run_command(app.app, "replay", file, "--state", tmp_path / "state", *words)
+    shown = run_command(app, "replay", file, "--state", tmp_path / "state", *words)
     assert "stopped at record 64: the same command goes on" in shown
-    monkeypatch.setattr(app, "stop_on_signals", lambda: lambda: False)
-    assert "stopped at" not in run_command(app.app, "replay", file, "--limit", "20", *words)
+    monkeypatch.setattr("intentstream.cli.replay.stop_on_signals", lambda: lambda: False)
+    assert "stopped at" not in run_command(app, "replay", file, "--limit", "20", *words)
 
 
 def test_files_that_cannot_be_written_stop_the_command_before_anything_is_done(tmp_path: Path, file: Path) -> None:
     for path in (tmp_path, file / "below", tmp_path / "none" / "report.json"):
         with pytest.raises(SourceError, match="cannot be written"):
-            run_command(app.app, "replay", file, "--state", tmp_path / "state", "--report", path)
+            run_command(app, "replay", file, "--state", tmp_path / "state", "--report", path)
         with pytest.raises(SourceError, match="cannot be written"):
-            run_command(app.app, "simulate", "--log", tmp_path / "log", "--limit", "10", "--truth", path)
+            run_command(app, "simulate", "--log", tmp_path / "log", "--limit", "10", "--truth", path)
     assert sorted(tmp_path.iterdir()) == [file]
 
 
 def test_a_worker_begins_on_a_folder_that_is_not_there_yet(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "stop_on_signals", lambda: lambda: True)
+    monkeypatch.setattr("intentstream.cli.worker.stop_on_signals", lambda: lambda: True)
     log = f"file://{tmp_path}/log"
     assert "stopped after step 0" in run_command(
-        app.app, "worker", "--log", log, "--state", tmp_path / "state", "--config", small
+        app, "worker", "--log", log, "--state", tmp_path / "state", "--config", small
     )
 
 
@@ -304,23 +306,23 @@ def test_recommend_answers_from_a_replay_s_folder_whatever_the_partitions(
     tmp_path: Path, small: Path, file: Path
 ) -> None:
     small.write_text(config_file.render(small_config(4)))
-    run_command(app.app, "replay", file, "--state", tmp_path / "state", "--config", small)
+    run_command(app, "replay", file, "--state", tmp_path / "state", "--config", small)
     words = ("--state", tmp_path / "state", "--config", small)
-    assert "u1: intent" in run_command(app.app, "recommend", "u1", *words)
+    assert "u1: intent" in run_command(app, "recommend", "u1", *words)
     with pytest.raises(EngineError, match=r"user id 'u\\udcff': is not UTF-8"):
-        run_command(app.app, "recommend", "u\udcff", *words)
+        run_command(app, "recommend", "u\udcff", *words)
 
 
 def test_a_limit_of_nothing_is_refused_in_one_line(tmp_path: Path, file: Path) -> None:
     for words in (("simulate", "--log", tmp_path / "log"), ("replay", file)):
         with pytest.raises(SourceError, match="limit 0: must be at least 1"):
-            run_command(app.app, *words, "--limit", "0")
+            run_command(app, *words, "--limit", "0")
 
 
 def test_run_without_a_terminal_says_where_the_page_is(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "stop_on_signals", lambda: lambda: True)
-    monkeypatch.setattr(app, "_page", lambda chosen, view: nullcontext("http://127.0.0.1:8050"))
-    shown = run_command(app.app, "run", "--dir", tmp_path / "var", "--config", small)
+    monkeypatch.setattr("intentstream.cli.run.stop_on_signals", lambda: lambda: True)
+    monkeypatch.setattr("intentstream.cli.run.serve_page", lambda chosen, view: nullcontext("http://127.0.0.1:8050"))
+    shown = run_command(app, "run", "--dir", tmp_path / "var", "--config", small)
     assert "the page and the HTTP API: http://127.0.0.1:8050\n" in shown

@@ -1,4 +1,4 @@
-"""`intentstream why USER`: what is known of a user, and what decided it."""
+"""`intentstream recommend` and `intentstream why`: one user, read from the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
+from intentstream.cli.options import ConfigOption, ItemsOption, StateOption
 from intentstream.config import load_config
+from learner.runtime import set_threads
 from stream.engine.engine import open_checkpoint
 from stream.engine.queries import Explanation
 from stream.errors import EngineError
@@ -21,22 +23,50 @@ from stream.schema import topics
 from stream.schema.messages import IntentShift
 from stream.sources.item_metadata import Titles, read_items
 
-_READ: Final = 10_000  # newest records of the user's partition that are looked through
+_READ: Final = 10_000  # newest records of the user's partition that are searched
 _decode = msgspec.json.Decoder(IntentShift).decode
 
 
-def why(
-    user: Annotated[str, typer.Argument(help="User id.")],
-    state: Annotated[Path, typer.Option("--state", help="State folder.")] = Path("var/state"),
-    log: Annotated[
-        str | None, typer.Option("--log", help="Where the last shifts are looked for; without it, none are shown.")
-    ] = None,
-    items: Annotated[Path | None, typer.Option("--items", help="Titles: CSV or JSON lines.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file; see `intentstream config`.")] = None,
+UserArgument = Annotated[str, typer.Argument(help="User id.")]
+LengthOption = Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")]
+
+
+def recommend(
+    user: UserArgument,
+    state: StateOption = Path("var/state"),
+    k: LengthOption = 10,
+    config: ConfigOption = None,
 ) -> None:
-    """Explain a user: history, intent, the events that decided it, the list and its reasons, the last shifts."""
+    """Recommend to a user from the newest checkpoint.
+
+    A worker may run on the same folder.
+    """
+    chosen = load_config(config)
+    set_threads(chosen.learner.threads)
+    with open_checkpoint(replay_config(chosen, state), state) as engine:
+        found = engine.recommend(encoded(user), k)
+        known = f"intent {found.intent}" if found.history else "unknown user, popular items"
+        typer.echo(f"{user}: {known}, as of step {engine.step_number}")
+        for place, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1):
+            typer.echo(f"{place:4}  {item:40} {score:9.4f}")
+
+
+def why(
+    user: UserArgument,
+    state: StateOption = Path("var/state"),
+    log: Annotated[
+        str | None, typer.Option("--log", help="Log to read the newest shifts from; without it, none are shown.")
+    ] = None,
+    items: ItemsOption = None,
+    k: LengthOption = 10,
+    config: ConfigOption = None,
+) -> None:
+    """Explain a user: history, intent, list, and the reasons for them.
+
+    With a log, the user's newest shifts as well.
+    """
     chosen = load_config(config, log_url=log)
+    set_threads(chosen.learner.threads)
     titles = {} if items is None else read_items(items)
     wanted = encoded(user)
     with open_checkpoint(replay_config(chosen, state), state) as engine:
@@ -50,7 +80,13 @@ def why(
 
 
 def encoded(user: str) -> bytes:
-    """A user id as the log has it; `EngineError` for what the terminal gave that is no UTF-8."""
+    """The user id as bytes of UTF-8, as the log holds it.
+
+    Raises
+    ------
+    EngineError
+        What was typed is not UTF-8.
+    """
     try:
         return user.encode()
     except UnicodeEncodeError:
@@ -117,9 +153,4 @@ def _shift_table(shifts: list[IntentShift]) -> Table | str:
     return table
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(why)
-
-
-__all__ = ["last_shifts", "register"]
+__all__ = ["encoded", "last_shifts", "recommend", "why"]

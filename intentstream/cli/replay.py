@@ -1,0 +1,174 @@
+"""`intentstream replay`: a recorded file through the engine, with accuracy measured event by event."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console, Group
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from intentstream.cli.options import ConfigOption, EventFileArgument, InitOption, ItemsOption
+from intentstream.cli.process import refuse_unwritable, stop_on_signals
+from intentstream.config import Config, load_config
+from learner.runtime import set_threads
+from stream.errors import SourceError
+from stream.replay.folder import of_one_partition
+from stream.replay.runner import FileTruncated, ReplayProgress
+from stream.replay.runner import replay as replay_file
+from stream.sources.files.event_file import EventFile
+from stream.sources.item_metadata import read_items
+
+
+def replay(
+    file: EventFileArgument,
+    limit: Annotated[int | None, typer.Option(help="Only so many records.")] = None,
+    step_events: Annotated[int | None, typer.Option(min=1, max=100_000, help="Records per step.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(min=0, help="Steps between evaluations; 0 never.")] = None,
+    state: Annotated[Path | None, typer.Option("--state", help="Kept, and continued on the same file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Compute the simple baselines beside it.")] = True,
+    init: InitOption = None,
+    items: ItemsOption = None,
+    intents: Annotated[Path | None, typer.Option(help="Write shifts and users' intents as JSON lines.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Send a file through the engine and report the accuracy.
+
+    Every event is ranked before the engine learns from it; simple baselines stand beside it in the table.
+    """
+    chosen = _settings(config, evaluate_every)
+    refuse_unwritable(report)
+    source = EventFile(file, limit)
+    titles = read_items(items) if items is not None else None
+    stop = stop_on_signals()
+    console = Console(stderr=True)
+    console.print(f"{file}: {source.format}", highlight=False)
+    failed: FileTruncated | None = None
+    with (
+        nullcontext(state) if state is not None else tempfile.TemporaryDirectory() as folder,
+        ReplayBar(console) as bar,
+    ):
+        try:
+            figures = replay_file(
+                chosen,
+                source,
+                Path(folder),
+                keep=state is not None,
+                step_events=step_events or chosen.engine.step_events,
+                baselines=baselines,
+                init=init,
+                titles=titles,
+                intents=intents,
+                stop=stop,
+                on_step=bar.show,
+            )
+        except FileTruncated as exc:
+            figures, failed = exc.report, exc
+    Console().print(report_table(figures))
+    if report is not None:
+        _write_report(report, figures)
+    if failed is not None:
+        raise failed
+    if not figures["complete"]:
+        goes_on = "the same command goes on" if state is not None else "the figures are of the part before"
+        console.print(f"stopped at record {figures['records']:,}: {goes_on}", highlight=False)
+
+
+def _settings(path: Path | None, evaluate_every: int | None) -> Config:
+    chosen = load_config(path)
+    set_threads(chosen.learner.threads)
+    if evaluate_every is not None:
+        engine = msgspec.structs.replace(chosen.engine, evaluate_every=evaluate_every)
+        chosen = msgspec.structs.replace(chosen, engine=engine)
+    return of_one_partition(chosen)
+
+
+class ReplayBar:
+    """The bar on the terminal: how far, how fast, how accurate so far."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[events]:,} events"),
+            TextColumn("{task.fields[rate]:,.0f}/s"),
+            TimeRemainingColumn(),
+            TextColumn("NDCG@20 {task.fields[ndcg]}"),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._task = self._bar.add_task("", total=1.0, events=0, rate=0.0, ndcg="-")
+        self._began = time.monotonic()
+        self._first: int | None = None  # records before this run: a kept folder goes on
+
+    def __enter__(self) -> ReplayBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def show(self, progress: ReplayProgress) -> None:
+        """Take over where the replay stands after a step."""
+        self._first = progress.records if self._first is None else self._first
+        rate = (progress.records - self._first) / max(time.monotonic() - self._began, 1e-3)
+        accuracy = progress.engine.prequential.result()
+        ndcg = f"{accuracy['ndcg@20']:.4f}" if accuracy["n"] else "-"
+        self._bar.update(self._task, completed=progress.fraction, events=progress.records, rate=rate, ndcg=ndcg)
+
+
+def _write_report(path: Path, figures: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+    except OSError as exc:
+        raise SourceError(f"{path}: cannot be written: {exc.strerror}") from exc
+
+
+def report_table(figures: dict[str, Any]) -> Group:
+    """The report as tables for the terminal."""
+    pace = f"{figures['events_per_second']:,.0f} events/s in the engine"
+    speed = f"{figures['seconds']:.1f} s, {pace}, peak memory {figures['peak_rss_mb']:,.0f} MB"
+    intents = (
+        f"intents: {figures['intents']['active']:.0f} active, effective number {figures['intents']['effective']:.1f}"
+    )
+    return Group(Text(_counts(figures)), speed, intents, _accuracy(figures), f"digest {figures['digest']}")
+
+
+def _counts(figures: dict[str, Any]) -> str:
+    counts = ["events", "users", "items", "dead_letters", "duplicates", "late"]
+    counts += [name for name in ("unknown_fields", "erased") if figures[name]]
+    lines = ["  ".join(f"{name.replace('_', ' ')} {figures[name]:,}" for name in counts)]
+    if figures["items_recycled"]:
+        lines.append(
+            f"items recycled {figures['items_recycled']:,}: learner.capacity holds {figures['items']:,} at a time"
+        )
+    first = figures["first_dead_letter"]
+    if first is not None:
+        refused = "  ".join(f"{reason} {count:,}" for reason, count in figures["dead_letters_by_reason"].items())
+        example = " ".join(f"{first['field']} = {first['value']}: {first['rule']}".split())
+        lines.append(f"dead letters by reason: {refused}; the first is record {first['record']:,}: {example}")
+    return "\n".join(lines)
+
+
+def _accuracy(figures: dict[str, Any]) -> Table:
+    table = Table(title="accuracy, every event ranked before it was learned", title_justify="left")
+    names = [name for name in figures["prequential"] if name != "n"]
+    table.add_column("method")
+    for name in [*names, "n"]:
+        table.add_column(name, justify="right")
+    rows = {"intentstream": figures["prequential"], "  as served": figures["served"], **figures["baselines"]}
+    for method, values in rows.items():
+        shown = [f"{values[name]:.4f}" if values["n"] else "-" for name in names]  # avoid 0 for an empty sample
+        table.add_row(method, *shown, f"{values['n']:,}")
+    return table
+
+
+__all__ = ["ReplayBar", "replay", "report_table"]

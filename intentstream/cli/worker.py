@@ -1,0 +1,70 @@
+"""`intentstream worker`: one worker on a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+
+from intentstream.cli.options import ConfigOption, InitOption, ItemsOption, LogOption, StateOption
+from intentstream.cli.process import stop_on_signals
+from intentstream.config import Config, load_config
+from intentstream.terminal import LiveView
+from learner.runtime import set_threads
+from stream.log import EventLog, open_log
+from stream.schema import topics
+from stream.sources.item_metadata import Titles, read_items
+from stream.worker.worker import Worker
+
+
+def worker(
+    log: LogOption = None,
+    state: StateOption = Path("var/state"),
+    init: InitOption = None,
+    items: ItemsOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Read the event topic, learn, publish.
+
+    Ctrl-C finishes the step, takes a checkpoint and ends.
+    """
+    chosen = load_config(config, log_url=log)
+    set_threads(chosen.learner.threads)
+    titles = read_items(items) if items is not None else None
+    stop = stop_on_signals()
+    with open_log(chosen.log.url, config=chosen.log) as opened:
+        if not chosen.log.url.startswith("kafka:"):  # whoever runs brokers decides on partitions and retention
+            opened.create_topics(topics.topic_specs(chosen.log.partitions))
+        run_worker(chosen, opened, state, stop, init=init, titles=titles)
+
+
+def run_worker(
+    chosen: Config,
+    opened: EventLog,
+    state: Path,
+    stop: Callable[[], bool],
+    *,
+    feed: Callable[[], object] | None = None,
+    title: str = "",
+    init: Path | None = None,
+    titles: Titles | None = None,
+) -> None:
+    """Run a worker until `stop`; a terminal shows the live view, anything else plain log lines."""
+    console = Console()
+    view = LiveView(console, title or chosen.log.url) if console.is_terminal else None
+    show = view.update if view else None
+    running = Worker(chosen, opened, state, feed=feed, on_status=show, init=init, titles=titles)
+    try:
+        with view or nullcontext():
+            running.run(stop)
+    finally:
+        running.close()
+    console.print(
+        f"stopped after step {running.engine.step_number}: {running.engine.counters['events']:,} events learned, "
+        f"checkpoint taken, state in {state}"
+    )
+
+
+__all__ = ["run_worker", "worker"]

@@ -24,14 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SourceError
+from stream.sources.simulator.catalog import WORDS
 from stream.sources.simulator.config import SimulatorConfig
-from stream.sources.simulator.population import WORDS, Population, Truth
+from stream.sources.simulator.drifts import Drifts
+from stream.sources.simulator.population import Population
+from stream.sources.simulator.truth import Truth
 
 ACTIONS: Final = ("view", "cart", "purchase", "dislike")
 NORMAL, BOT, DUPLICATE, BAD = 0, 1, 2, 3
 
 Ints = NDArray[np.int64]
-_FORMAT: Final = 2  # 2: what follows items that change intent
+_FORMAT: Final = 3  # 3: other names of the arrays
 _BLOCK: Final = 8192
 _MINUTE_MS: Final = 60_000
 _WEEK_MINUTES: Final = 7 * 24 * 60
@@ -141,12 +144,12 @@ class Simulator:
         self.seed = seed
         self.position = 0  # records handed out so far
         self._made = 0  # records made so far
-        self._drifts = 0
         self._elapsed = 0.0  # events due so far by the rhythm, see _times
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._curve = _week_curve(config)
         self._blocks: list[Chunk] = []  # made, not handed out yet
         self._population = Population(config, self._rng)
+        self._drifts = Drifts(config, self._population, self._rng)
 
     def next_chunk(self, n: int) -> Chunk:
         """Hand out the next `n` records; however they are asked for, they are the same."""
@@ -156,9 +159,9 @@ class Simulator:
         left = n
         while left:
             block = self._blocks.pop(0)
-            parts.append(_checkpoint(block, 0, left))
+            parts.append(_slice(block, 0, left))
             if len(block) > left:
-                self._blocks.insert(0, _checkpoint(block, left, len(block)))
+                self._blocks.insert(0, _slice(block, left, len(block)))
             left -= len(parts[-1])
         self.position += n
         return _join(parts, self.position - n)
@@ -172,7 +175,7 @@ class Simulator:
             "seed": self.seed,
             "position": self.position,
             "made": self._made,
-            "drifts": self._drifts,
+            "drifts": self._drifts.made,
             "elapsed": self._elapsed,
             "population": self._population.counts(),
             "generator": self._rng.bit_generator.state,
@@ -218,7 +221,7 @@ class Simulator:
 
     def _restore(self, small: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         self.position, self._made = small["position"], small["made"]
-        self._drifts, self._elapsed = small["drifts"], small["elapsed"]
+        self._drifts.made, self._elapsed = small["drifts"], small["elapsed"]
         self._population.restore(small["population"], arrays)
         self._population.truth = msgspec.convert(small["untold"], list[Truth])
         self._rng.bit_generator.state = small["generator"]
@@ -238,10 +241,9 @@ class Simulator:
         config, rng, people, start = self.config, self._rng, self._population, self._made
         size = _BLOCK
         if config.drift_every:
-            due = config.drift_first + self._drifts * config.drift_every
+            due = config.drift_first + self._drifts.made * config.drift_every
             if due <= start:
-                people.drift(start)
-                self._drifts += 1
+                self._drifts.make(start)
                 due += config.drift_every
             size = min(size, due - start)  # a drift is exact to the record
         people.churn(size, start)
@@ -260,7 +262,7 @@ class Simulator:
         users[bots] = config.users - 1 - rng.integers(0, max(config.bots, 1), len(bots))
         normal = np.flatnonzero(kinds == NORMAL)
         users[normal] = people.visitors(len(normal), now_ms)
-        items[normal], intents[normal] = people.follow(users[normal], start + normal)
+        items[normal], intents[normal] = people.choose_items(users[normal], start + normal)
         repeats = np.flatnonzero(kinds == DUPLICATE)
         source = np.searchsorted(normal, repeats) - 1 - rng.integers(0, 8, len(repeats))
         source = normal[np.maximum(source, 0)]
@@ -273,8 +275,8 @@ class Simulator:
         return Chunk(
             start,
             people.user_number[users],
-            people.item_number[items],
-            people.word[items],
+            people.items.number[items],
+            people.items.word[items],
             ts,
             actions,
             kinds,
@@ -296,7 +298,7 @@ def _chunk(start: int, columns: list[NDArray[Any]], truth: list[Truth]) -> Chunk
     return Chunk(start, users, items, words, ts, actions, kinds, intents, truth)
 
 
-def _checkpoint(chunk: Chunk, start: int, stop: int) -> Chunk:
+def _slice(chunk: Chunk, start: int, stop: int) -> Chunk:
     """Return part of a chunk, with the truth that belongs to it."""
     stop = min(stop, len(chunk))
     low, high = chunk.start + start, chunk.start + stop

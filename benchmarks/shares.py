@@ -21,8 +21,9 @@ import numpy as np
 from benchmarks.drift import QUIET, SHOP, delays, say
 from benchmarks.simulated import STEP
 from learner import DriftConfig, DriftMonitor, EpisodeChange, Observed
+from stream.sources.simulator.chunk import BAD, Chunk
 from stream.sources.simulator.config import SimulatorConfig
-from stream.sources.simulator.simulator import BAD, Chunk, Simulator
+from stream.sources.simulator.simulator import Simulator
 
 KINDS = ("shares", "popularity", "new_intent", "lost_intent")
 SIGNALS = ("new_items", "intent_shares", "popularity")

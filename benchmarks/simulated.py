@@ -22,8 +22,10 @@ from intentstream.config import Config
 from stream.engine.engine import Engine, StepResult
 from stream.log.base import RecordBatch
 from stream.schema import topics
+from stream.sources.simulator.chunk import Chunk
 from stream.sources.simulator.config import SimulatorConfig
-from stream.sources.simulator.simulator import Chunk, Simulator, Truth
+from stream.sources.simulator.simulator import Simulator
+from stream.sources.simulator.truth import Truth
 
 STEP = 256
 

@@ -38,7 +38,7 @@ class Population:
     Parameters
     ----------
     config
-        What the shop is like.
+        The shop.
     rng
         Draws everything; shared with the simulator.
     """

@@ -1,4 +1,4 @@
-"""A simulated shop that appends its events to a log at a set pace, and goes on where it was after any stop."""
+"""A simulated shop that appends its events to a log at a set pace, and continues there after any stop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.sources.simulator.config import SimulatorConfig
 from stream.sources.simulator.simulator import Simulator
 
 _CHUNK = 2_000  # most events appended at once
-_LATE_S = 1.0  # a feeder that was held up catches up on at most so much
+_LATE_S = 1.0  # at most this much is caught up after a delay
 
 
 class Shop:
@@ -24,12 +24,12 @@ class Shop:
     Parameters
     ----------
     state
-        File that keeps the simulator's state from `save` to the next start; None keeps nothing. The shop counts what
-        the log holds, so that also after a crash no event is there twice or left out.
+        File that keeps the simulator's state from `save` to the next start; None keeps nothing. The shop counts the
+        records of the log, so that no event is missing or there twice after a crash.
     rate
-        Events per second; 0 is as fast as it goes.
+        Events per second; 0 sets no limit.
     truth
-        File to which what is true (intents, switches, drifts) is appended as JSON lines.
+        File to which the truth (intents, switches, drifts) is appended as JSON lines.
     clock
         Monotonic seconds, for the pace.
     """
@@ -64,7 +64,7 @@ class Shop:
         self._owed = 0.0
 
     def feed(self, limit: int | None = None) -> int:
-        """Append the events that are due by now, at most `limit`; returns how many."""
+        """Append the events that are due by now, at most `limit`; returns their number."""
         now = self._clock()
         self._owed = min(self._owed + (now - self._fed_at) * self._rate, max(1.0, _LATE_S * self._rate))
         self._fed_at = now
@@ -88,6 +88,6 @@ class Shop:
         return count
 
     def save(self) -> None:
-        """Keep the simulator's state, so that the next start need not make all events again."""
+        """Write the simulator's state, so that the next start need not make all events again."""
         if self._state is not None:
             self._simulator.save(self._state)

@@ -1,12 +1,12 @@
-"""The stream of a simulated shop whose truth is known: intents, switches, drifts, and whatever goes wrong on a stream.
+"""The event stream of a simulated shop whose truth is known: intents, switches, drifts, and faulty records.
 
 Each intent has its own items, popularity and transitions. A user holds one main and one side intent and switches at
 known moments; the population drifts at known moments in one of five ways. The records carry none of this: it goes into
 `Truth` lines and the arrays of a `Chunk`.
 
-Records are made in blocks whose size does not depend on what is asked for, so that the stream is a function of
-configuration and seed alone. Within a block the users' own sequences are followed in rounds: the first event of every
-user at once, then the second, and so on; a round costs a handful of array operations.
+Records are made in blocks of a size that does not depend on the calls, so that the stream is a function of
+configuration and seed alone. A block makes the first event of every user at once, then the second, and so on; each
+such round costs a handful of array operations.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,112 +22,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SourceError
-from stream.sources.simulator.catalog import WORDS
+from stream.sources.simulator.chunk import (
+    BAD,
+    BOT,
+    COLUMNS,
+    DUPLICATE,
+    NORMAL,
+    Chunk,
+    chunk_of_columns,
+    join_chunks,
+    slice_chunk,
+)
 from stream.sources.simulator.config import SimulatorConfig
 from stream.sources.simulator.drifts import Drifts
 from stream.sources.simulator.population import Population
 from stream.sources.simulator.truth import Truth
-
-ACTIONS: Final = ("view", "cart", "purchase", "dislike")
-NORMAL, BOT, DUPLICATE, BAD = 0, 1, 2, 3
 
 Ints = NDArray[np.int64]
 _FORMAT: Final = 3  # 3: other names of the arrays
 _BLOCK: Final = 8192
 _MINUTE_MS: Final = 60_000
 _WEEK_MINUTES: Final = 7 * 24 * 60
-_COLUMNS: Final = ("users", "items", "words", "ts", "actions", "kinds", "intents")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """`n` records in order of arrival, as arrays; `keys` and `values` are made when asked for.
-
-    start: position of the first record. kinds (n,): NORMAL, BOT, DUPLICATE or BAD. intents (n,): number of the user's
-    main intent, -1 where the record is not NORMAL.
-    """
-
-    start: int
-    users: Ints  # numbers; the id is u<number>
-    items: Ints  # numbers; the id is <word>-<number>
-    words: Ints
-    ts: Ints
-    actions: NDArray[np.uint8]
-    kinds: NDArray[np.uint8]
-    intents: Ints
-    truth: list[Truth]
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    @cached_property
-    def keys(self) -> list[bytes]:
-        """The user id of each record; of a bad one too."""
-        return [b"u%d" % user for user in self.users.tolist()]
-
-    @cached_property
-    def item_ids(self) -> list[str]:
-        """The item id of each record."""
-        return [f"{WORDS[word]}-{item}" for word, item in zip(self.words.tolist(), self.items.tolist(), strict=True)]
-
-    @cached_property
-    def values(self) -> list[bytes]:
-        """Each record as it goes onto the log."""
-        names = [name.encode() for name in ACTIONS]
-        words = [word.encode() for word in WORDS]
-        columns = zip(
-            self.users.tolist(),
-            self.words.tolist(),
-            self.items.tolist(),
-            self.ts.tolist(),
-            self.actions.tolist(),
-            strict=True,
-        )
-        values = [
-            b'{"user":"u%d","item":"%b-%d","ts":%d,"action":"%b"}' % (user, words[word], item, ts, names[action])
-            for user, word, item, ts, action in columns
-        ]
-        for place in np.flatnonzero(self.kinds == BAD).tolist():
-            values[place] = _spoil(values[place], self.start + place)
-        return values
-
-
-def _spoil(value: bytes, position: int) -> bytes:
-    """A record that is broken in one of ten ways, by its position."""
-    event = json.loads(value)
-    way = position % 10
-    if way == 0:
-        return value[: len(value) // 2]
-    if way == 1:
-        return value[:9] + b"\xff\xfe" + value[9:]
-    if way == 2:
-        return b""
-    if way == 3:
-        return b"[" + value + b"]"
-    if way == 4:
-        del event["item"]
-    elif way == 5:
-        event["ts"] //= 1000  # seconds
-    elif way == 6:
-        event["ts"] = str(event["ts"])
-    elif way == 7:
-        event["action"] = "teleport"
-    elif way == 8:
-        event["user"] += "-other"  # the key is another
-    else:
-        event["item"] = "x" * 300
-    return json.dumps(event, separators=(",", ":")).encode()
 
 
 class Simulator:
-    """The stream of a shop, endless, in chunks.
+    """The endless stream of a shop, in chunks.
 
     Parameters
     ----------
     config
-        What the shop is like.
+        The shop.
     seed
-        Of the one generator that draws everything.
+        Seed of the one generator that draws everything.
 
     Examples
     --------
@@ -142,33 +66,33 @@ class Simulator:
     def __init__(self, config: SimulatorConfig, seed: int = 0) -> None:
         self.config = config
         self.seed = seed
-        self.position = 0  # records handed out so far
+        self.position = 0  # records returned so far
         self._made = 0  # records made so far
-        self._elapsed = 0.0  # events due so far by the rhythm, see _times
+        self._elapsed = 0.0  # events due so far by the rhythm; see _times
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._curve = _week_curve(config)
-        self._blocks: list[Chunk] = []  # made, not handed out yet
+        self._blocks: list[Chunk] = []  # made, not returned yet
         self._population = Population(config, self._rng)
         self._drifts = Drifts(config, self._population, self._rng)
 
     def next_chunk(self, n: int) -> Chunk:
-        """Hand out the next `n` records; however they are asked for, they are the same."""
+        """Return the next `n` records; the stream does not depend on how it is divided into calls."""
         while self._made - self.position < n:
             self._blocks.append(self._make_block())
         parts: list[Chunk] = []
         left = n
         while left:
             block = self._blocks.pop(0)
-            parts.append(_slice(block, 0, left))
+            parts.append(slice_chunk(block, 0, left))
             if len(block) > left:
-                self._blocks.insert(0, _slice(block, left, len(block)))
+                self._blocks.insert(0, slice_chunk(block, left, len(block)))
             left -= len(parts[-1])
         self.position += n
-        return _join(parts, self.position - n)
+        return join_chunks(parts, self.position - n)
 
     def save(self, file: Path) -> None:
-        """Write the state to `file` (npz), atomically; `load` goes on with the very next record."""
-        rest = _join(self._blocks, self.position)
+        """Write the state to `file` (npz), atomically; `load` continues with the very next record."""
+        rest = join_chunks(self._blocks, self.position)
         small = {
             "format": _FORMAT,
             "config": msgspec.to_builtins(self.config),
@@ -180,9 +104,9 @@ class Simulator:
             "population": self._population.counts(),
             "generator": self._rng.bit_generator.state,
             "truth": msgspec.to_builtins(rest.truth),
-            "untold": msgspec.to_builtins(self._population.truth),  # of the start, before there is any block
+            "untold": msgspec.to_builtins(self._population.truth),  # before the first block takes it
         }
-        arrays: dict[str, NDArray[Any]] = {f"rest.{name}": getattr(rest, name) for name in _COLUMNS}
+        arrays: dict[str, NDArray[Any]] = {f"rest.{name}": getattr(rest, name) for name in COLUMNS}
         arrays |= self._population.arrays()
         arrays["small"] = np.frombuffer(json.dumps(small).encode(), dtype=np.uint8)
         temporary = file.with_name(file.name + ".tmp")
@@ -198,12 +122,12 @@ class Simulator:
 
     @classmethod
     def load(cls, file: Path, config: SimulatorConfig) -> Simulator:
-        """Go on where `save` was called.
+        """Continue where `save` was called.
 
         Raises
         ------
         SourceError
-            The file is no such state, of another version, or of a shop with another configuration.
+            The file holds no such state, or one of another format or another configuration.
         """
         try:
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
@@ -212,11 +136,11 @@ class Simulator:
             if small["format"] != _FORMAT:
                 raise SourceError(f"{file}: simulator state of format {small['format']}, expected {_FORMAT}: remove it")
             if msgspec.convert(small["config"], SimulatorConfig) != config:
-                raise SourceError(f"{file}: made with another [simulate] section: set that back, or remove the file")
+                raise SourceError(f"{file}: made with another [simulate] section: restore it, or remove the file")
             simulator = cls(config, small["seed"])
             simulator._restore(small, arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.ValidationError) as exc:
-            raise SourceError(f"{file}: not a simulator state ({exc}): remove it to start the shop anew") from exc
+            raise SourceError(f"{file}: not a simulator state ({exc}): remove it to start the shop again") from exc
         return simulator
 
     def _restore(self, small: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -226,11 +150,11 @@ class Simulator:
         self._population.truth = msgspec.convert(small["untold"], list[Truth])
         self._rng.bit_generator.state = small["generator"]
         truth = msgspec.convert(small["truth"], list[Truth])
-        rest = _chunk(self.position, [arrays[f"rest.{name}"] for name in _COLUMNS], truth)
+        rest = chunk_of_columns(self.position, [arrays[f"rest.{name}"] for name in COLUMNS], truth)
         self._blocks = [rest] if len(rest) else []
 
     def _times(self, elapsed: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Event time, epoch ms, at which so many events are due by the rhythm: the inverse of the cumulative rate."""
+        """Event times, epoch ms, at which `elapsed` (n,) events are due by the rhythm: the cumulative rate inverted."""
         total = self._curve[-1]  # mean events of a week
         weeks = np.floor(elapsed / total)
         minutes = np.interp(elapsed - weeks * total, self._curve, np.arange(_WEEK_MINUTES + 1))
@@ -293,29 +217,6 @@ class Simulator:
         return drawn
 
 
-def _chunk(start: int, columns: list[NDArray[Any]], truth: list[Truth]) -> Chunk:
-    users, items, words, ts, actions, kinds, intents = columns
-    return Chunk(start, users, items, words, ts, actions, kinds, intents, truth)
-
-
-def _slice(chunk: Chunk, start: int, stop: int) -> Chunk:
-    """Return part of a chunk, with the truth that belongs to it."""
-    stop = min(stop, len(chunk))
-    low, high = chunk.start + start, chunk.start + stop
-    truth = [one for one in chunk.truth if low <= one.position < high]
-    return _chunk(low, [getattr(chunk, name)[start:stop] for name in _COLUMNS], truth)
-
-
-def _join(parts: list[Chunk], start: int) -> Chunk:
-    if not parts:
-        none = np.zeros(0, dtype=np.int64)
-        return Chunk(start, none, none, none, none, none.astype(np.uint8), none.astype(np.uint8), none, [])
-    if len(parts) == 1:
-        return parts[0]
-    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS]
-    return _chunk(start, columns, [one for part in parts for one in part.truth])
-
-
 def _week_curve(config: SimulatorConfig) -> NDArray[np.float64]:
     """Events due since the start of a week, at every minute; weeks begin at `start_ts`."""
     minutes = np.arange(_WEEK_MINUTES) + 0.5
@@ -326,13 +227,4 @@ def _week_curve(config: SimulatorConfig) -> NDArray[np.float64]:
     return np.concatenate([[0.0], np.cumsum(rate)])
 
 
-__all__ = [
-    "ACTIONS",
-    "BAD",
-    "BOT",
-    "Chunk",
-    "DUPLICATE",
-    "NORMAL",
-    "Simulator",
-    "Truth",
-]
+__all__ = ["Simulator"]

@@ -11,8 +11,10 @@ import pytest
 from stream.errors import SourceError
 from stream.schema.decoder import Decoder, decode_events
 from stream.schema.events import MAX_TS, REASONS, ActionsConfig
+from stream.sources.simulator.chunk import ACTIONS, BAD, BOT, DUPLICATE, NORMAL, Chunk
 from stream.sources.simulator.config import DriftKind, SimulatorConfig
-from stream.sources.simulator.simulator import ACTIONS, BAD, BOT, DUPLICATE, NORMAL, Chunk, Simulator, Truth
+from stream.sources.simulator.simulator import Simulator
+from stream.sources.simulator.truth import Truth
 
 SMALL = SimulatorConfig(users=500, items=400, active=50, intents=6, spare_intents=3, drift_first=9000, drift_every=5000)
 

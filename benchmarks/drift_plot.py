@@ -26,7 +26,7 @@ from intentstream.config import Config
 from learner import set_threads
 from stream.engine.engine import Engine
 from stream.log.base import RecordBatch
-from stream.replay.report import Episodes
+from stream.replay.report import DriftEpisodes
 from stream.schema import topics
 from stream.sources.files.event_file import EventFile
 
@@ -56,7 +56,7 @@ def batches(file: Path, users: int, most: int) -> Iterator[RecordBatch]:
 
 def follow(config: Config, steps: Iterator[RecordBatch]) -> dict[str, Any]:
     """Run the stream; what each step showed."""
-    episodes, seen = Episodes(), set[str]()
+    episodes, seen = DriftEpisodes(), set[str]()
     hits, new, known, shares, taken = [], [], [], [], []
     recent: collections.deque[list[str]] = collections.deque(maxlen=RECENT)
     scored = good = 0.0
@@ -65,7 +65,7 @@ def follow(config: Config, steps: Iterator[RecordBatch]) -> dict[str, Any]:
         for batch in steps:
             result = engine.step([batch])
             engine.learn(engine.plan_learning(result.events, 0))
-            episodes.take(result)
+            episodes.add(result)
             figures = engine.prequential.result()
             total, hit = figures["n"], figures["hr@20"] * figures["n"]
             hits.append((hit - good) / max(total - scored, 1))

@@ -132,7 +132,7 @@ def run_baseline(stream: Stream, make: Callable[[], Any]) -> NDArray[np.int64]:
     for start in range(0, len(stream.items), STEP):
         stop = min(start + STEP, len(stream.items))
         contexts, _ = stream.contexts(start, stop, 50)
-        ranks.append(baseline.take(contexts, stream.items[start:stop]))
+        ranks.append(baseline.rank_then_count(contexts, stream.items[start:stop]))
     return np.concatenate(ranks)
 
 

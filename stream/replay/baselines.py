@@ -1,7 +1,7 @@
-"""What a user would pick instead: popular items and item-to-item counts, updated per event. Reports alone use them.
+"""The baselines of reports: popular items and item-to-item counts, updated with each event.
 
-Both rank all items seen so far except the user's own history, with what was known just before the event. They are
-test-then-train, event by event: `take` ranks the item of each event, then counts the event.
+Both rank all items seen so far except those of the user's history, as counted just before the event: they test, then
+train, event by event: `rank_then_count` ranks the item of each event, then counts the event.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PopularBaseline:
     --------
     >>> baseline = PopularBaseline()
     >>> contexts = np.array([[0, 0], [0, 1], [0, 7]])
-    >>> baseline.take(contexts, np.array([1, 2, 1])).tolist() == [NOT_EVALUATED, UNRANKED, 0]
+    >>> baseline.rank_then_count(contexts, np.array([1, 2, 1])).tolist() == [NOT_EVALUATED, UNRANKED, 0]
     True
     """
 
@@ -36,7 +36,7 @@ class PopularBaseline:
         self._events = np.zeros(window, dtype=np.int64)  # ring of places
         self._taken = 0
 
-    def take(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rank_then_count(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ranks from 0 of items (n,) for users with histories contexts (n, L), as handles; counts each event after it.
 
         NOT_EVALUATED without history, UNRANKED for an item never seen or in the history.

@@ -1,4 +1,4 @@
-"""The state folder of a replay that is kept, and continued by the next one."""
+"""The state folder that a replay keeps and a later one continues."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _MARK: Final = "replay.json"
 
 
 class _Mark(msgspec.Struct):
-    """What stands in the folder's mark."""
+    """The content of `replay.json`, which marks the folder as a replay's."""
 
     step_events: int
-    hashes: dict[int, str]  # of the first so many records of the file, for every checkpoint
+    hashes: dict[int, str]  # number of records -> hash of so many of the file, for every checkpoint
 
 
 class ReplayFolder:
-    """Held by one process at a time, and marked as a replay's, with hashes of the records that are in its checkpoints.
+    """The folder, locked by one process at a time, with hashes of the records in its checkpoints.
 
-    The mark is written before the checkpoint, so that a crash leaves no checkpoint without its hash. Records are
-    compared, not the file's bytes: a file may have grown, or be gzipped meanwhile.
+    The mark is written before the checkpoint, so that a crash leaves no checkpoint without its hash. The
+    hashes are of records, not of the file's bytes: a file may have grown, or have been compressed since.
 
     Raises
     ------
     SourceError
-        The folder is a worker's, or of a replay in other steps.
+        The folder belongs to a worker, or to a replay with other steps.
     StateInUse
-        Another process has it, or it cannot be written.
+        Another process uses it, or it cannot be written.
     StateError
         The mark cannot be written.
     """
@@ -51,10 +51,10 @@ class ReplayFolder:
         self._step_events = step_events
         self._keep_checkpoints = keep_checkpoints
         self._checkpoint_step = 0  # of the newest checkpoint
-        self._done = 0  # records in the checkpoint that was gone on from
+        self._done = 0  # records in the checkpoint that this run continues from
         self._mark = _Mark(step_events, {})
         self._hash = hashlib.blake2b(digest_size=16)
-        self._read = 0  # records that the hash is of
+        self._read = 0  # records in the hash
         if os.path.exists(state / "checkpoints") and not is_replay(state):
             raise SourceError(f"{state}: belongs to a worker: give --state another folder")
         self._lock = lock_folder(state)
@@ -69,7 +69,7 @@ class ReplayFolder:
         follow.
         """
         engine = Engine.open(config, self._state, titles, init=init)
-        # what is gone on before stays until the next checkpoint: the file may turn out to be another one
+        # later checkpoints stay until the next one is taken: the file may turn out to be another one
         checkpoints = CheckpointStore(
             self._state / "checkpoints", self._keep_checkpoints, config.state.checkpoint_location or None
         )
@@ -82,24 +82,23 @@ class ReplayFolder:
         self._mark.hashes = {n: known for n, known in self._mark.hashes.items() if n <= self._done}
         return engine
 
-    def take(self, batch: RecordBatch, engine: Engine) -> None:
-        """Take notice of the file's next records, also of those that are in the newest checkpoint, before they make a
-        step.
+    def compare(self, batch: RecordBatch, engine: Engine) -> None:
+        """Compare the file's next records with those in the checkpoint; called for every batch, before its step.
 
         Raises
         ------
         SourceError
-            Those in the checkpoint are others.
+            The checkpoint holds other records.
         """
         if len(batch) < self._step_events and batch.next_offset > self._done:
-            self.checkpoint(engine)  # where a run that gets more records goes on
+            self.checkpoint(engine)  # a run with more records continues here
         self._hash.update(b"".join(b"%s\n" % value for value in batch.values))
         self._read = batch.next_offset
         if self._read == self._done and self._mark.hashes.get(self._done) != self._hash.hexdigest():
             raise self._other()
 
     def checkpoint(self, engine: Engine) -> None:
-        """Take a checkpoint, unless there is one after this step."""
+        """Take a checkpoint, unless this step has one."""
         if self._read < self._done:
             raise self._other()
         if engine.step_number == self._checkpoint_step:
@@ -111,7 +110,7 @@ class ReplayFolder:
         self._checkpoint_step = engine.step_number
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Unlock the folder."""
         self._lock.release()
 
     def _other(self) -> SourceError:
@@ -140,7 +139,7 @@ class ReplayFolder:
             )
 
     def _write(self) -> None:
-        """Write the mark whole or not at all."""
+        """Write the mark, atomically."""
         path = self._state / _MARK
         try:
             write_durably(path, msgspec.json.encode(self._mark))
@@ -149,17 +148,17 @@ class ReplayFolder:
 
 
 def of_one_partition(config: ConfigT) -> ConfigT:
-    """The configuration of a replay, and of what it left: a file has one order."""
+    """The configuration of a replay and of its state folder: one partition, since a file has one order."""
     return msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, partitions=1))
 
 
 def replay_config(config: ConfigT, state: Path) -> ConfigT:
-    """The configuration that the state folder was made with, as far as a replay changes it."""
+    """The configuration for reading a state folder, whether a worker's or a replay's."""
     return of_one_partition(config) if is_replay(state) else config
 
 
 def is_replay(state: Path) -> bool:
-    """Whether this is the state folder of a replay; one that cannot be looked into is not."""
+    """Whether this is the state folder of a replay; false also for one that cannot be read."""
     return os.path.exists(state / _MARK)
 
 

@@ -1,7 +1,8 @@
-"""What a replay tells beside its figures: dead letters by reason, a file of shifts, and the list of drift episodes."""
+"""The report of a replay: figures, dead letters by reason, drift episodes, and the file of shifts and intents."""
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,19 +16,19 @@ from stream.log.base import Message
 from stream.schema import topics
 from stream.schema.messages import DriftAlert
 
-_SHOWN: Final = 200  # bytes of the first dead letter that the report holds
+_SHOWN: Final = 200  # bytes of the first dead letter in the report
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(DriftAlert).decode
 
 
-class Episodes:
-    """The drift episodes of a run, from its alerts; positions are numbers of records in the input, from 0."""
+class DriftEpisodes:
+    """The drift episodes of a run, from its alerts; positions are record numbers of the file, from 0."""
 
     def __init__(self) -> None:
         self._found: dict[int, dict[str, Any]] = {}
 
-    def take(self, result: StepResult) -> None:
-        """Take the alerts of a step."""
+    def add(self, result: StepResult) -> None:
+        """Add the alerts of a step."""
         for message in result.messages:
             if message.topic == topics.DRIFT_ALERTS and message.value is not None:
                 alert = _decode_alert(message.value)
@@ -38,7 +39,7 @@ class Episodes:
                 self._found[alert.episode] = episode
 
     def report(self) -> list[dict[str, Any]]:
-        """All episodes in order; `opened` or `closed` is null for what lies outside of this run."""
+        """All episodes in order; `opened` or `closed` is null where it lies outside this run."""
         return [self._found[number] for number in sorted(self._found)]
 
 
@@ -49,29 +50,29 @@ class RejectionCounts:
         self._by_reason: Counter[str] = Counter()
         self._first: dict[str, Any] | None = None
 
-    def take(self, messages: Iterable[Message]) -> None:
+    def count(self, messages: Iterable[Message]) -> None:
         """Count the dead letters among the messages."""
         for message in messages:
             if message.topic == topics.DEAD_LETTERS:
-                said = {name: data.decode(errors="replace") for name, data in message.headers}
-                self._by_reason[said["reason"]] += 1
+                headers = {name: data.decode(errors="replace") for name, data in message.headers}
+                self._by_reason[headers["reason"]] += 1
                 if self._first is None:
-                    self._first = {name: said[name] for name in ("reason", "field", "value", "rule")}
-                    self._first["record"] = int(said["offset"])
+                    self._first = {name: headers[name] for name in ("reason", "field", "value", "rule")}
+                    self._first["record"] = int(headers["offset"])
                     self._first["line"] = (message.value or b"")[:_SHOWN].decode(errors="replace")
 
     def report(self) -> dict[str, Any]:
-        """How many by reason; the first with its place in the input, counted from 0, or null."""
+        """The number by reason, and the first one with its record number, from 0, or null."""
         return {"dead_letters_by_reason": dict(sorted(self._by_reason.items())), "first_dead_letter": self._first}
 
 
 class IntentsFile:
-    """JSON lines: every shift as it happens, also those that the model caused; at the end every user's intent.
+    """JSON lines: every shift in order, also those caused by the model, and at the end every user's intent.
 
     Parameters
     ----------
     path
-        Written anew.
+        Overwritten if it exists.
 
     Raises
     ------
@@ -86,8 +87,8 @@ class IntentsFile:
         except OSError as exc:
             raise self._failed(exc) from exc
 
-    def take(self, engine: Engine) -> None:
-        """Write the shifts of the step that the engine has just made."""
+    def write_shifts(self, engine: Engine) -> None:
+        """Write the shifts of the engine's last step."""
         self._write(
             {
                 "user": shift.user,
@@ -100,8 +101,8 @@ class IntentsFile:
             for shift in engine.meaning.shifts
         )
 
-    def finish(self, engine: Engine) -> None:
-        """Write every user's intent; users without any are left out."""
+    def write_intents(self, engine: Engine) -> None:
+        """Write the intent of every user who has one."""
         self._write({"user": user, "intent": intent} for user, intent in engine.user_intents())
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
@@ -118,4 +119,48 @@ class IntentsFile:
         self._out.close()
 
 
-__all__ = ["Episodes", "IntentsFile", "RejectionCounts"]
+def build_report(
+    engine: Engine, *, baselines: dict[str, dict[str, float]], seconds: float, engine_seconds: float, records: int
+) -> dict[str, Any]:
+    """Collect the figures of the engine.
+
+    Parameters
+    ----------
+    baselines
+        Accuracy by baseline.
+    seconds, engine_seconds
+        Duration of the run, and of the engine's part in it: decode, step, learn.
+    records
+        Records that went through the engine in this run.
+    """
+    counters, gauges = engine.counters, engine.gauges()
+    return {
+        "records": engine.record_number,
+        "events": counters["events"],
+        "users": counters["users"],
+        "items": int(gauges["items"]),
+        # unknown with a fitted model, whose items were never admitted
+        "items_recycled": None if engine.init_fingerprint else counters["items_admitted"] - int(gauges["items"]),
+        "dead_letters": counters["dead_letters"],
+        "unknown_fields": counters["unknown_fields"],
+        "duplicates": counters["duplicates"],
+        "late": counters["late"],
+        "erased": counters["erased"],
+        "seconds": round(seconds, 3),
+        "engine_seconds": round(engine_seconds, 3),
+        "events_per_second": round(records / engine_seconds, 1) if engine_seconds else 0.0,
+        "prequential": engine.prequential.result(),
+        "served": engine.served.result(),
+        "baselines": baselines,
+        "intents": {"active": gauges["intents_active"], "effective": gauges["intents_effective"]},
+        "recommendations": counters["recommendations"],
+        "shifts": counters["shifts"],
+        "model_shifts": counters["model_shifts"],
+        "learn_steps": counters["learn_steps"],
+        "learn_refused": counters["learn_refused"],
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "digest": engine.digest(),
+    }
+
+
+__all__ = ["DriftEpisodes", "IntentsFile", "RejectionCounts", "build_report"]

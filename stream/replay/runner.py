@@ -1,30 +1,24 @@
-"""`intentstream replay`: a file through the engine, step by step, with a report at the end and simple baselines
-beside it.
-"""
+"""`intentstream replay`: a file through the engine, step by step, with baselines beside it and a report at the end."""
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from learner import RankMetrics
-from state import CheckpointStore, MemoryUserStore, Watermarks, append
+from state import CheckpointStore
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
-from stream.engine.event_batch import FileBatch, gather
+from stream.engine.event_batch import gather
 from stream.errors import SourceError
 from stream.log.base import RecordBatch
-from stream.replay.baselines import ItemToItemBaseline, PopularBaseline
+from stream.replay.comparison import BaselineComparison
 from stream.replay.folder import ReplayFolder
-from stream.replay.report import Episodes, IntentsFile, RejectionCounts
-from stream.schema import topics
+from stream.replay.report import DriftEpisodes, IntentsFile, RejectionCounts, build_report
+from stream.replay.steps import FileSteps
 from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
 from stream.sources.item_metadata import Titles
@@ -32,61 +26,19 @@ from stream.sources.item_metadata import Titles
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """How far a replay is; given to the caller after every step."""
+    """The progress after a step."""
 
     records: int
-    fraction: float
+    fraction: float  # of the file, 0 to 1
     engine: Engine
 
 
 class FileTruncated(SourceError):
-    """The file cannot be read to its end; `report` is of the part before."""
+    """The file cannot be read to its end; `report` covers the part before."""
 
     def __init__(self, cause: SourceError, report: dict[str, Any]) -> None:
         super().__init__(f"{cause}; the figures are of the part before")
         self.report = report
-
-
-class Baselines:
-    """The simple baselines over the same records, with histories of their own, so that they see nothing of the
-    engine.
-    """
-
-    def __init__(self, config: StreamConfig) -> None:
-        self._decoder = Decoder(config.actions)
-        self._liked = np.array(config.actions.weights()) > 0
-        self._handles: dict[str, int] = {}
-        self._ttl_ms = config.state.history_ttl_ms
-        self._clocks = Watermarks(1, self._ttl_ms)
-        self._users = MemoryUserStore(
-            Path(), partitions=1, max_len=config.learner.max_len, list_len=1, history_ttl_ms=self._ttl_ms
-        )
-        self._methods = {"popular": PopularBaseline(), "item_to_item": ItemToItemBaseline()}
-        self._metrics = {name: RankMetrics() for name in self._methods}
-
-    def take(self, batch: RecordBatch, evaluate: bool) -> None:
-        """Rank each event's item, then count the event; the ranks count when the model is evaluated on them, too."""
-        decoded = self._decoder.decode(batch.values, batch.keys)
-        if not decoded.users:
-            return
-        row_of = {user: row for row, user in enumerate(dict.fromkeys(decoded.users))}
-        user_index = np.array([row_of[user] for user in decoded.users], dtype=np.int64)
-        items = np.array([self._handles.setdefault(item, len(self._handles) + 1) for item in decoded.items])
-        users = list(row_of)
-        clock = self._clocks.take(np.zeros(len(items), dtype=np.int64), decoded.ts)
-        records = self._users.read(0, users)
-        done = append(records, user_index, items, decoded.ts, decoded.actions, ttl_ms=self._ttl_ms, clock=clock)
-        self._users.write(0, users, done.records)
-        taken = np.flatnonzero(done.accepted)
-        contexts = np.where(self._liked[done.context_actions[taken]], done.contexts[taken], 0)
-        for name, method in self._methods.items():
-            ranks = method.take(contexts, items[taken])
-            if evaluate:
-                self._metrics[name].add(ranks[self._liked[decoded.actions[taken]]])
-
-    def result(self) -> dict[str, dict[str, float]]:
-        """Accuracy by baseline."""
-        return {name: metrics.result() for name, metrics in self._metrics.items()}
 
 
 def replay(
@@ -104,41 +56,41 @@ def replay(
     on_step: Callable[[ReplayProgress], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """Send the file's records through an engine; returns the report.
+    """Send the records of a file through an engine and return the report.
 
     Parameters
     ----------
     config
         With `log.partitions` 1: a file has one order.
     state
-        State folder; with `keep` it gets checkpoints and is continued when it holds some of the same file. A last step
-        that was short is then made again in full, so that the outcome is that of one run.
+        State folder. With `keep` it gets checkpoints, and a replay of the same file continues from them; a short last
+        step is repeated in full then, so that the result is that of one run.
     step_events
         Records of one step.
     init
-        Folder of the fitted model that a new state folder begins with.
+        Folder of the fitted model for a new state folder.
     titles
         Title and category by item id; they name the intents.
     intents
-        File to which shifts, and at the end every user's intent, are written as JSON lines.
+        File for the shifts and, at the end, every user's intent, as JSON lines.
     stop
-        Asked after every step; when true the replay ends there, with a checkpoint.
+        Called after every step; when it returns true, the replay takes a checkpoint and ends.
 
     Raises
     ------
     FileTruncated
-        The file cannot be read to its end; with `keep` there is a checkpoint, to go on from when it can.
+        The file cannot be read to its end; with `keep` a checkpoint holds the part before.
     SourceError
         The state folder belongs to another file or to a worker.
     StateInUse
-        Another process has the state folder, or it cannot be written.
+        Another process uses the state folder, or it cannot be written.
     """
     began = clock()
     with ExitStack() as stack:
-        kept = ReplayFolder(state, step_events, config.engine.keep_checkpoints) if keep else None
-        if kept is not None:
-            stack.callback(kept.close)
-            engine = kept.open(config, titles, init)
+        folder = ReplayFolder(state, step_events, config.engine.keep_checkpoints) if keep else None
+        if folder is not None:
+            stack.callback(folder.close)
+            engine = folder.open(config, titles, init)
         else:
             engine = Engine(config, state, CheckpointStore(state / "checkpoints"), titles=titles, init=init)
         stack.callback(engine.close)
@@ -147,121 +99,111 @@ def replay(
             raise SourceError(
                 f"{state}: holds {done} records already: give a larger --limit, or --state another folder"
             )
-        beside = Baselines(config) if baselines else None
-        episodes, refused = Episodes(), RejectionCounts()
-        decoder = Decoder(config.actions)
-        told = None if intents is None else IntentsFile(intents)
-        if told is not None:
-            stack.callback(told.close)
-        inside = 0.0  # seconds in the engine: decode, step, learn
-        here, complete = 0, False
-        every = config.engine.evaluate_every
-        steps = _Steps(file, step_events)
-        for batch in steps:
-            if beside is not None:
-                step = -(-batch.next_offset // step_events)
-                beside.take(batch, evaluate=every > 0 and step % every == 0)
-            if kept is not None:
-                kept.take(batch, engine)
-            if batch.next_offset <= done:
-                refused.take(gather(decoder, [batch]).letters)  # the report is of the whole file
+        intents_file = None if intents is None else IntentsFile(intents)
+        if intents_file is not None:
+            stack.callback(intents_file.close)
+        comparison = BaselineComparison(config) if baselines else None
+        run = _Replay(config, engine, FileSteps(file, step_events), folder, comparison, intents_file, clock, began)
+        complete = run.steps_until(stop, on_step)
+        return run.finish(complete, titles)
+
+
+class _Replay:
+    """One run over a file.
+
+    Parameters
+    ----------
+    engine
+        With the state that the run continues from.
+    steps
+        The file from its start.
+    folder, comparison, intents_file
+        None where not wanted.
+    clock
+        Seconds, for the pace; `began` is its value at the start.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        engine: Engine,
+        steps: FileSteps,
+        folder: ReplayFolder | None,
+        comparison: BaselineComparison | None,
+        intents_file: IntentsFile | None,
+        clock: Callable[[], float],
+        began: float,
+    ) -> None:
+        self._config = config.engine
+        self._engine, self._steps, self._folder = engine, steps, folder
+        self._comparison, self._intents_file = comparison, intents_file
+        self._episodes, self._rejections = DriftEpisodes(), RejectionCounts()
+        self._decoder = Decoder(config.actions)
+        self._clock = clock
+        self._began = began
+        self._engine_seconds = 0.0
+        self._records = 0  # through the engine in this run
+        self._before = engine.positions[0]  # records in the state that the run continues from
+
+    def steps_until(self, stop: Callable[[], bool], on_step: Callable[[ReplayProgress], None] | None) -> bool:
+        """Make the steps of the file until its end or until `stop`; returns whether it came to the end."""
+        for batch in self._steps:
+            self._compare(batch)
+            if self._folder is not None:
+                self._folder.compare(batch, self._engine)
+            if batch.next_offset <= self._before:
+                self._rejections.count(gather(self._decoder, [batch]).letters)  # the report covers the whole file
                 continue
-            mark = clock()
-            result = engine.step([batch])
-            engine.learn(engine.plan_learning(result.events, 0))
-            episodes.take(result)
-            refused.take(result.messages)
-            if told is not None:
-                told.take(engine)
-            if kept is not None and result.step % config.engine.checkpoint_every_steps == 0:
-                kept.checkpoint(engine)
-            inside += clock() - mark
-            here += len(batch)
+            began = self._clock()
+            self._step(batch)
+            self._engine_seconds += self._clock() - began
+            self._records += len(batch)
             if on_step is not None:
-                on_step(ReplayProgress(batch.next_offset, file.fraction, engine))
+                on_step(ReplayProgress(batch.next_offset, self._steps.file.fraction, self._engine))
             if stop():
-                break
-        else:
-            complete = steps.error is None
-        if steps.error is not None and steps.read < done:
-            raise steps.error
-        if kept is not None:
-            kept.checkpoint(engine)
-        if told is not None:
-            told.finish(engine)
-        report = _report(engine, beside, clock() - began, inside, here)
-        report |= refused.report() | {"complete": complete, "drift": {"episodes": episodes.report()}}
+                return False
+        return self._steps.error is None
+
+    def _compare(self, batch: RecordBatch) -> None:
+        if self._comparison is not None:
+            step = -(-batch.next_offset // self._steps.step_events)
+            every = self._config.evaluate_every
+            self._comparison.rank_then_count(batch, evaluate=every > 0 and step % every == 0)
+
+    def _step(self, batch: RecordBatch) -> None:
+        engine = self._engine
+        result = engine.step([batch])
+        engine.learn(engine.plan_learning(result.events, 0))
+        self._episodes.add(result)
+        self._rejections.count(result.messages)
+        if self._intents_file is not None:
+            self._intents_file.write_shifts(engine)
+        if self._folder is not None and result.step % self._config.checkpoint_every_steps == 0:
+            self._folder.checkpoint(engine)
+
+    def finish(self, complete: bool, titles: Titles | None) -> dict[str, Any]:
+        """Take the last checkpoint, write the intents and return the report; raises when the file broke off."""
+        engine, error = self._engine, self._steps.error
+        if error is not None and self._steps.read < self._before:
+            raise error
+        if self._folder is not None:
+            self._folder.checkpoint(engine)
+        if self._intents_file is not None:
+            self._intents_file.write_intents(engine)
+        report = build_report(
+            engine,
+            baselines=self._comparison.result() if self._comparison is not None else {},
+            seconds=self._clock() - self._began,
+            engine_seconds=self._engine_seconds,
+            records=self._records,
+        )
+        report |= self._rejections.report()
+        report |= {"complete": complete, "drift": {"episodes": self._episodes.report()}}
         if titles is not None:
             report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
-        if steps.error is not None:
-            raise FileTruncated(steps.error, report)
+        if error is not None:
+            raise FileTruncated(error, report)
         return report
 
 
-class _Steps:
-    """The file's records as steps of exactly `step_events`, the last one may be shorter.
-
-    A file that cannot be read to its end gives what is there; `error` then says why.
-    """
-
-    def __init__(self, file: EventFile, step_events: int) -> None:
-        self._file = file
-        self._step_events = step_events
-        self._rule = file.format.rule
-        self.error: SourceError | None = None
-        self.read = 0
-
-    def __iter__(self) -> Iterator[RecordBatch]:
-        keys: list[bytes | None] = []
-        values: list[bytes | None] = []
-        found: list[bytes | None] = []
-        size = self._step_events
-        try:
-            for chunk in self._file:
-                keys += chunk.keys
-                values += chunk.values
-                found += chunk.originals
-                while len(values) >= size:
-                    yield self._batch(keys[:size], values[:size], found[:size])
-                    del keys[:size], values[:size], found[:size]
-        except SourceError as exc:
-            self.error = exc
-        if values:
-            yield self._batch(keys, values, found)
-
-    def _batch(self, keys: list[bytes | None], values: list[bytes | None], found: list[bytes | None]) -> FileBatch:
-        n, start = len(values), self.read
-        self.read += n
-        offsets = list(range(start, start + n))
-        return FileBatch(topics.EVENTS, 0, offsets, keys, values, [0] * n, [()] * n, start + n, found, self._rule)
-
-
-def _report(engine: Engine, beside: Baselines | None, seconds: float, inside: float, records: int) -> dict[str, Any]:
-    counters, gauges = engine.counters, engine.gauges()
-    return {
-        "records": engine.record_number,
-        "events": counters["events"],
-        "users": counters["users"],
-        "items": int(gauges["items"]),
-        # a fitted model brings items that were never admitted: then it is not known
-        "items_recycled": None if engine.init_fingerprint else counters["items_admitted"] - int(gauges["items"]),
-        "dead_letters": counters["dead_letters"],
-        "unknown_fields": counters["unknown_fields"],
-        "duplicates": counters["duplicates"],
-        "late": counters["late"],
-        "erased": counters["erased"],
-        "seconds": round(seconds, 3),
-        "engine_seconds": round(inside, 3),
-        "events_per_second": round(records / inside, 1) if inside else 0.0,
-        "prequential": engine.prequential.result(),
-        "served": engine.served.result(),
-        "baselines": beside.result() if beside is not None else {},
-        "intents": {"active": gauges["intents_active"], "effective": gauges["intents_effective"]},
-        "recommendations": counters["recommendations"],
-        "shifts": counters["shifts"],
-        "model_shifts": counters["model_shifts"],
-        "learn_steps": counters["learn_steps"],
-        "learn_refused": counters["learn_refused"],
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "digest": engine.digest(),
-    }
+__all__ = ["FileTruncated", "ReplayProgress", "replay"]

@@ -1,4 +1,4 @@
-"""The file given with `--items`: titles and categories of items, which name the intents."""
+"""The items file of `--items`: titles and categories, which name the intents."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def read_items(path: Path) -> Titles:
     r"""Title and category by item id.
 
     JSON lines `{"item": ..., "title": ..., "category": ...}`, or CSV with such a header; one of title and category may
-    be missing or empty. Ids that the stream does not have (yet) are no fault: items come and go.
+    be missing or empty. Items that are not in the stream are allowed.
 
     Raises
     ------
     SourceError
-        The file cannot be read, or a line has no item, an item that was there before, or neither title nor category.
+        The file cannot be read, or a line has no item, an item of an earlier line, or neither title nor category.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def _json_rows(opened: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(text)
         except ValueError as exc:
-            raise SourceError(f"{path}, line {line}: no JSON ({exc})") from exc
+            raise SourceError(f"{path}, line {line}: not JSON ({exc})") from exc
         if not isinstance(row, dict):
             raise SourceError(f"{path}, line {line}: a {type(row).__name__}, expected an object")
         yield line, row
@@ -92,11 +92,11 @@ def _csv_rows(opened: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
             yield reader.line_num, row
     except csv.Error as exc:
-        raise SourceError(f"{path}, after line {reader.line_num}: no CSV ({exc})") from exc
+        raise SourceError(f"{path}, after line {reader.line_num}: not CSV ({exc})") from exc
 
 
 def _bytes(item: str) -> int:
-    """Length as UTF-8; 0 for what is none, such as half of a surrogate pair from a JSON escape."""
+    """Length as UTF-8; 0 for text that has none, such as half of a surrogate pair from a JSON escape."""
     try:
         return len(item.encode())
     except UnicodeEncodeError:

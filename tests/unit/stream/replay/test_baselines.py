@@ -56,12 +56,12 @@ def contexts(events: list[tuple[int, int]]) -> np.ndarray[tuple[int, int], np.dt
 def test_ranks_agree_with_the_protocol_in_slow_motion(events: list[tuple[int, int]]) -> None:
     items = np.array([item for _, item in events], dtype=np.int64)
     popular, item_to_item = PopularBaseline(WINDOW), ItemToItemBaseline(WINDOW, FOLLOWERS)
-    assert popular.take(contexts(events), items).tolist() == naive(events, votes=False)
-    assert item_to_item.take(contexts(events), items).tolist() == naive(events, votes=True)
+    assert popular.rank_then_count(contexts(events), items).tolist() == naive(events, votes=False)
+    assert item_to_item.rank_then_count(contexts(events), items).tolist() == naive(events, votes=True)
 
 
 def test_they_grow_with_the_catalogue() -> None:
     items = np.arange(1, 3001, dtype=np.int64)
     for baseline in (PopularBaseline(), ItemToItemBaseline()):
-        baseline.take(np.zeros((3000, 2), dtype=np.int64), items)
-        assert baseline.take(np.array([[0, 1]]), np.array([3000])).item() >= 0
+        baseline.rank_then_count(np.zeros((3000, 2), dtype=np.int64), items)
+        assert baseline.rank_then_count(np.array([[0, 1]]), np.array([3000])).item() >= 0

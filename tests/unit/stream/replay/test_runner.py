@@ -179,7 +179,7 @@ def test_dead_letters_are_told_by_reason_with_the_first(tmp_path: Path) -> None:
 
 def test_a_dead_letter_of_a_file_holds_the_bytes_of_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letters: list[Message] = []
-    monkeypatch.setattr(RejectionCounts, "take", lambda self, messages: letters.extend(messages))
+    monkeypatch.setattr(RejectionCounts, "count", lambda self, messages: letters.extend(messages))
     lines = [b'{"user_id":"u%d","item_id":"i1","time":%d}' % (n, 1_700_000_000 + n) for n in range(20)]
     lines[3] = b'{"user_id":"", "item_id":"i1",  "time":1700000000, "colour":1}'
     lines[9] = b'{"user_id":"u1", "item_id":"i1", "time":1700000000, "colour":1}'

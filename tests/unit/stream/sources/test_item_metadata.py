@@ -33,7 +33,7 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
         ("item,title\n,Lamp\n", r"line 2: item = '': must be 1 to 256 bytes"),
         ('{"item":"a","title":"x"}\n{"title":"y"}\n', r"line 2: item = '': must be"),
         ('{"item":7,"title":"y"}\n', r"line 1: item = 7: must be text"),
-        ('{"item":"a","title":"x"}\n{"item"\n', r"line 2: no JSON"),
+        ('{"item":"a","title":"x"}\n{"item"\n', r"line 2: not JSON"),
         ('{"item":"a","title":"x"}\n[1]\n', r"line 2: a list, expected an object"),
         ("id,title\na,Lamp\n", r"columns id, title: expected item and title or category"),
         ("item,price\na,3\n", r"columns item, price: expected item and title or category"),
@@ -41,7 +41,7 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
         ("", "columns none"),
         ("item,title\na,Lamp, small\n", r"line 2: 3 fields, the header has 2: put quotes around"),
         ("item,title,title\na,Lamp,Amp\n", r"2 columns title: keep one"),
-        ('item,title\n"a,' + "b" * 200_000 + "\n", r"after line 1: no CSV \(field larger than field limit"),
+        ('item,title\n"a,' + "b" * 200_000 + "\n", r"after line 1: not CSV \(field larger than field limit"),
         ('{"item":"\\ud800","title":"x"}\n', r"line 1: item = '\\ud800': must be 1 to 256 bytes of UTF-8"),
     ],
 )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from learner.drift.signals import Observed
     from learner.errors import LearnerError, LearnerStateError
     from learner.intents.config import ChangePointConfig, IdentityConfig, MergeConfig, ShiftConfig
-    from learner.intents.identity import name_intent
+    from learner.intents.naming import name_intent
     from learner.intents.shifts import IntentState, ShiftRule, history_before, strongest
     from learner.intents.tracker import IntentTracker, IntentView
     from learner.metrics import NOT_EVALUATED, UNRANKED, RankMetrics, WindowedRankMetrics
@@ -63,7 +63,7 @@ _MODULES: Final = {
     "Vocabulary": "learner.online.vocabulary",
     "WindowedRankMetrics": "learner.metrics",
     "history_before": "learner.intents.shifts",
-    "name_intent": "learner.intents.identity",
+    "name_intent": "learner.intents.naming",
     "release_freed_memory": "learner.runtime",
     "set_threads": "learner.runtime",
     "strongest": "learner.intents.shifts",

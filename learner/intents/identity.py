@@ -1,12 +1,12 @@
-"""Which intent is which: ids that survive moves, births where users are badly served, deaths, the catalogue's figures.
+"""Ids of the intents: kept while a center moves, new when a dead center is placed anew.
 
-A center keeps its id as long as it lives, however far it moves. One that nobody is near any more is placed anew among
-the users whom no center is near to; that is another intent, with an id never used before. Numpy in, numpy out.
+A center keeps its id as long as it lives, however far it moves. A center that few users are near is dead; it is placed
+anew among the users whom no center is near to, as another intent with an id never used before. Numpy in, numpy out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,46 +14,47 @@ from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
 from learner.intents.config import IdentityConfig
+from learner.intents.intent_map import IntentMap
+from learner.intents.unserved_users import UnservedUsers
 
 RETIRED: Final = -1
-_MAP_PACE: Final = 0.2  # how far the map turns towards the present principal axes, each time
-_SPEED_PACE: Final = 0.5
+_SPEED_PACE: Final = 0.5  # of the moving average of a center's speed
 
 
 class Birth(NamedTuple):
-    """One center that was placed anew."""
+    """A dead center that is placed anew."""
 
     place: int
     """row of the center, 0 to K - 1"""
     died: int
-    """id of the intent that is no more"""
+    """id that ends"""
     born: int
-    """id of the new one"""
+    """id that begins"""
     center: NDArray[np.float32]
     """(d,) where it starts, unit length"""
 
 
 class Successor(NamedTuple):
-    """What goes on of an intent when one of its centers is placed anew."""
+    """The center with which an intent continues when another of its centers is placed anew."""
 
     place: int
-    """row of the center that has its id from now on"""
+    """place of the center that has the intent's id from now on"""
     takes_id: bool
-    """the center that goes elsewhere gave the id so far"""
+    """whether the center that is placed anew had the id so far"""
 
 
 class Entry(NamedTuple):
-    """One intent, for the catalogue."""
+    """One intent of the catalog."""
 
     intent: int
     place: int
     """row among the intents, 0 to G - 1"""
     share: float
-    """of the users looked at lately"""
+    """of recent users"""
     separation: float
     """distance to the nearest other center, 0 to 2"""
     speed: float
-    """distance moved per 1,000 events, lately"""
+    """recent distance per 1,000 events"""
     position: tuple[float, float]
     """on the map, -1 to 1 each"""
     born_at: int
@@ -77,13 +78,15 @@ class IntentIdentity:
         self._counts = np.zeros(count)  # decayed users per center
         self._speed = np.zeros(count)
         self._last: NDArray[np.float32] = np.zeros((count, hidden), dtype=np.float32)  # centers at the last step
+        self._has_last = False
         self._marked: NDArray[np.float32] = np.zeros((count, hidden), dtype=np.float32)  # where speed is measured from
-        self._pool: NDArray[np.float32] = np.zeros((config.pool, hidden), dtype=np.float32)
-        self._basis = np.zeros((hidden, 2))  # of the map
-        # newest ids whose center was placed anew while their intent went on under another id, which stands beside them
-        self._others = np.full((count, 2), RETIRED, dtype=np.int64)
-        # next id, event of the last look for dead ones, event at `_marked`, pool filled, pool's next place, has `_last`
-        self._numbers = np.array([count, 0, 0, 0, 0, 0], dtype=np.int64)
+        self._marked_at = 0  # event number
+        self._unserved = UnservedUsers(config, hidden)
+        self._map = IntentMap(hidden)
+        # (K, 2) newest ids whose center was placed anew while their intent continued, with the id it continued under
+        self._successors = np.full((count, 2), RETIRED, dtype=np.int64)
+        self._next_id = count
+        self._checked_at = 0  # event number of the last check for dead centers
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -102,13 +105,13 @@ class IntentIdentity:
         found = np.minimum(np.searchsorted(self._ids[order], ids), len(order) - 1)
         return np.where(self._ids[order][found] == ids, order[found], RETIRED)
 
-    def living(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """The ids (m,), those whose intent goes on under another one replaced by that, as long as it is remembered."""
+    def resolve(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The ids (m,), an id whose intent continues under another one replaced by that, as long as it is known."""
         now: NDArray[np.int64] = np.array(ids, dtype=np.int64)
         gone = np.flatnonzero((now >= 0) & (self.places_of(now) < 0))
         if len(gone):
-            same = now[gone, None] == self._others[:, 0]
-            now[gone] = np.where(same.any(axis=1), self._others[same.argmax(axis=1), 1], now[gone])
+            same = now[gone, None] == self._successors[:, 0]
+            now[gone] = np.where(same.any(axis=1), self._successors[same.argmax(axis=1), 1], now[gone])
         return now
 
     # -- the stream -------------------------------------------------------------------------------------------------
@@ -116,7 +119,7 @@ class IntentIdentity:
     def observe(
         self, places: NDArray[np.integer[Any]], distance: NDArray[np.floating[Any]], vectors: NDArray[np.float32]
     ) -> None:
-        """Count users at their nearest centers and remember the badly served.
+        """Count users at their nearest centers, and keep the vectors of the badly served.
 
         Parameters
         ----------
@@ -131,38 +134,33 @@ class IntentIdentity:
             return
         self._counts *= 0.5 ** (len(places) / self.config.half_life_events)
         self._counts += np.bincount(places, minlength=len(self._counts))
-        far = vectors[distance > self.config.far_distance][-self.config.pool :]
-        if len(far):
-            filled, start = self._numbers[3], self._numbers[4]
-            self._pool[(start + np.arange(len(far))) % self.config.pool] = far
-            self._numbers[3] = min(self.config.pool, filled + len(far))
-            self._numbers[4] = (start + len(far)) % self.config.pool
+        self._unserved.add(vectors[distance > self.config.far_distance])
 
-    def moved(self, centers: NDArray[np.float32], event_number: int) -> float:
-        """Take the centers (K, d), unit vectors, after a step; return their mean distance to those of the last call."""
-        if not self._numbers[5]:
+    def record_movement(self, centers: NDArray[np.float32], event_number: int) -> float:
+        """Record the centers (K, d), unit vectors, after a step; return their mean distance since the last."""
+        if not self._has_last:
             self._last, self._marked = centers.copy(), centers.copy()
-            self._numbers[2], self._numbers[5] = event_number, 1
+            self._marked_at, self._has_last = event_number, True
             return 0.0
         movement = float(np.linalg.norm(centers - self._last, axis=1).mean())
         self._last = centers.copy()
-        passed = event_number - int(self._numbers[2])
+        passed = event_number - self._marked_at
         if passed >= 1000:
             speed = np.linalg.norm(centers - self._marked, axis=1) * (1000.0 / passed)
             self._speed += _SPEED_PACE * (speed - self._speed)
-            self._marked, self._numbers[2] = centers.copy(), event_number
+            self._marked, self._marked_at = centers.copy(), event_number
         return movement
 
-    def births(
+    def replace_dead(
         self,
         centers: NDArray[np.float32],
         event_number: int,
         reseed: bool = False,
-        heir: Callable[[int], Successor | None] = lambda place: None,
+        successor_of: Callable[[int], Successor | None] = lambda place: None,
     ) -> list[Birth]:
         """Retire dead centers and say where their successors start; the caller moves them there.
 
-        Looks every `check_events`. Without enough badly served users who want the same, the dead stay as they are.
+        Checks every `check_events`. A dead center stays until enough badly served users want the same.
 
         Parameters
         ----------
@@ -171,14 +169,14 @@ class IntentIdentity:
         event_number
             events so far
         reseed
-            look now, and count the smaller of two crowded centers as dead too
-        heir
-            called with the place of each center that dies: what goes on as the same intent, None where nothing does
+            check now, and count the smaller of two crowded centers as dead too
+        successor_of
+            called with the place of each center that dies: the center with which its intent continues, None for none
         """
         config = self.config
-        if not reseed and event_number - self._numbers[1] < config.check_events:
+        if not reseed and event_number - self._checked_at < config.check_events:
             return []
-        self._numbers[1] = event_number
+        self._checked_at = event_number
         total = float(self._counts.sum())
         if not total:
             return []
@@ -189,28 +187,28 @@ class IntentIdentity:
         dead &= event_number - self._born >= config.youth_events
         births = []
         for place in np.flatnonzero(dead)[np.argsort(shares[dead], kind="stable")].tolist():
-            center = self._badly_served()
+            center = self._unserved.pop_group()
             if center is None:
                 break
-            rest = heir(place)
-            if rest is not None:  # the intent lives on: what dies is the id of a part of it
-                if rest.takes_id:
-                    both = [place, rest.place]
+            successor = successor_of(place)
+            if successor is not None:  # the intent lives on: what dies is the id of a part of it
+                if successor.takes_id:
+                    both = [place, successor.place]
                     self._ids[both], self._born[both] = self._ids[both[::-1]], self._born[both[::-1]]
-                self._goes_on(int(self._ids[place]), int(self._ids[rest.place]))
-            births.append(Birth(place, int(self._ids[place]), int(self._numbers[0]), center))
-            self._ids[place] = self._numbers[0]
-            self._numbers[0] += 1
+                self._record_successor(int(self._ids[place]), int(self._ids[successor.place]))
+            births.append(Birth(place, int(self._ids[place]), self._next_id, center))
+            self._ids[place] = self._next_id
+            self._next_id += 1
             self._born[place], self._speed[place] = event_number, 0.0
             self._counts[place] = total / len(shares)  # an even share, so that it is not dead at once
             self._last[place] = self._marked[place] = center
         return births
 
-    def _goes_on(self, old: int, new: int) -> None:
-        """Whoever holds the id `old` holds `new` from now on."""
-        self._others[self._others[:, 1] == old, 1] = new
-        self._others = np.roll(self._others, 1, axis=0)
-        self._others[0] = old, new
+    def _record_successor(self, old: int, new: int) -> None:
+        """From now on users who hold the id `old` hold `new`."""
+        self._successors[self._successors[:, 1] == old, 1] = new
+        self._successors = np.roll(self._successors, 1, axis=0)
+        self._successors[0] = old, new
 
     def _crowded(self, centers: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The smaller of each two centers that are closer than allowed, (K,)."""
@@ -221,61 +219,27 @@ class IntentIdentity:
         )
         return np.asarray((close & smaller).any(axis=1))
 
-    def _badly_served(self) -> NDArray[np.float32] | None:
-        """Where most of the badly served users are, who then count as served; None where too few agree."""
-        filled = int(self._numbers[3])
-        pool = self._pool[:filled]
-        if not filled:
-            return None
-        near = pool @ pool.T > self.config.near_cosine
-        members = near[int(near.sum(axis=1).argmax())]
-        if int(members.sum()) < self.config.least_users:
-            return None
-        center = pool[members].sum(axis=0)
-        rest = pool[~members]
-        self._pool[: len(rest)] = rest
-        self._pool[len(rest) :] = 0
-        self._numbers[3], self._numbers[4] = len(rest), len(rest) % self.config.pool
-        return np.asarray(center / np.linalg.norm(center), dtype=np.float32)
-
     # -- answers ----------------------------------------------------------------------------------------------------
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of each center among the users looked at lately, (K,)."""
+        """Share of each center among recent users, (K,)."""
         return np.asarray(self._counts / max(float(self._counts.sum()), 1e-9))
 
     def turn_map(self, centers: NDArray[np.float32]) -> None:
-        """Turn the map some way towards the present principal axes of the centers (K, d).
-
-        The axes are first rotated to where they place the centers as the map does now (orthogonal Procrustes [1]), so
-        that a sign or an order of axes that flips does not make the map flip.
-
-        [1] P. H. Schönemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 31, 1966.
-        """
-        points = np.asarray(centers, dtype=np.float64)
-        # in C order, as a loaded state has them: products with a transposed view differ in the last bits
-        axes = np.ascontiguousarray(np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][:2].T)  # (d, 2)
-        if axes.shape[1] < 2:
-            axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
-        if not self._basis.any():
-            self._basis = axes
-            return
-        left, _, right = np.linalg.svd((points @ axes).T @ (points @ self._basis))
-        blended = (1 - _MAP_PACE) * self._basis + _MAP_PACE * (axes @ (left @ right))
-        u, _, v = np.linalg.svd(blended, full_matrices=False)
-        self._basis = u @ v  # the nearest orthonormal pair
+        """Turn the map of the catalog some way towards the principal axes of the centers (K, d)."""
+        self._map.turn(centers)
 
     def entries(
         self, centers: NDArray[np.float32], representatives: NDArray[np.integer[Any]] | None = None
     ) -> list[Entry]:
         """All intents as they are now, in the order of their places; centers (K, d) are unit vectors.
 
-        `representatives` (K,) says which centers are one intent: it is where they are in the mean, by their shares.
+        Centers with the same representative (K,) are one intent, which lies at their mean, by share.
         """
         representatives = np.arange(len(centers)) if representatives is None else np.asarray(representatives)
         places = np.flatnonzero(representatives == np.arange(len(representatives)))  # (G,)
-        points = np.asarray(grouped(centers, representatives, self.shares), dtype=np.float64)  # (G, d)
+        points = np.asarray(intent_vectors(centers, representatives, self.shares), dtype=np.float64)  # (G, d)
         group = np.searchsorted(places, representatives)  # (K,)
         shares = np.bincount(group, weights=self.shares, minlength=len(places))
         members = np.bincount(group, minlength=len(places))
@@ -283,7 +247,7 @@ class IntentIdentity:
         cosine = points @ points.T
         np.fill_diagonal(cosine, -1.0)
         separation = np.sqrt(np.maximum(2 - 2 * cosine.max(axis=1), 0)) if len(points) > 1 else np.full(1, 2.0)
-        position = np.clip(points @ self._basis, -1, 1)  # (G, 2)
+        position = self._map.positions(points)  # (G, 2)
         return [
             Entry(
                 int(self._ids[place]),
@@ -301,6 +265,15 @@ class IntentIdentity:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, as arrays."""
+        unserved = self._unserved
+        numbers = (
+            self._next_id,
+            self._checked_at,
+            self._marked_at,
+            unserved.filled,
+            unserved.next,
+            int(self._has_last),
+        )
         return {
             "ids": self._ids,
             "born": self._born,
@@ -308,34 +281,40 @@ class IntentIdentity:
             "speed": self._speed,
             "last": self._last,
             "marked": self._marked,
-            "pool": self._pool,
-            "basis": self._basis,
-            "others": self._others,
-            "numbers": self._numbers,
+            "pool": unserved.vectors,
+            "basis": self._map.basis,
+            "others": self._successors,
+            "numbers": np.array(numbers, dtype=np.int64),
         }
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Continue from what `to_arrays` gave; that of earlier versions was without `others`.
+        """Continue from what `to_arrays` returned; earlier versions have no `others`.
 
         Raises
         ------
         LearnerStateError
             Another number of centers, dimensions or users in the pool.
         """
-        arrays = {"others": np.full_like(self._others, RETIRED)} | arrays
+        arrays = {"others": np.full_like(self._successors, RETIRED)} | arrays
         for name, mine in self.to_arrays().items():
-            stored = arrays[name]
-            if stored.shape != mine.shape:
-                raise LearnerStateError(f"intent identity: {name} is {stored.shape}, expected {mine.shape}")
-        for name, stored in arrays.items():
-            setattr(self, f"_{name}", stored.copy())
+            if arrays[name].shape != mine.shape:
+                raise LearnerStateError(f"intent identity: {name} is {arrays[name].shape}, expected {mine.shape}")
+        self._ids, self._born = arrays["ids"].copy(), arrays["born"].copy()
+        self._counts, self._speed = arrays["counts"].copy(), arrays["speed"].copy()
+        self._last, self._marked = arrays["last"].copy(), arrays["marked"].copy()
+        self._unserved.vectors, self._map.basis = arrays["pool"].copy(), arrays["basis"].copy()
+        self._successors = arrays["others"].copy()
+        numbers = arrays["numbers"].tolist()
+        self._next_id, self._checked_at, self._marked_at, self._unserved.filled, self._unserved.next, has_last = numbers
+        self._has_last = bool(has_last)
 
 
-def grouped(
+def intent_vectors(
     centers: NDArray[np.float32], representatives: NDArray[np.integer[Any]], shares: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Unit vectors of the intents (G, d): means of the centers (K, d) with the same head, by share; a head stands alone
-    where nobody is.
+    """Unit vectors of the intents, (G, d): means of the centers (K, d) with the same representative, by share.
+
+    An intent without users lies at its representative.
     """
     K = len(representatives)
     own = representatives == np.arange(K)
@@ -346,29 +325,4 @@ def grouped(
     return np.asarray(np.where(length > 0, total / np.maximum(length, 1e-30), centers)[own], dtype=np.float32)
 
 
-def name_intent(items: Sequence[str], titles: dict[str, tuple[str, str]], most: int = 3) -> str:
-    """A name for an intent from its top items, best first.
-
-    Parameters
-    ----------
-    items
-        Item ids.
-    titles
-        Title and category of items, either may be empty; from the file given with `--items`.
-    most
-        Titles in a name.
-
-    Returns
-    -------
-    The category of more than half of the items that have one, else the best titles, or ids.
-    """
-    categories = [titles[item][1] for item in items if item in titles and titles[item][1]]
-    names = [titles[item][0] or item if item in titles else item for item in items]
-    if categories:
-        best = max(sorted(set(categories)), key=categories.count)
-        if 2 * categories.count(best) > len(categories):
-            return best
-    return ", ".join(names[:most])
-
-
-__all__ = ["Birth", "Entry", "IntentIdentity", "Successor", "grouped", "name_intent"]
+__all__ = ["Birth", "Entry", "IntentIdentity", "Successor", "intent_vectors"]

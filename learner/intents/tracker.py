@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
 from learner.intents.change_point import change, log_likelihood
-from learner.intents.identity import Birth, Entry, IntentIdentity, grouped
+from learner.intents.identity import Birth, Entry, IntentIdentity, intent_vectors
 from learner.intents.merging import Merging
 from learner.model.centers import SEEN_ITEMS
 from learner.online.network import Network
@@ -151,20 +151,22 @@ class IntentTracker:
         """Call once after a step's learning: how the centers moved; places dead ones anew, merges what is one."""
         self.refresh()
         centers = self._network.centers.unit().numpy()
-        movement = self.identity.moved(centers, event_number)
+        movement = self.identity.record_movement(centers, event_number)
         shares = self.identity.shares
-        births = self.identity.births(centers, event_number, reseed, lambda place: self.merging.leave(place, shares))
+        births = self.identity.replace_dead(
+            centers, event_number, reseed, lambda place: self.merging.detach(place, shares)
+        )
         if births:
             places = np.array([birth.place for birth in births])
             self._network.place_centers(places, np.stack([birth.center for birth in births]))
-        absorbed = self.merging.look(self.identity.shares, event_number)
+        absorbed = self.merging.update(self.identity.shares, event_number)
         return CenterUpdate(movement, births, self.identity.ids_of(absorbed).tolist())
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def current(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """The ids (m,) under which these intents go on; those of retired ones and -1 stay as they are."""
-        ids = self.identity.living(ids)
+        ids = self.identity.resolve(ids)
         places = self.identity.places_of(ids)
         return np.where(places >= 0, self.identity.ids_of(self.merging.representatives[places]), ids).astype(np.int32)
 
@@ -183,12 +185,12 @@ class IntentTracker:
         merging = self.merging
         likely = items.cosines * np.float32(1 / self._network.centers.config.temperature)  # (m, K)
         sharpness = self._config.evidence.sharpness
-        if not merging.merged:  # of tens of thousands of centers none are, and grouping them would take gigabytes
+        if not merging.any_merged:  # of tens of thousands of centers none are, and grouping them would take gigabytes
             likely *= sharpness  # the same power
         likely -= likely.max(axis=1, keepdims=True)
         share = np.exp(likely, out=likely)
-        if merging.merged:
-            of = merging.rows
+        if merging.any_merged:
+            of = merging.intent_of
             share = share @ (of[:, None] == np.arange(of.max() + 1)).astype(np.float32)  # (m, G)
             share **= sharpness
         share /= share.sum(axis=1, keepdims=True)
@@ -222,11 +224,11 @@ class IntentTracker:
         present = newest > 0  # (B, W)
         codes = self.codes(newest)
         B, W, G = codes.shape
-        own = self.identity.ids_of(self.merging.own)  # (G,) ids
+        own = self.identity.ids_of(self.merging.leaders)  # (G,) ids
         users, cold = np.arange(B), ~present.any(axis=1)
         holds = np.full(B, -1) if held is None else np.asarray(held)
         places = self.identity.places_of(holds)
-        group = np.where(places >= 0, self.merging.rows[places], -1)
+        group = np.where(places >= 0, self.merging.intent_of[places], -1)
         tested = group if newest_alone is None else np.where(newest_alone, -1, group)
         found = change(codes, present, tested, np.full(B, W) if span is None else np.asarray(span), config)
         leads = found.lead > 0
@@ -262,7 +264,7 @@ class IntentTracker:
 
         A retired or unknown origin counts as nothing.
         """
-        codes, group = self.codes(rows), self.merging.rows
+        codes, group = self.codes(rows), self.merging.intent_of
         shares = []
         for ids in (to, origin):
             places = self.identity.places_of(ids)
@@ -274,12 +276,12 @@ class IntentTracker:
     @property
     def shares(self) -> NDArray[np.float64]:
         """Share of each intent among the users looked at lately, (G,)."""
-        return np.asarray(np.bincount(self.merging.rows, weights=self.identity.shares))
+        return np.asarray(np.bincount(self.merging.intent_of, weights=self.identity.shares))
 
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:
         """Unit vectors of the intents, (G, d), in the order of `entries`."""
-        return grouped(self._network.centers.unit().numpy(), self.merging.representatives, self.identity.shares)
+        return intent_vectors(self._network.centers.unit().numpy(), self.merging.representatives, self.identity.shares)
 
     @torch.no_grad()
     def entries(self, turn_map: bool = False) -> list[Entry]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
 from learner.intents.config import IdentityConfig
-from learner.intents.identity import IntentIdentity, Successor, name_intent
+from learner.intents.identity import IntentIdentity, Successor
+from learner.intents.naming import name_intent
 
 CONFIG = IdentityConfig(half_life_events=400, check_events=100, youth_events=200, pool=32, least_users=4)
 D = 8
@@ -48,8 +49,8 @@ def test_a_center_keeps_its_id_however_far_it_moves() -> None:
         centers = axes(3).copy()
         centers[0] = np.cos(update_centers) * axes(4)[0] + np.sin(update_centers) * axes(4)[3]
         observe(identity, centers, np.concatenate([near(center, 10, number) for center in centers]))
-        identity.moved(centers, number * 100)
-        assert identity.births(centers, number * 100) == []
+        identity.record_movement(centers, number * 100)
+        assert identity.replace_dead(centers, number * 100) == []
     assert identity.ids.tolist() == [0, 1, 2]
     speeds = [entry.speed for entry in identity.entries(centers)]
     assert speeds[0] > 0.1 > speeds[1] == speeds[2]
@@ -57,7 +58,7 @@ def test_a_center_keeps_its_id_however_far_it_moves() -> None:
 
 def test_a_dead_center_is_placed_among_the_badly_served_under_a_new_id() -> None:
     identity = two_live_one_dead()
-    births = identity.births(axes(3), 1000)
+    births = identity.replace_dead(axes(3), 1000)
     assert [(birth.place, birth.died, birth.born) for birth in births] == [(2, 2, 3)]
     assert births[0].center @ (axes(6)[5]) > 0.9
     assert np.linalg.norm(births[0].center) == pytest.approx(1, abs=1e-6)
@@ -66,46 +67,46 @@ def test_a_dead_center_is_placed_among_the_badly_served_under_a_new_id() -> None
     moved = axes(3).copy()
     moved[2] = births[0].center
     assert identity.entries(moved)[2].born_at == 1000
-    assert identity.moved(moved, 1001) == 0.0  # a birth is no movement
-    assert identity.births(moved, 1150) == []  # too young to die again
-    assert identity.births(moved, 1050) == []  # and not looked at before check_events
+    assert identity.record_movement(moved, 1001) == 0.0  # a birth is no movement
+    assert identity.replace_dead(moved, 1150) == []  # too young to die again
+    assert identity.replace_dead(moved, 1050) == []  # and not looked at before check_events
 
 
 def test_an_intent_of_several_centers_keeps_its_id_when_the_center_that_gives_it_is_placed_anew() -> None:
     identity = two_live_one_dead()
     # center 2 named the intent of centers 0 and 2
-    births = identity.births(axes(3), 1000, heir=lambda place: Successor(0, takes_id=True))
+    births = identity.replace_dead(axes(3), 1000, successor_of=lambda place: Successor(0, takes_id=True))
     assert [(birth.place, birth.died, birth.born) for birth in births] == [(2, 0, 3)]
     assert identity.ids.tolist() == [2, 1, 3]
-    assert identity.living(np.array([0, 2, 1, 3, -1])).tolist() == [2, 2, 1, 3, -1]  # who held 0 is in the same intent
+    assert identity.resolve(np.array([0, 2, 1, 3, -1])).tolist() == [2, 2, 1, 3, -1]  # who held 0 is in the same intent
     assert [entry.born_at for entry in identity.entries(axes(3))] == [0, 0, 1000]
 
 
 def test_who_holds_the_id_of_a_part_that_is_placed_anew_goes_on_in_the_intent_it_was_part_of() -> None:
     identity = two_live_one_dead()
-    (birth,) = identity.births(axes(3), 1000, heir=lambda place: Successor(0, takes_id=False))
+    (birth,) = identity.replace_dead(axes(3), 1000, successor_of=lambda place: Successor(0, takes_id=False))
     assert (birth.died, birth.born) == (2, 3)
-    assert identity.living(np.array([2, 0, 3, 77])).tolist() == [0, 0, 3, 77]
+    assert identity.resolve(np.array([2, 0, 3, 77])).tolist() == [0, 0, 3, 77]
     again = IntentIdentity(CONFIG, 3, D)
     again.load_arrays({name: array.copy() for name, array in identity.to_arrays().items()})
-    assert again.living(np.array([2])).tolist() == [0]
+    assert again.resolve(np.array([2])).tolist() == [0]
     older = {name: array for name, array in identity.to_arrays().items() if name != "others"}
     again.load_arrays(older)  # of the version before: nothing is known
-    assert again.living(np.array([2])).tolist() == [2]
+    assert again.resolve(np.array([2])).tolist() == [2]
 
 
 def test_without_users_who_want_the_same_the_dead_stay() -> None:
     identity = IntentIdentity(CONFIG, 3, D)
     observe(identity, axes(3), np.concatenate([near(axes(2)[0], 20), near(axes(2)[1], 20)]))
-    assert identity.births(axes(3), 1000) == []
+    assert identity.replace_dead(axes(3), 1000) == []
     lone = IntentIdentity(CONFIG, 3, D)
     observe(lone, axes(3), np.concatenate([near(axes(1)[0], 20), near(axes(6)[4], 1), near(axes(6)[5], 1)]))
-    assert lone.births(axes(3), 1000) == []
+    assert lone.replace_dead(axes(3), 1000) == []
     assert lone.ids.tolist() == [0, 1, 2]
 
 
 def test_the_young_do_not_die() -> None:
-    assert two_live_one_dead().births(axes(3), 150) == []
+    assert two_live_one_dead().replace_dead(axes(3), 150) == []
 
 
 def test_a_reseed_also_takes_the_smaller_of_two_crowded_centers_and_asks_no_time() -> None:
@@ -115,9 +116,9 @@ def test_a_reseed_also_takes_the_smaller_of_two_crowded_centers_and_asks_no_time
     identity.observe(np.repeat([0, 1, 2], [30, 30, 10]), np.zeros(70), near(centers[0], 70))
     far = near(axes(6)[5], 10)
     identity.observe(np.repeat([0], 10), np.full(10, 1.5), far)
-    assert identity.births(centers, 1000) == []
-    identity.births(centers, 1001)
-    assert [birth.died for birth in identity.births(centers, 1002, reseed=True)] == [2]
+    assert identity.replace_dead(centers, 1000) == []
+    identity.replace_dead(centers, 1001)
+    assert [birth.died for birth in identity.replace_dead(centers, 1002, reseed=True)] == [2]
 
 
 def test_ids_are_never_used_again() -> None:
@@ -125,7 +126,7 @@ def test_ids_are_never_used_again() -> None:
     seen = set(identity.ids.tolist())
     centers = axes(3).copy()
     for number in range(1, 8):
-        for birth in identity.births(centers, number * 1000):
+        for birth in identity.replace_dead(centers, number * 1000):
             assert birth.born not in seen
             seen.add(birth.born)
             centers[birth.place] = birth.center
@@ -139,11 +140,11 @@ def test_ids_are_never_used_again() -> None:
 def test_it_continues_bit_for_bit_and_refuses_another_size() -> None:
     first, second = two_live_one_dead(), IntentIdentity(CONFIG, 3, D)
     first.turn_map(axes(3))
-    first.moved(axes(3), 10)
+    first.record_movement(axes(3), 10)
     second.load_arrays({name: array.copy() for name, array in first.to_arrays().items()})
 
     def go_on(identity: IntentIdentity) -> list[Any]:
-        births = identity.births(axes(3), 1000)
+        births = identity.replace_dead(axes(3), 1000)
         observe(identity, axes(3), near(axes(2)[1], 9, 5))
         identity.turn_map(near(axes(1)[0], 3, 7))
         return [(b.place, b.died, b.born, b.center.tolist()) for b in births] + identity.entries(axes(3))

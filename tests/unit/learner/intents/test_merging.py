@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
 from learner.intents.config import MergeConfig
-from learner.intents.merging import MOST_CENTERS, Merging, likeness, merge
+from learner.intents.merging import MOST_CENTERS, Merging, merge_groups, transition_similarity
 
 CONFIG = MergeConfig(every_events=100)
 
@@ -28,7 +28,7 @@ def walk(n: int, owner: NDArray[np.int64], stay: float = 0.85, seed: int = 0) ->
 def merged(path: NDArray[np.int64], count: int, config: MergeConfig = CONFIG) -> Merging:
     merging = Merging(config, count)
     merging.observe(path[:-1], path[1:])
-    merging.look(np.full(count, 1 / count), len(path))
+    merging.update(np.full(count, 1 / count), len(path))
     return merging
 
 
@@ -52,11 +52,11 @@ def test_a_crowd_in_which_nobody_stays_is_no_intent() -> None:
     assert len(np.unique(merged(path, 24).representatives)) == 24
 
 
-def test_likeness_is_that_of_a_loop() -> None:
+def test_the_similarity_of_transitions_is_that_of_a_loop() -> None:
     moves = np.random.default_rng(2).random((5, 5))
     moves += moves.T
     chance = moves.sum(1) / moves.sum()
-    found = likeness(moves)
+    found = transition_similarity(moves)
     for a in range(5):
         for b in range(5):
             one, other = ((moves[i] / moves[i].sum() - chance) / np.sqrt(chance) for i in (a, b))
@@ -70,51 +70,51 @@ def test_the_larger_intent_keeps_its_id_and_parts_come_back() -> None:
     merging = Merging(MergeConfig(every_events=1, half_life_events=2000), 6)
     merging.observe(path[:-1], path[1:])
     shares = np.array([0.1, 0.2, 0.3, 0.1, 0.1, 0.2])
-    assert merging.look(shares, 1).tolist() == [0, 3, 4]
+    assert merging.update(shares, 1).tolist() == [0, 3, 4]
     assert merging.representatives.tolist() == [1, 1, 2, 2, 5, 5]
     other = walk(20_000, np.array([0, 1, 1, 2, 2, 3]), seed=3)
     merging.observe(other[:-1], other[1:])
-    assert 0 not in merging.own
-    merging.look(shares, 2)
+    assert 0 not in merging.leaders
+    merging.update(shares, 2)
     assert merging.representatives[0] == 0
-    assert 0 in merging.own
-    assert merging.look(shares, 3).tolist() == []
+    assert 0 in merging.leaders
+    assert merging.update(shares, 3).tolist() == []
 
 
 def test_merged_centers_need_less_to_stay_than_to_become_one() -> None:
     base = walk(6000, np.array([0, 0, 1, 1, 2, 2]))
     moves = np.bincount(base[:-1] * 6 + base[1:], minlength=36).reshape(6, 6).astype(np.float64)
-    alike = likeness((moves + moves.T) / 2)[0, 1]
+    alike = transition_similarity((moves + moves.T) / 2)[0, 1]
     config = MergeConfig(similarity=min(alike + 0.01, 1.0), slack=0.1, stay=0.0)
     alone, together = np.arange(6), np.array([0, 0, 2, 3, 4, 5])
-    assert merge(moves, alone, config)[1] == 1
-    assert merge(moves, together, config)[1] == 0
+    assert merge_groups(moves, alone, config)[1] == 1
+    assert merge_groups(moves, together, config)[1] == 0
 
 
 def test_a_center_that_is_placed_anew_stands_alone_and_its_intent_goes_on() -> None:
     merging = merged(walk(20_000, np.array([0, 0, 0, 1, 1, 1])), 6, MergeConfig(every_events=1, stay=0.1))
     head = int(merging.representatives[0])
     heir = 1 if head != 1 else 2
-    assert merging.leave(head, np.array([0.1, 0.3, 0.2, 0.1, 0.1, 0.2])) == (heir, True)
+    assert merging.detach(head, np.array([0.1, 0.3, 0.2, 0.1, 0.1, 0.2])) == (heir, True)
     rest = [place for place in range(3) if place != head]
     assert merging.representatives[head] == head
     assert set(merging.representatives[rest].tolist()) == {heir}
     part = min(set(rest) - {heir})
-    assert merging.leave(part, np.full(6, 1 / 6)) == (heir, False)  # no more than a part
-    assert merging.leave(part, np.full(6, 1 / 6)) is None
+    assert merging.detach(part, np.full(6, 1 / 6)) == (heir, False)  # no more than a part
+    assert merging.detach(part, np.full(6, 1 / 6)) is None
     moves = merging.to_arrays()["moves"]
     assert not moves[head].any() and not moves[:, head].any()
 
 
-def test_looks_are_due_by_events_and_too_many_centers_are_never_merged() -> None:
+def test_updates_are_due_by_events_and_too_many_centers_are_never_merged() -> None:
     path = walk(5000, np.array([0, 0, 1, 1, 2, 2]))
     merging = Merging(MergeConfig(every_events=1000), 6)
     merging.observe(path[:-1], path[1:])
-    assert len(merging.look(np.full(6, 1 / 6), 999)) == 0
-    assert len(merging.look(np.full(6, 1 / 6), 1000)) == 3
+    assert len(merging.update(np.full(6, 1 / 6), 999)) == 0
+    assert len(merging.update(np.full(6, 1 / 6), 1000)) == 3
     many = Merging(CONFIG, MOST_CENTERS + 1)
     many.observe(path[:-1], path[1:])
-    assert len(many.look(np.ones(MOST_CENTERS + 1), 10**6)) == 0
+    assert len(many.update(np.ones(MOST_CENTERS + 1), 10**6)) == 0
     assert many.to_arrays()["moves"].size == 0
 
 
@@ -124,7 +124,7 @@ def test_it_continues_bit_for_bit_and_refuses_another_size() -> None:
     other.load_arrays({name: array.copy() for name, array in one.to_arrays().items()})
     for merging in (one, other):
         merging.observe(path[3000:-1], path[3001:])
-        merging.look(np.full(6, 1 / 6), 6000)
+        merging.update(np.full(6, 1 / 6), 6000)
     for name, array in one.to_arrays().items():
         assert np.array_equal(array, other.to_arrays()[name]), name
     with pytest.raises(LearnerStateError, match="heads is"):

@@ -1,7 +1,7 @@
-"""A learner over a recorded stream: prequential ranks from arrays, and a bounded search over the settings that matter.
+"""Prequential runs of a learner over a recorded stream, and the search over settings of `intentstream tune FILE`.
 
-What `intentstream tune FILE` does: every trial runs a fresh learner over the same events; the first part of them only
-warms it up, the next part judges it, by NDCG@20 of test, then train.
+Every trial runs a fresh learner over the same events. The first part warms it up; the rest scores it by NDCG@20, where
+each event is ranked before the learner learns from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from learner.metrics import RankMetrics
 from learner.online.learner import Learner
 from learner.online.step import StepBatch
 
-# settings in the order in which they are tried, with what their default is multiplied by or replaced with
+# settings in the order in which they are tried: factors of their default, then values in its place
 _FACTORS: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
     ("item_learning_rate", (1 / 3, 3.0)),
     ("mix.learning_rate", (1 / 3, 3.0)),
@@ -40,7 +40,7 @@ class SearchEnded(Exception):  # noqa: N818 (not an error)
 
 
 class Recorded:
-    """A stream as arrays, sorted by time, with the history of every event at hand.
+    """A stream as arrays, sorted by time, from which the history before any event can be read.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Recorded:
     ts
         (n,) epoch milliseconds, rising.
     weights
-        (n,) of each event as an example; None: all 1.
+        (n,) weight of each event as an example; None: all 1.
 
     Examples
     --------
@@ -71,8 +71,8 @@ class Recorded:
             raise ValueError(f"events must be in order of time, event {int((np.diff(ts) < 0).argmax()) + 1} is earlier")
         numbers: dict[Any, int] = {}
         self.items = np.fromiter((numbers.setdefault(i, len(numbers) + 1) for i in items), np.int64, len(items))
-        people: dict[Any, int] = {}
-        self.users = np.fromiter((people.setdefault(u, len(people)) for u in users), np.int64, len(users))
+        user_numbers: dict[Any, int] = {}
+        self.users = np.fromiter((user_numbers.setdefault(u, len(user_numbers)) for u in users), np.int64, len(users))
         self.names = ["", *map(str, numbers)]
         self.ts = ts
         self.weights = np.ones(len(ts), dtype=np.float32) if weights is None else weights
@@ -87,7 +87,7 @@ class Recorded:
         return len(self.ts)
 
     def contexts(self, start: int, stop: int, max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Item numbers and times of the users' histories before events start to stop, (n, L) each, right-aligned."""
+        """Items and times of the users' histories before events start to stop, (n, L) each, right-aligned."""
         back = np.arange(max_len, 0, -1)
         some = back <= self.nth[start:stop, None]  # (n, L)
         events = self._order[np.where(some, self._place[start:stop, None] - back, 0)]
@@ -95,16 +95,16 @@ class Recorded:
 
 
 class Run(NamedTuple):
-    """What a run over a recorded stream gave."""
+    """A finished run over a recorded stream."""
 
     ranks: NDArray[np.int64]
-    """(n,) see `learner.online.Taken`"""
+    """(n,) see `learner.PrequentialResult`"""
     learner: Learner
-    """as it is at the end"""
+    """after the last event"""
 
 
 def batches(stream: Recorded, learner: Learner, step_events: int = 256) -> Iterator[StepBatch]:
-    """The steps of a stream, their items admitted; the learner's table must hold all items of the stream."""
+    """The steps of a stream, their items admitted to the learner, whose table must hold all items of the stream."""
     if stream.items.max(initial=0) > learner.config.capacity:
         raise ValueError(
             f"learner.capacity = {learner.config.capacity} is less than the {stream.items.max()} items of the stream"
@@ -115,7 +115,7 @@ def batches(stream: Recorded, learner: Learner, step_events: int = 256) -> Itera
         names = [stream.names[number] for number in stream.items[start:stop].tolist()]
         yield StepBatch(
             users=stream.users[start:stop].astype(np.uint64),
-            contexts=contexts,  # numbers are handles as long as no row is given away
+            contexts=contexts,  # numbers are handles as long as no row is recycled
             context_actions=np.zeros(contexts.shape, dtype=np.uint8),
             context_ts=context_ts,
             items=learner.admit(names, np.arange(start, stop)),
@@ -130,7 +130,7 @@ def prequential(
     step_events: int = 256,
     on_step: Callable[[int], None] | None = None,
 ) -> Run:
-    """Test, then train, in steps of `step_events`; `on_step` is given the number of events done after each."""
+    """Rank, then learn, in steps of `step_events`; `on_step` receives the number of events done after each."""
     learner = Learner(config)
     ranks: list[NDArray[np.int64]] = []
     for batch in batches(stream, learner, step_events):
@@ -143,12 +143,12 @@ def prequential(
 
 
 class Trial(NamedTuple):
-    """One setting tried."""
+    """The run of one setting."""
 
     setting: str
     value: Any
     ndcg: float
-    """NDCG@20 over the judged part"""
+    """NDCG@20 after the warm-up"""
     kept: bool
 
 
@@ -161,18 +161,18 @@ def tune(
     on_step: Callable[[str, Any, int], None] | None = None,
     step_events: int = 256,
 ) -> tuple[LearnerConfig, list[Trial]]:
-    """Try settings one after the other and keep what is better.
+    """Try settings one after the other and keep those that rank better.
 
     Parameters
     ----------
     stream
-        The first part of a stream; every trial goes over all of it.
+        Events, all of which every trial runs over.
     base
         Where the search starts.
     trials
-        Most runs, the one of `base` included.
+        Most runs, that of `base` included.
     judge_from
-        Share of the events that only warm the learner up.
+        Share of the events that warm the learner up and do not count.
     progress
         Called after each trial.
     on_step
@@ -191,33 +191,42 @@ def tune(
     """
     if trials < 1 or not 0 <= judge_from < 1:
         raise ValueError(f"trials must be >= 1 and judge_from in [0, 1), got {trials} and {judge_from}")
+    first = int(len(stream) * judge_from)
 
-    def judge(config: LearnerConfig, setting: str, value: Any) -> float:
+    def ndcg(config: LearnerConfig, setting: str, value: Any) -> float:
         step = None if on_step is None else partial(on_step, setting, value)
-        metrics = RankMetrics()
-        metrics.add(prequential(stream, config, step_events, step).ranks[int(len(stream) * judge_from) :])
-        return metrics.result()["ndcg@20"]
+        return _ndcg20(prequential(stream, config, step_events, step).ranks[first:])
 
-    best, done = base, [Trial("defaults", None, judge(base, "defaults", None), True)]
-    if progress is not None:
-        progress(done[0])
+    def finish(trial: Trial) -> Trial:
+        if progress is not None:
+            progress(trial)
+        return trial
+
+    best = base
+    done = [finish(Trial("defaults", None, ndcg(base, "defaults", None), True))]
     best_ndcg = done[0].ndcg
     try:
         for setting, value in _candidates(base)[: trials - 1]:
             config = _replace(best, setting, value)
-            ndcg = judge(config, setting, value)
-            done.append(Trial(setting, value, ndcg, ndcg > best_ndcg))
-            if ndcg > best_ndcg:
-                best, best_ndcg = config, ndcg
-            if progress is not None:
-                progress(done[-1])
+            found = ndcg(config, setting, value)
+            trial = Trial(setting, value, found, found > best_ndcg)
+            done.append(trial)
+            if trial.kept:
+                best, best_ndcg = config, found
+            finish(trial)
     except SearchEnded:
         pass
     return best, done
 
 
+def _ndcg20(ranks: NDArray[np.int64]) -> float:
+    metrics = RankMetrics()
+    metrics.add(ranks)
+    return metrics.result()["ndcg@20"]
+
+
 def _candidates(base: LearnerConfig) -> list[tuple[str, Any]]:
-    """What there is to try: other values than those of `base`, and none that a configuration file may not hold."""
+    """Settings and values to try: valid ones that differ from those of `base`."""
     found: list[tuple[str, Any]] = []
     for setting, factors in _FACTORS:
         default = _get(base, setting)
@@ -252,6 +261,6 @@ def _replace(config: LearnerConfig, setting: str, value: Any) -> LearnerConfig:
 
 
 MOST_TRIALS: Final = 1 + sum(len(values) for _, values in (*_FACTORS, *_VALUES))
-"""with a base whose values are none of those tried"""
+"""of a base that has none of the values tried"""
 
 __all__ = ["MOST_TRIALS", "Recorded", "Run", "SearchEnded", "Trial", "batches", "prequential", "tune"]

@@ -9,11 +9,11 @@ from monitor.config import MonitorConfig
 from monitor.errors import MonitorConfigError, MonitorError, ViewError, ViewInUse
 
 if TYPE_CHECKING:
-    from monitor.api import create_app
+    from monitor.app import create_app
     from monitor.server import run, serve
 
 # Loaded when asked for: a worker starts half a second faster without the web server.
-_SERVER: Final = {"create_app": "monitor.api", "run": "monitor.server", "serve": "monitor.server"}
+_SERVER: Final = {"create_app": "monitor.app", "run": "monitor.server", "serve": "monitor.server"}
 
 
 def __getattr__(name: str) -> Any:

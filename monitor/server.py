@@ -11,10 +11,10 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from monitor.api import create_app
+from monitor.app import create_app
 from monitor.config import MonitorConfig
-from monitor.connections import Connections, protocol_of
 from monitor.errors import MonitorConfigError, MonitorError
+from monitor.http.connections import Connections, protocol_of
 from stream.log.base import EventLog
 from stream.schema.events import ActionsConfig
 

@@ -11,11 +11,11 @@ from fastapi import FastAPI
 
 from monitor.appending import Appender, Idempotency
 from monitor.config import MonitorConfig
-from monitor.connections import Connections
+from monitor.http.connections import Connections
+from monitor.http.sse import Hub
 from monitor.metrics import Telemetry
-from monitor.reader import Reader
-from monitor.sse import Hub
-from monitor.views import View, wall_clock_ms
+from monitor.view.reader import Reader
+from monitor.view.view import View, wall_clock_ms
 from stream.log.base import EventLog
 from stream.schema.decoder import Decoder
 from stream.schema.events import ActionsConfig

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.api import split_events
+from monitor.app import split_events
 from monitor.config import MonitorConfig
 from monitor.errors import MonitorConfigError
-from monitor.middleware import COOKIE, RateLimit, local_path, session_value
-from monitor.problems import Problem
+from monitor.http.middleware import COOKIE, RateLimit, local_path, session_value
+from monitor.http.problems import Problem
 from stream.log import EventLog, Message, OffsetRange
 from stream.schema import topics
 from tests.unit.monitor.conftest import NOW_MS, MakeClient

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-import monitor.api
+import monitor.app
 import monitor.service
-from monitor.connections import Connections
-from monitor.middleware import Guard
+from monitor.http.connections import Connections
+from monitor.http.middleware import Guard
 from tests.unit.monitor.conftest import MakeClient
 
 MOST = 20
@@ -64,7 +64,7 @@ def test_a_connection_without_a_whole_request_is_closed(
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor.api, "Guard", functools.partial(Guard, body_s=0.3))
+    monkeypatch.setattr(monitor.app, "Guard", functools.partial(Guard, body_s=0.3))
     client = make_client()
     with ExitStack() as stack:
         slow = connect(stack, client)

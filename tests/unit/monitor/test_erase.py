@@ -15,7 +15,7 @@ import pytest
 
 from intentstream.config import Config
 from monitor import MonitorConfig, serve
-from monitor.viewdb import ViewDb
+from monitor.view.db import ViewDb
 from stream.engine.engine import Engine, open_checkpoint
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.base import Message, RecordBatch

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from monitor.config import MonitorConfig
-from monitor.records import metrics as decode_report
 from monitor.service import Service
-from monitor.views import MAX_WORKERS, View
+from monitor.view.records import metrics as decode_report
+from monitor.view.view import MAX_WORKERS, View
 from stream.log import EventLog, Message, open_log
 from stream.schema import topics
 from tests.unit.monitor.conftest import NOW_MS

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from monitor.errors import ViewInUse
-from monitor.reader import Reader
-from monitor.views import View
+from monitor.view.reader import Reader
+from monitor.view.view import View
 from stream.log import EventLog, Message, TopicPartition, open_log
 from stream.schema import topics
 from stream.schema.events import MAX_TS, ActionsConfig

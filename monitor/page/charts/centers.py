@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from monitor.records import Point, Sample, thinned
-from monitor.views import View
+from monitor.view.records import Point, Sample, thinned
+from monitor.view.view import View
 from stream.schema.messages import DriftAlert, Intent
 
 WINDOWS: Final = {"15 min": 900_000, "1 hour": 3_600_000, "6 hours": 21_600_000, "2 days": 172_800_000}

@@ -19,13 +19,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monitor import charts, presenters
-from monitor.charts import DARK, LIGHT, WINDOWS, Theme, Timeline
-from monitor.middleware import COOKIE, local_path, same, session_value
-from monitor.problems import Problem
-from monitor.records import DeadLetter
+from monitor.http.middleware import COOKIE, local_path, same, session_value
+from monitor.http.problems import Problem
+from monitor.page import presenters
+from monitor.page.charts import centers as charts
+from monitor.page.charts.centers import DARK, LIGHT, WINDOWS, Theme, Timeline
+from monitor.page.widgets import Cell, Chart, Spark, Table, Text, as_json, box, polyline, set_prop
 from monitor.service import Service
-from monitor.widgets import Cell, Chart, Spark, Table, Text, as_json, box, polyline, set_prop
+from monitor.view.records import DeadLetter
 from stream.schema.topics import (
     DEAD_LETTERS,
     DRIFT_ALERTS,
@@ -432,7 +433,7 @@ def _table_says(intents: int) -> str:
 
 def user_page(shell: PageLayout, user: str) -> None:
     """All that the topics say about a user."""
-    from monitor.api import look_up
+    from monitor.app import look_up
 
     service = shell.service
     with shell.main:
@@ -525,7 +526,7 @@ def user_page(shell: PageLayout, user: str) -> None:
 
 def intent_page(shell: PageLayout, intent: int) -> None:
     """One intent: what it is, how large, where it moves, who comes and goes."""
-    from monitor.api import intent_page as look
+    from monitor.app import intent_page as look
 
     service, view = shell.service, shell.service.view
     with shell.main:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from monitor.views import READ, View
+from monitor.view.view import READ, View
 from stream.log.base import EventLog, LogError, OffsetOutOfRange, RecordBatch, TopicMismatch, TopicPartition
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
-from monitor.charts import Theme, Timeline, colour, intent_label
-from monitor.records import Point, thinned
+from monitor.page.charts.centers import Theme, Timeline, colour, intent_label
+from monitor.page.widgets import Cell
 from monitor.service import Health, Service
-from monitor.views import View
-from monitor.widgets import Cell
+from monitor.view.records import Point, thinned
+from monitor.view.view import View
 from stream.schema.messages import ErasureReceipt, IntentShift
 from stream.schema.topics import topic_specs
 

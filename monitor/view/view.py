@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 from rocksdict import WriteBatch
 
-from monitor import records
-from monitor.records import DeadLetter, HistoryItem, Point, Sample
-from monitor.viewdb import Ring, ViewDb, user_hash
+from monitor.view import records
+from monitor.view.db import Ring, ViewDb, user_hash
+from monitor.view.records import DeadLetter, HistoryItem, Point, Sample
 from stream.log.base import Headers, RecordBatch, TopicPartition
 from stream.schema import topics
 from stream.schema.decoder import Decoded, Decoder

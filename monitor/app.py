@@ -29,14 +29,14 @@ from monitor.answers import (
     Status,
     UserView,
 )
+from monitor.api.openapi import answers, body_of_events, document
 from monitor.appending import Idempotency, event_message
 from monitor.config import MonitorConfig
+from monitor.http.middleware import Guard
+from monitor.http.problems import Problem
 from monitor.metrics import CONTENT_TYPE
-from monitor.middleware import Guard
-from monitor.openapi import answers, body_of_events, document
-from monitor.problems import Problem
-from monitor.records import Sample
 from monitor.service import Service
+from monitor.view.records import Sample
 from stream.log.base import EventLog, LogError, Message
 from stream.schema.decoder import Decoded
 from stream.schema.events import MAX_ID_BYTES, ActionsConfig
@@ -139,7 +139,9 @@ def create_app(
     _operator_routes(app, service)
     document(app, config)
     if page:
-        from monitor.page import add_page  # NiceGUI takes a second to import; a monitor without a page does not need it
+        from monitor.page.overview import (
+            add_page,  # NiceGUI takes a second to import; a monitor without a page does not need it
+        )
 
         add_page(app, service)
     app.add_middleware(

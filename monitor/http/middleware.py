@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitor.config import MonitorConfig
-from monitor.problems import Problem
+from monitor.http.problems import Problem
 
 COOKIE: Final = "intentstream"
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login"})

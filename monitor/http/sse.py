@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from monitor import records
+from monitor.view import records
 from stream.log.base import RecordBatch
 from stream.schema import topics
 

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 
 from monitor.answers import ANSWERS
 from monitor.config import MonitorConfig
-from monitor.problems import MEDIA_TYPE
+from monitor.http.problems import MEDIA_TYPE
 
 _TEMPLATE: Final = Path(__file__).parent / "static" / "docs.html"
 _REF: Final = "#/components/schemas/"

@@ -1,0 +1,1 @@
+"""HTTP below the routes: connections, access checks, errors and event streams."""

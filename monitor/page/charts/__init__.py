@@ -1,0 +1,1 @@
+"""ECharts options for the page's charts: pure functions of the view."""

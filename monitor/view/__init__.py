@@ -1,0 +1,1 @@
+"""What the topics say now, kept in a folder: reading the topics, applying their records, answering queries."""

@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+from monitor.view.records import DeadLetterView, Episode
+from stream.schema.messages import ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
 
 
 class EventRefusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,12 +17,12 @@ class EventRefusal(msgspec.Struct, frozen=True, kw_only=True):
     index: Annotated[int, Meta(description="place in the request, from 0")]
     reason: str
     field: str
-    value: Annotated[str, Meta(description="what came, shortened")]
+    value: Annotated[str, Meta(description="the value that was sent, shortened")]
     rule: str
 
 
 class Appended(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the events of a request. Those that are not in `refused` are durable in the log."""
+    """The outcome of a request: events that are not in `refused` are durable in the log."""
 
     appended: int
     refused: list[EventRefusal] = []
@@ -40,14 +41,14 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True):
 
     user: str
     history: list[HistoryEvent]
-    intent: Annotated[Intent | None, Meta(description="the intent of the newest list, if the catalogue has it")]
+    intent: Annotated[Intent | None, Meta(description="the intent of the newest list, if the catalog has it")]
     shifts: list[IntentShift]
     recommendations: Recommendations | None
     erased: Annotated[ErasureReceipt | None, Meta(description="receipt of the last erasure, if there was one")]
 
 
 class ErasureAccepted(msgspec.Struct, frozen=True, kw_only=True):
-    """The request to forget a user is durable; the worker publishes a receipt when it is done."""
+    """The request to forget a user is durable; the worker publishes a receipt when the user is forgotten."""
 
     user: str
     receipt: Annotated[str, Meta(description="where the receipt will be")]
@@ -68,18 +69,11 @@ class IntentSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IntentPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One intent, where it went, and the newest shifts to and from it."""
+    """One intent, its path over the newest steps, and the newest shifts to and from it."""
 
     intent: Intent
     trail: list[IntentSample]
     shifts: list[IntentShift]
-
-
-class Episode(msgspec.Struct, frozen=True, kw_only=True):
-    """A drift episode; `closed` is null while it is open."""
-
-    opened: DriftAlert
-    closed: DriftAlert | None = None
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,26 +82,11 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     episodes: list[Episode]
 
 
-class DeadLetterAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter; `value` is its first 2 kB, made readable."""
-
-    offset: int
-    reason: str
-    field: str
-    found: str
-    rule: str
-    source: str
-    value: str
-    key: str
-    ts: int
-    size: Annotated[int, Meta(description="bytes of the whole value")]
-
-
 class DeadLetters(msgspec.Struct, frozen=True, kw_only=True):
-    """Dead letters, newest first, and how many there were by reason since the topic began."""
+    """Dead letters, newest first, and their number by reason since the topic began."""
 
     by_reason: dict[str, int]
-    letters: list[DeadLetterAnswer]
+    letters: list[DeadLetterView]
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

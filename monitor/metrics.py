@@ -7,16 +7,18 @@ partitions, topics, routes and reasons are few, users and intents are never a la
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from monitor.service import Service
+from monitor.config import MonitorConfig
+from monitor.health import HealthCheck
+from monitor.view.reader import Reader
+from monitor.view.view import View
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -81,8 +83,21 @@ QUALITY: Final = {
 class Telemetry(Collector):
     """The registry behind `/metrics`; a monitor has its own, so that two in one process do not meet."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(
+        self,
+        view: View,
+        reader: Reader,
+        health: HealthCheck,
+        config: MonitorConfig,
+        clock_ms: Callable[[], int],
+        streams: Callable[[], int],
+    ) -> None:
+        self._view = view
+        self._reader = reader
+        self._health = health
+        self._config = config
+        self._clock_ms = clock_ms
+        self._streams = streams
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
         ProcessCollector(
@@ -130,8 +145,8 @@ class Telemetry(Collector):
         yield from self._view_metrics()
 
     def _worker_metrics(self) -> Iterator[Metric]:
-        reports = [(one.worker, one) for one in self._service.reports()]
-        now_ms = self._service.clock_ms()
+        reports = [(one.worker, one) for one in self._health.reports()]
+        now_ms = self._clock_ms()
         up = GaugeMetricFamily("intentstream_worker_up", "1: running and reporting, 0: not.", labels=["worker"])
         age = GaugeMetricFamily(
             "intentstream_report_age_seconds", "Age of the worker's newest report.", labels=["worker"]
@@ -149,7 +164,7 @@ class Telemetry(Collector):
         )
         for worker, report in reports:
             seconds = max(0.0, (now_ms - report.ts) / 1000)
-            alive = report.state == "running" and seconds <= self._service.config.stale_after_s
+            alive = report.state == "running" and seconds <= self._config.stale_after_s
             up.add_metric([worker], float(alive))
             age.add_metric([worker], seconds)
             steps.add_metric([worker], report.step)
@@ -181,7 +196,7 @@ class Telemetry(Collector):
             yield quality
 
     def _view_metrics(self) -> Iterator[Metric]:
-        view, reading = self._service.view, self._service.reader.reading
+        view, reading = self._view, self._reader.reading
         lag = GaugeMetricFamily(
             "intentstream_monitor_lag_records", "Records the monitor has not read.", labels=["topic"]
         )
@@ -197,13 +212,13 @@ class Telemetry(Collector):
             reasons.add_metric([reason], count)
         episodes = view.episodes()
         open_now = GaugeMetricFamily("intentstream_drift_episodes_open", "Drift episodes that are open.")
-        open_now.add_metric([], sum(closed is None for _, closed in episodes))
-        intents = GaugeMetricFamily("intentstream_intents", "Intents in the catalogue.")
-        intents.add_metric([], len(view.catalog))
+        open_now.add_metric([], sum(episode.closed is None for episode in episodes))
+        intents = GaugeMetricFamily("intentstream_intents", "Intents in the catalog.")
+        intents.add_metric([], len(view.catalog.by_id))
         share = GaugeMetricFamily("intentstream_largest_intent_ratio", "Share of users in the largest intent.")
-        share.add_metric([], max((one.share for one in list(view.catalog.values())), default=0.0))
+        share.add_metric([], max((one.share for one in view.catalog.intents()), default=0.0))
         streams = GaugeMetricFamily("intentstream_http_streams", "Open server-sent event streams.")
-        streams.add_metric([], len(self._service.hub))
+        streams.add_metric([], self._streams())
         spent = CounterMetricFamily(
             "intentstream_http_cpu_seconds", "Processor time of the thread that serves the page and the API."
         )

@@ -36,7 +36,7 @@ def frames(batch: RecordBatch, user: bytes | None) -> Iterable[bytes]:
             continue
         id_ = f"{batch.partition}-{offset}"
         if batch.topic == topics.DEAD_LETTERS:
-            yield frame("dead-letter", records.to_json(records.letter(offset, key, value, ts, headers)), id_)
+            yield frame("dead-letter", records.to_json(records.dead_letter_view(offset, key, value, ts, headers)), id_)
         elif value is None:
             yield frame("tombstone", msgspec.json.encode({"key": records.readable(key)}), id_)
         else:

@@ -1,31 +1,37 @@
-"""What the page says, as text: pure functions of the service, the same for every viewer."""
+"""The page's texts and table rows: pure functions of the service, the same for every viewer."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from monitor.page.charts.centers import Theme, Timeline, colour, intent_label
+from monitor.answers import UserView
+from monitor.health import Health
+from monitor.page.charts.labels import intent_label, intent_name
+from monitor.page.charts.theme import Theme, intent_color
+from monitor.page.charts.timeline import Timeline, thin_out
 from monitor.page.widgets import Cell
-from monitor.service import Health, Service
-from monitor.view.records import Point, thinned
+from monitor.service import Service
+from monitor.view.records import Point
 from monitor.view.view import View
-from stream.schema.messages import ErasureReceipt, IntentShift
+from stream.schema.messages import ErasureReceipt, Intent, IntentShift
 from stream.schema.topics import topic_specs
 
-ACTIONS = {
+ACTIONS: Final = {
     "none": "nothing was done",
     "more_steps": "more learning steps",
     "higher_rate": "a higher learning rate for a while",
-    "fresh_replay": "only what came since is learned again, for a while",
+    "fresh_replay": "learning from recent events only, for a while",
     "faster_decay": "popularity fades faster for a while",
-    "fade_followers": "what followed items before counts less",
-    "more_followers": "more of the items before an event count, for a while",
+    "fade_followers": "older item-to-item counts weigh less",
+    "more_followers": "more of the preceding items count, for a while",
     "reseed": "intents re-seeded",
 }
-_SHORT_ID = 16
-CAUSES = {"user": "the user moved", "model": "the model moved"}
+CAUSES: Final = {"user": "user changed", "model": "model changed"}
+SOURCES: Final = {"model": "the model", "intent": "the intent's items", "popular": "popular items"}
+_SHORT_ID: Final = 16
+_BACKLOG: Final = 1000  # records waiting that the headline counts as a backlog
 
 
 class Tile(NamedTuple):
@@ -81,47 +87,54 @@ def user_url(user: str) -> str:
     return f"/user?id={quote(user, safe='')}"
 
 
-def headline(health: Health, lag: int) -> tuple[str, str]:
-    """How things stand, in words: a sentence, and what to do or know."""
+class Headline(NamedTuple):
+    """The worker's health in words: a sentence, and what to do or know."""
+
+    text: str
+    details: str
+
+
+def headline(health: Health, lag: int) -> Headline:
+    """How the worker is doing."""
     report = health.report
     if report is None:
-        return (
+        return Headline(
             "Nothing has arrived yet.",
             "Start a worker on this log: “intentstream run” brings a simulated shop, “intentstream replay FILE” your "
             "own events, POST /events single ones.",
         )
     if health.state == "gone":
-        return (
-            f"No word from the worker for {duration(health.age_s)}.",
-            "It is gone or hangs. Everything below is as of its last report. Look at its log, then start it again: it "
+        return Headline(
+            f"The worker has not reported for {duration(health.age_s)}.",
+            "It has ended or hangs. All figures are as of its last report. Look at its log, then start it again: it "
             "goes on where it was.",
         )
     if health.state == "stopped":
-        return (
-            f"The worker was stopped in order {duration(health.age_s)} ago.",
-            "Everything below is as of then. Start it and it goes on where it was.",
+        return Headline(
+            f"The worker was shut down {duration(health.age_s)} ago.",
+            "All figures are as of then. Start it, and it goes on where it was.",
         )
     if health.state == "recovering":
-        return (
+        return Headline(
             "The worker is recovering.",
-            f"It redoes what came after its last checkpoint; now at step {report.step:,}.",
+            f"It repeats the steps after its last checkpoint and is at step {report.step:,}.",
         )
     rate = report.gauges.get("events_per_second", 0.0)
     fresh = report.gauges.get("freshness_p50_ms")
-    first = "Waiting for events." if rate < 0.05 else f"Learning from {number(rate)} events a second."
-    waits = "Nothing waits" if lag < 1000 else f"{lag:,} records wait"
-    lists = f"; a new list is out {number(fresh)} ms after an event." if fresh else "."
+    text = "Waiting for events." if rate < 0.05 else f"Learning from {number(rate)} events a second."
+    backlog = "No backlog" if lag < _BACKLOG else f"{lag:,} records wait"
+    lists = f"; a new list is published {number(fresh)} ms after an event." if fresh else "."
     other = [p for p in health.problems if "records wait for the worker" not in p]
-    return first, waits + lists + (" But " + "; ".join(other) + "." if other else "")
+    return Headline(text, backlog + lists + (" But " + "; ".join(other) + "." if other else ""))
 
 
 def tiles(service: Service, points: list[Point], lag: int) -> list[Tile]:
     """The strip of figures."""
     view = service.view
-    report = view.report()
+    report = view.reports.newest()
     gauge = report.gauges if report else {}
     count = report.counters if report else {}
-    thin = thinned(points[-120:], 60)
+    thin = thin_out(points[-120:], 60)
 
     def curve(key: str) -> list[float]:
         return [p.gauges[key] for p in thin if key in p.gauges]
@@ -153,7 +166,7 @@ def tiles(service: Service, points: list[Point], lag: int) -> list[Tile]:
             "Intents in use",
             show("intents_effective", 1),
             "effective",
-            f"{len(view.catalog)} in the catalogue",
+            f"{len(view.catalog.by_id)} in the catalog",
             curve("intents_effective"),
         ),
         Tile("Users", number(count.get("users", 0)) if report else "–", "", f"{show('items')} items known", []),
@@ -161,51 +174,86 @@ def tiles(service: Service, points: list[Point], lag: int) -> list[Tile]:
     ]
 
 
-def accuracy_says(points: list[Point], episodes: int) -> str:
+def describe_accuracy(points: list[Point], episodes: int) -> str:
     """The accuracy chart, for a screen reader."""
     if not points:
         return "Served accuracy over time: no report yet."
     newest = points[-1].gauges.get("served_hr@10")
-    said = "not known" if newest is None else f"{newest:.3f}"
-    return f"Served accuracy over time. Hit rate at 10 is {said} now. {episodes} drift episodes are marked as bands."
+    value = "not known" if newest is None else f"{newest:.3f}"
+    return f"Served accuracy over time. Hit rate at 10 is {value} now. {episodes} drift episodes are shown as bands."
 
 
-def shares_say(view: View) -> str:
+def describe_shares(view: View) -> str:
     """The chart of the shares, for a screen reader."""
-    now = ", ".join(f"{intent_label(one, one.intent)} {one.share:.1%}" for one in view.intents()[:5])
+    now = ", ".join(f"{intent_label(one, one.intent)} {one.share:.1%}" for one in view.catalog.intents()[:5])
     return f"Shares of the intents over time. Now: {now}"
 
 
-def episode_rows(service: Service, times: Timeline, now_ms: int) -> list[list[Cell]]:
-    """Drift episodes with what was done about each."""
+def no_intents(view: View) -> str:
+    """What charts of intents show while there are none; empty otherwise."""
+    return "" if view.catalog.by_id else "No intents yet. The worker publishes its catalog as it learns."
+
+
+def episode_rows(service: Service, timeline: Timeline, now_ms: int) -> list[list[Cell]]:
+    """Drift episodes, each with the action taken."""
     rows = []
-    for opened, closed in service.view.episodes()[:6]:
-        since = duration((now_ms - times.of_event(opened.since_event)) / 1000) + " ago" if times else "–"
+    for episode in service.view.episodes()[:6]:
+        alert, is_open = episode.opened, episode.closed is None
+        since = duration((now_ms - timeline.of_event(alert.since_event)) / 1000) + " ago" if timeline else "–"
         rows.append(
             [
-                Cell(f"#{opened.episode}"),
-                Cell("open" if closed is None else "over", kind="warn" if closed is None else "calm"),
-                Cell(opened.kind.replace("_", " ")),
-                Cell(", ".join(opened.signals[:4])),
-                Cell(f"{opened.before:.3g} → {opened.after:.3g}"),
+                Cell(f"#{alert.episode}"),
+                Cell("open" if is_open else "over", kind="warn" if is_open else "calm"),
+                Cell(alert.kind.replace("_", " ")),
+                Cell(", ".join(alert.signals[:4])),
+                Cell(f"{alert.before:.3g} → {alert.after:.3g}"),
                 Cell(since),
-                Cell(", ".join(ACTIONS.get(one, one.replace("_", " ")) for one in opened.action.split("+"))),
+                Cell(", ".join(ACTIONS.get(one, one.replace("_", " ")) for one in alert.action.split("+"))),
             ]
         )
     return rows
 
 
+def user_summary(found: UserView | None) -> str:
+    """One sentence on what the topics say about a user."""
+    if found is None:
+        return (
+            "The topics say nothing about this user. Ids are compared byte by byte; "
+            "the first list follows the user's first event."
+        )
+    newest = found.recommendations
+    if newest is not None:
+        return (
+            f"Intent: {intent_name(found.intent, newest.intent)}. Source of the list: {SOURCES[newest.source]}, "
+            f"as of event time {moment(newest.as_of.ts)} UTC, step {newest.step:,}."
+        )
+    if found.history:
+        return "There are events, but no list yet."
+    if found.erased is not None:
+        return "This user was erased, and no event has come since."
+    return "No list and no event of this user is kept, only shifts."
+
+
+def intent_summary(intent: Intent) -> str:
+    """Size, distance and age of an intent."""
+    age = f"created after {intent.born_at:,} events" if intent.born_at else "present from the start"
+    return (
+        f"{intent.share:.1%} of the active users. Distance to the nearest other center {intent.separation:.2f}, "
+        f"speed {intent.speed:.3f} per 1,000 events; {age}."
+    )
+
+
 def user_cell(user: str) -> Cell:
-    """A user, leading to their page; a short id stays on one line."""
+    """A user, with a link to the user's page; a short id stays on one line."""
     return Cell(user, href=user_url(user), kind="tight" if len(user) <= _SHORT_ID else "")
 
 
 def intent_cell(service: Service, intent: int | None, theme: Theme) -> Cell:
-    """An intent with its colour, leading to its page."""
+    """An intent with its color and a link to its page."""
     if intent is None:
         return Cell("first intent", kind="calm")
-    name = intent_label(service.view.catalog.get(intent), intent)
-    return Cell(name, href=f"/intent/{intent}", mark=colour(intent, theme))
+    name = intent_label(service.view.catalog.by_id.get(intent), intent)
+    return Cell(name, href=f"/intent/{intent}", mark=intent_color(intent, theme))
 
 
 def shift_rows(service: Service, found: list[IntentShift], theme: Theme, with_user: bool = True) -> list[list[Cell]]:
@@ -225,26 +273,20 @@ def shift_rows(service: Service, found: list[IntentShift], theme: Theme, with_us
     return rows
 
 
-def remains_rows(receipt: ErasureReceipt, asked_ms: int | None) -> list[list[Cell]]:
-    """What an erasure could not remove at once: what, until when, and the day where a topic's retention tells it."""
+def remains_rows(receipt: ErasureReceipt, requested_ms: int | None) -> list[list[Cell]]:
+    """What an erasure could not remove at once: what, until when, and the day where a topic's retention gives it."""
     retention = {spec.name: spec.retention_ms for spec in topic_specs(1)}
     rows = []
     for what, until in receipt.remains.items():
         kept_ms = retention.get(what)
-        known = asked_ms is not None and kept_ms is not None
-        day = moment((asked_ms or 0) + (kept_ms or 0))[:10] if known else "–"
+        known = requested_ms is not None and kept_ms is not None
+        day = moment((requested_ms or 0) + (kept_ms or 0))[:10] if known else "–"
         rows.append([Cell(what), Cell(until.replace("`", "")), Cell(day, kind="tight")])
     return rows
 
 
-def newest_shifts(service: Service, count: int) -> list[IntentShift]:
-    """The newest shifts of all users, newest first."""
-    found: list[IntentShift] = service.view.shifts.newest()
-    return sorted(reversed(found), key=lambda one: -one.step)[:count]  # partitions are read one after the other
-
-
 def reason_rows(service: Service) -> list[list[Cell]]:
-    """Dead letters by reason, most first, with the newest one's rule."""
+    """Dead letters by reason, the most frequent first, with the rule of the newest."""
     newest = {}
     for letter in service.view.dead_letters.newest():
         newest[letter.reason] = letter
@@ -257,9 +299,9 @@ def reason_rows(service: Service) -> list[list[Cell]]:
 
 
 def intent_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
-    """The catalogue, largest first."""
+    """The catalog, largest first."""
     rows = []
-    for one in service.view.intents()[:most]:
+    for one in service.view.catalog.intents()[:most]:
         rows.append(
             [
                 intent_cell(service, one.intent, theme),
@@ -271,7 +313,7 @@ def intent_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
     return rows
 
 
-def feed_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
+def list_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
     """The newest lists."""
     rows = []
     for one in reversed(service.view.feed.newest(most)):
@@ -280,7 +322,7 @@ def feed_rows(service: Service, theme: Theme, most: int) -> list[list[Cell]]:
                 user_cell(one.user),
                 intent_cell(service, one.intent, theme) if one.intent is not None else Cell("none yet", kind="calm"),
                 Cell(", ".join(item.item for item in one.items[:4])),
-                Cell({"model": "model", "intent": "its intent", "popular": "popular items"}[one.source]),
+                Cell(SOURCES[one.source]),
             ]
         )
     return rows

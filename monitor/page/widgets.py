@@ -56,7 +56,7 @@ class Spark:
             self._line = box("polyline", points="")
 
     def show(self, points: str) -> None:
-        """Draw what `polyline` made."""
+        """Draw points made by `polyline`."""
         set_prop(self._line, "points", points)
 
 
@@ -75,7 +75,7 @@ def polyline(values: Sequence[float], width: int, height: int) -> str:
 
 
 class Cell(NamedTuple):
-    """What one cell of a table shows: text, where it leads, a colour mark before it, a class."""
+    """What one cell of a table shows: text, a link, a color mark before the text, a CSS class."""
 
     text: str
     href: str = ""
@@ -89,7 +89,7 @@ def as_json(shown: Sequence[Sequence[Cell]] | dict[str, Any]) -> str:
 
 
 class Table(ui.element, component="static/rows.js"):
-    """A table; says so when it is empty. One element whatever its size: the browser makes the rows."""
+    """A table, or its `empty` text. One element whatever its size: the browser makes the rows."""
 
     def __init__(self, caption: str, heads: Sequence[str], empty: str, classes: str = "") -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Table(ui.element, component="static/rows.js"):
         self.props["rows"] = "[]"
 
     def show(self, rows: str) -> None:
-        """Show these rows, made by `as_json`."""
+        """Show rows made by `as_json`."""
         set_prop(self, "rows", rows)
 
 
@@ -115,7 +115,7 @@ class _Drawing(EChart, component="static/drawing.js"):
 
 
 class Chart:
-    """An ECharts chart with a text that says the same to a screen reader."""
+    """An ECharts chart with a description for screen readers."""
 
     def __init__(self, classes: str, on_click: Callable[[Any], None] | None = None) -> None:
         with box("div", f"chart {classes}", role="img") as self._box:
@@ -123,9 +123,9 @@ class Chart:
             self._empty = Text("p", "", "empty over")
         self._empty.set_visibility(False)
 
-    def show(self, options: str, says: str, empty: str = "") -> None:
-        """Draw what `as_json` made; `empty`, when not "", is said in place of the chart."""
-        set_prop(self._box, "aria-label", empty or says)
+    def show(self, options: str, description: str, empty: str = "") -> None:
+        """Draw options made by `as_json`; `empty`, when not "", is shown in place of the chart."""
+        set_prop(self._box, "aria-label", empty or description)
         if self._empty.visible != bool(empty):
             self._empty.set_visibility(bool(empty))
         self._empty.show(empty)

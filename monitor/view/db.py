@@ -7,7 +7,7 @@ Keys, by first byte::
     s  shift, by user and step               e  erasure receipt, by user
     c  newest message of an intent           q  one entry of a ring, by ring and number
     w  newest report of a worker             i  idempotency key with its answer
-    n  counts                                E  time of the record that asks for an erasure, by user
+    n  counts                                E  time of the record that requests an erasure, by user
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class ViewDb:
 class Ring:
     """The newest `size` entries of a kind, in memory and in the view.
 
-    An entry put under a number that is there replaces it. Reading takes a copy of references: any thread may do it.
+    Any thread may read: reading copies the references.
     """
 
     def __init__(self, db: ViewDb, name: bytes, size: int) -> None:
@@ -146,16 +146,12 @@ class Ring:
         self._db = db
         self.total = 0
 
-    def load(self) -> Iterator[bytes]:
-        """What the view holds, oldest first; `restored` takes the decoded entry."""
+    def load(self, decode: Callable[[bytes], Any]) -> None:
+        """Read what the view holds."""
         for key, value in self._db.scan(self._prefix):
             self._numbers.append(int.from_bytes(key[-8:], "big"))
-            yield value
+            self._entries.append(decode(value))
         self.total = self._numbers[-1] + 1 if self._numbers else 0
-
-    def restored(self, entry: Any) -> None:
-        """Take over one entry while loading."""
-        self._entries.append(entry)
 
     def append(self, batch: WriteBatch, entry: Any, raw: bytes) -> None:
         """Add an entry after the newest one."""
@@ -174,7 +170,7 @@ class Ring:
         batch.put(self._prefix + self._numbers[-1].to_bytes(8, "big"), raw)
 
     def remove(self, batch: WriteBatch, unwanted: Callable[[Any], bool]) -> None:
-        """Take out every entry for which `unwanted` is true."""
+        """Remove every entry for which `unwanted` is true."""
         numbers, entries = list(self._numbers), list(self._entries)
         kept = []
         for number, entry in zip(numbers, entries, strict=True):

@@ -103,7 +103,7 @@ class Reader:
         count = self._view.apply(batches)
         if count:
             self._on_batches(batches)
-            self._view.sweep(_SWEEP_MIN + 2 * count)
+            self._view.users.sweep(_SWEEP_MIN + 2 * count)
         if time.monotonic() >= self._lag_due or not self.reading.caught_up:
             self._measure()
         return count

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from stream.log.base import Headers
+from stream.schema.dead_letters import decode_headers
 from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+
+SHOWN_BYTES: Final = 2048
+_HEADER_CHARACTERS: Final = 300
 
 
 class HistoryItem(msgspec.Struct, frozen=True, array_like=True):
@@ -31,43 +34,51 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """The catalogue after one step: intent -> (share, x, y)."""
+    """The catalog after one step: intent -> (share, x, y)."""
 
     step: int
     intents: dict[int, tuple[float, float, float]]
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A refused record; `value` and `key` are what came, shortened and made readable."""
+class DeadLetterView(msgspec.Struct, frozen=True):
+    """A dead letter; key and value are its first 2 kB, with unreadable characters replaced."""
 
     offset: int
     reason: str
     field: str
     found: str
     rule: str
-    source: str  # topic[partition] offset
+    source: Annotated[str, Meta(description="topic[partition] and offset of the record")]
     value: str
     key: str
-    ts: int  # epoch milliseconds
-    size: int  # bytes of the whole value
+    ts: Annotated[int, Meta(description="when the record was appended, epoch milliseconds")]
+    size: Annotated[int, Meta(description="bytes of the whole record")]
 
 
-recommendations = msgspec.json.Decoder(Recommendations).decode
-shift = msgspec.json.Decoder(IntentShift).decode
-intent = msgspec.json.Decoder(Intent).decode
-alert = msgspec.json.Decoder(DriftAlert).decode
-receipt = msgspec.json.Decoder(ErasureReceipt).decode
-taken = msgspec.msgpack.Decoder(HistoryItem).decode
-point = msgspec.msgpack.Decoder(Point).decode
-sample = msgspec.msgpack.Decoder(Sample).decode
-dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """A drift episode; `closed` is null while it is open.
+
+    `opened` is the closing alert where the opening one is no longer kept.
+    """
+
+    opened: DriftAlert
+    closed: DriftAlert | None = None
+
+
+decode_recommendations = msgspec.json.Decoder(Recommendations).decode
+decode_shift = msgspec.json.Decoder(IntentShift).decode
+decode_intent = msgspec.json.Decoder(Intent).decode
+decode_alert = msgspec.json.Decoder(DriftAlert).decode
+decode_receipt = msgspec.json.Decoder(ErasureReceipt).decode
+decode_history_item = msgspec.msgpack.Decoder(HistoryItem).decode
+decode_point = msgspec.msgpack.Decoder(Point).decode
+decode_sample = msgspec.msgpack.Decoder(Sample).decode
+decode_dead_letter = msgspec.msgpack.Decoder(DeadLetterView).decode
 pack = msgspec.msgpack.Encoder().encode
 to_json = msgspec.json.Encoder().encode
 
-SHOWN_BYTES = 2048
 
-
-def metrics(value: bytes) -> StreamMetrics:
+def decode_report(value: bytes) -> StreamMetrics:
     """A worker's report; figures that are not finite (null on the wire) are left out."""
     raw = msgspec.json.decode(value)
     if isinstance(raw, dict) and isinstance(raw.get("gauges"), dict):
@@ -76,7 +87,7 @@ def metrics(value: bytes) -> StreamMetrics:
 
 
 def readable(data: bytes | None) -> str:
-    r"""Bytes as text that can be shown: the first 2 kB, control characters and broken UTF-8 made visible.
+    r"""Bytes as text: the first 2 kB, with control characters and broken UTF-8 replaced by visible characters.
 
     >>> ascii(readable(bytes([97, 0, 255])))
     "'a\\u2400\\ufffd'"
@@ -87,31 +98,18 @@ def readable(data: bytes | None) -> str:
     return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
 
 
-def letter(offset: int, key: bytes | None, value: bytes | None, ts: int, headers: Headers) -> DeadLetter:
-    """The dead letter as it is kept."""
-    said = {name: data.decode("utf-8", "replace")[:300] for name, data in headers}
-    return DeadLetter(
+def dead_letter_view(offset: int, key: bytes | None, value: bytes | None, ts: int, headers: Headers) -> DeadLetterView:
+    """A record of the dead-letter topic as the monitor keeps it."""
+    letter = decode_headers(headers)
+    return DeadLetterView(
         offset=offset,
-        reason=said.get("reason", "unknown"),
-        field=said.get("field", ""),
-        found=said.get("value", ""),
-        rule=said.get("rule", ""),
-        source=f"{said.get('topic', '?')}[{said.get('partition', '?')}] offset {said.get('offset', '?')}",
+        reason=letter.reason[:_HEADER_CHARACTERS] or "unknown",
+        field=letter.field[:_HEADER_CHARACTERS],
+        found=letter.value[:_HEADER_CHARACTERS],
+        rule=letter.rule[:_HEADER_CHARACTERS],
+        source=letter.origin[:_HEADER_CHARACTERS],
         value=readable(value),
         key=readable(key),
         ts=ts,
-        size=int(said["size"]) if said.get("size", "").isdecimal() else len(value or b""),  # a long one was cut
+        size=len(value or b"") if letter.size is None else letter.size,
     )
-
-
-def thinned(points: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` of the points, evenly spread, the last one always there.
-
-    >>> thinned(range(10), 4)
-    [0, 3, 6, 9]
-    """
-    if len(points) <= most:
-        return list(points)
-    step = math.ceil((len(points) - 1) / (most - 1))
-    chosen = list(points[::step])
-    return chosen if chosen[-1] == points[-1] else [*chosen, points[-1]]

@@ -16,6 +16,7 @@ from learner import Ranking
 from learner.drift.fallback import Serving
 from stream.log.base import Message, RecordBatch
 from stream.schema import topics
+from stream.schema.dead_letters import DeadLetterHeaders, encode_headers
 from stream.schema.events import Rejection
 from stream.schema.messages import AsOf, ErasureReceipt, IntentShift, Recommendations, Recommended, Source
 
@@ -122,20 +123,21 @@ def dead_letter(batch: RecordBatch, bad: Rejection) -> Message:
     """
     key, value = batch.keys[bad.index], batch.values[bad.index]
     size = len(key or b"") + len(value or b"")
-    headers = [
-        ("reason", bad.reason.encode()),
-        ("field", bad.field.encode()),
-        ("value", bad.value.encode()),
-        ("rule", bad.rule.encode()),
-        ("topic", batch.topic.encode()),
-        ("partition", str(batch.partition).encode()),
-        ("offset", str(batch.offsets[bad.index]).encode()),
-    ]
-    if size > LETTER_BYTES:
-        headers.append(("size", str(size).encode()))
+    shortened = size > LETTER_BYTES
+    headers = DeadLetterHeaders(
+        reason=bad.reason,
+        field=bad.field,
+        value=bad.value,
+        rule=bad.rule,
+        topic=batch.topic,
+        partition=batch.partition,
+        offset=batch.offsets[bad.index],
+        size=size if shortened else None,
+    )
+    if shortened:
         key = key[:LETTER_KEY_BYTES] if key is not None else None
         value = value[: LETTER_BYTES - LETTER_KEY_BYTES] if value is not None else None
-    return Message(topics.DEAD_LETTERS, key, value, batch.timestamps_ms[bad.index], tuple(headers))
+    return Message(topics.DEAD_LETTERS, key, value, batch.timestamps_ms[bad.index], encode_headers(headers))
 
 
 def erasure_messages(user: bytes, step: int, as_of: AsOf) -> list[Message]:

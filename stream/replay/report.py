@@ -14,6 +14,7 @@ from stream.engine.engine import Engine, StepResult
 from stream.errors import SourceError
 from stream.log.base import Message
 from stream.schema import topics
+from stream.schema.dead_letters import decode_headers
 from stream.schema.messages import DriftAlert
 
 _SHOWN: Final = 200  # bytes of the first dead letter in the report
@@ -54,11 +55,11 @@ class RejectionCounts:
         """Count the dead letters among the messages."""
         for message in messages:
             if message.topic == topics.DEAD_LETTERS:
-                headers = {name: data.decode(errors="replace") for name, data in message.headers}
-                self._by_reason[headers["reason"]] += 1
+                headers = decode_headers(message.headers)
+                self._by_reason[headers.reason] += 1
                 if self._first is None:
-                    self._first = {name: headers[name] for name in ("reason", "field", "value", "rule")}
-                    self._first["record"] = int(headers["offset"])
+                    self._first = {name: getattr(headers, name) for name in ("reason", "field", "value", "rule")}
+                    self._first["record"] = headers.offset
                     self._first["line"] = (message.value or b"")[:_SHOWN].decode(errors="replace")
 
     def report(self) -> dict[str, Any]:

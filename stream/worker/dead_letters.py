@@ -18,10 +18,10 @@ import msgspec
 from stream.errors import DeadLetterError
 from stream.log.base import CommitOutcomeUnknown, EventLog, Headers, Message, OffsetRange
 from stream.schema import topics
+from stream.schema.dead_letters import REPLAYED, DeadLetterHeaders, decode_headers, encode_headers, is_mark
 
 logger = logging.getLogger(__name__)
 
-REPLAYED: Final = b"replayed"  # the header `reason` of a mark
 WORKER: Final = "dead-letters"  # the writer's name: a second replay fences the first
 PARTITION: Final = 0  # the topic has one, so that letters and marks have one order
 _PAGE: Final = 200  # records read at a time; one may have 128 KiB
@@ -181,16 +181,18 @@ def replay_dead_letters(
 def _send(log: EventLog, chunk: Sequence[DeadLetter], now_ms: int, done: set[int]) -> None:
     mark = Mark(_as_ranges([letter.offset for letter in chunk]))
     messages = [Message(topics.EVENTS, letter.key, letter.value, letter.timestamp_ms) for letter in chunk]
-    headers = (
-        ("reason", REPLAYED),
-        ("field", b""),
-        ("value", b"%d letters" % len(chunk)),
-        ("rule", b"a mark: these letters were sent again"),
-        ("topic", topics.DEAD_LETTERS.encode()),
-        ("partition", b"%d" % PARTITION),
-        ("offset", b"%d" % chunk[0].offset),
+    headers = DeadLetterHeaders(
+        reason=REPLAYED.decode(),
+        value=f"{len(chunk)} letters",
+        rule="a mark: these letters were sent again",
+        topic=topics.DEAD_LETTERS,
+        partition=PARTITION,
+        offset=chunk[0].offset,
     )
-    messages.append(Message(topics.DEAD_LETTERS, None, msgspec.json.encode(mark), now_ms, headers, PARTITION))
+    mark_message = Message(
+        topics.DEAD_LETTERS, None, msgspec.json.encode(mark), now_ms, encode_headers(headers), PARTITION
+    )
+    messages.append(mark_message)
     log.commit(messages, {})
     done.update(letter.offset for letter in chunk)
 
@@ -219,25 +221,20 @@ def _letters(log: EventLog, end: int, done: set[int], reason: str | None, *, wai
 
 
 def _letter(record: _Record, done: set[int]) -> DeadLetter:
-    said = {name: data.decode("utf-8", "replace") for name, data in record.headers}
+    headers = decode_headers(record.headers)
     return DeadLetter(
         record.offset,
         record.key,
         record.value,
         record.timestamp_ms,
-        said.get("reason", ""),
-        said.get("field", ""),
-        said.get("value", ""),
-        said.get("rule", ""),
-        f"{said.get('topic', '?')}[{said.get('partition', '?')}] offset {said.get('offset', '?')}",
-        "size" in said,
+        headers.reason,
+        headers.field,
+        headers.value,
+        headers.rule,
+        headers.origin,
+        headers.size is not None,
         record.offset in done,
     )
-
-
-def is_mark(headers: Headers) -> bool:
-    """Whether a record of the dead-letter topic is a mark, not a letter."""
-    return ("reason", REPLAYED) in headers
 
 
 def _records(log: EventLog, start: int, end: int) -> Iterator[_Record]:

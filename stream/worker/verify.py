@@ -19,8 +19,8 @@ from stream.errors import JournalError
 from stream.log.base import EventLog, Headers, Message, OffsetRange
 from stream.log.partitioner import partition_of
 from stream.schema import topics
+from stream.schema.dead_letters import is_mark
 from stream.sources.item_metadata import Titles
-from stream.worker.dead_letters import is_mark
 from stream.worker.journal import journal_end, read_entries
 from stream.worker.recovery import redo
 

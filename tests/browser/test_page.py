@@ -117,7 +117,7 @@ def test_times_say_which_clock_they_are_of(site: Site, open_page: Open) -> None:
     expect(panel(page, "Dead letters").get_by_role("heading", level=3)).to_contain_text(said)
     for place in (0, 2):
         assert chart(page, place)["useUTC"] is True
-    expect(panel(page, "Is it any good")).to_contain_text("The time is the worker's clock, UTC.")
+    expect(panel(page, "Served accuracy")).to_contain_text("The time is the worker's clock, UTC.")
 
 
 def test_news_are_on_the_page_within_two_seconds(make_site: Callable[..., Site], open_page: Open) -> None:
@@ -130,7 +130,7 @@ def test_news_are_on_the_page_within_two_seconds(make_site: Callable[..., Site],
     site.append([*site.feed.event(user), site.feed.shift(user, 2), site.feed.metrics(events_per_second=777.0)])
     expect(panel(page, "Latest intent shifts")).to_contain_text(user, timeout=5000)
     expect(page.get_by_role("heading", level=1)).to_contain_text("777", timeout=5000)
-    expect(panel(page, "Lists just published")).to_contain_text(user, timeout=5000)
+    expect(panel(page, "Newest lists")).to_contain_text(user, timeout=5000)
     assert time.monotonic() - began < LIVE_S
     assert watched.faults == []
 
@@ -183,7 +183,7 @@ def test_an_erased_user_leaves_the_tables_at_once(make_site: Callable[..., Site]
     expect(shifts).to_contain_text(user, timeout=15_000)
     site.append([site.feed.erase(user), *site.feed.receipt(user)])
     expect(shifts).not_to_contain_text(user, timeout=3000)
-    expect(panel(page, "Lists just published")).not_to_contain_text(user, timeout=3000)
+    expect(panel(page, "Newest lists")).not_to_contain_text(user, timeout=3000)
 
 
 @pytest.mark.parametrize("user", HOSTILE)
@@ -195,7 +195,7 @@ def test_users_with_hostile_ids_are_looked_up_and_shown_as_text(site: Site, open
     page.get_by_role("button", name="Look up").click()
     expect(page.locator("h2.who")).to_have_text(user)
     person = page.locator("section.person")
-    expect(person).to_contain_text("List carried by the model", timeout=15_000)
+    expect(person).to_contain_text("Source of the list: the model", timeout=15_000)
     listed = next(m for m in reversed(decoded(site, topics.RECOMMENDATIONS)) if m["user"] == user)
     for item in listed["items"][:3]:
         expect(person).to_contain_text(item["item"])
@@ -209,7 +209,7 @@ def test_a_user_id_may_hold_line_breaks(site: Site, open_page: Open) -> None:
     user = "two\nlines\n"
     site.append(site.feed.event(user))
     page = open_page(site.url, f"/user?id={quote(user)}").page
-    expect(page.locator("section.person")).to_contain_text("List carried by the model", timeout=15_000)
+    expect(page.locator("section.person")).to_contain_text("Source of the list: the model", timeout=15_000)
 
 
 def test_an_erased_user_has_a_receipt_that_can_be_read(site: Site, open_page: Open) -> None:
@@ -219,7 +219,7 @@ def test_an_erased_user_has_a_receipt_that_can_be_read(site: Site, open_page: Op
     expect(person).to_contain_text("This user was erased, and no event has come since.", timeout=15_000)
     expect(person.get_by_text("Recommended now")).to_be_hidden()
     asked = datetime.fromtimestamp(feed.now_ms / 1000, UTC)
-    expect(person).to_contain_text(f"Asked for at {asked:%Y-%m-%d %H:%M:%S} UTC, done at step {feed.number:,}.")
+    expect(person).to_contain_text(f"Requested at {asked:%Y-%m-%d %H:%M:%S} UTC, done at step {feed.number:,}.")
     cells = [row.locator("th, td").all_inner_texts() for row in person.locator("tbody tr:visible").all()]
     assert cells == [
         ["weights", "fade as learning goes on", "–"],
@@ -232,7 +232,7 @@ def test_an_erased_user_has_a_receipt_that_can_be_read(site: Site, open_page: Op
     ]
     site.append(feed.event(user))
     expect(person.get_by_text("Recommended now")).to_be_visible()
-    expect(person).to_contain_text("List carried by the model")
+    expect(person).to_contain_text("Source of the list: the model")
 
 
 def test_an_unknown_user_and_a_retired_intent_are_explained(site: Site, open_page: Open) -> None:
@@ -240,7 +240,7 @@ def test_an_unknown_user_and_a_retired_intent_are_explained(site: Site, open_pag
     expect(page.locator("section.person")).to_contain_text("say nothing about this user")
     for number in ("987", "9" * 23, "9" * 900):
         page = open_page(site.url, f"/intent/{number}", width=390).page
-        expect(page.get_by_role("heading", level=2)).to_have_text("Not in the catalogue")
+        expect(page.get_by_role("heading", level=2)).to_have_text("Not in the catalog")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -262,7 +262,7 @@ def test_empty_topics_say_what_to_do(make_site: Callable[..., Site], open_page: 
     expect(page.locator(".standing")).to_contain_text("intentstream run")
     expect(page.get_by_text("No drift so far.")).to_be_visible()
     expect(page.get_by_text("No shift yet.")).to_be_visible()
-    expect(page.get_by_text("None. Every record could be read.")).to_be_visible()
+    expect(page.get_by_text("None. Every record was accepted.")).to_be_visible()
     expect(page.get_by_text("The curve begins with the worker's first report.")).to_be_visible()
     assert watched.faults == []
 
@@ -272,7 +272,7 @@ def test_a_worker_that_is_gone_is_said_at_the_top(make_site: Callable[..., Site]
     site.feed.now_ms = int(time.time() * 1000) - 300_000
     site.append(site.feed.step())
     page = open_page(site.url).page
-    expect(page.get_by_role("heading", level=1)).to_contain_text("No word from the worker", timeout=10_000)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("The worker has not reported", timeout=10_000)
     expect(page.get_by_role("status")).to_contain_text("as of its last report")
 
 
@@ -310,7 +310,7 @@ def test_both_widths_and_both_themes(site: Site, open_page: Open, width: int, th
     assert watched.faults == []
 
 
-def test_a_small_screen_shows_whole_lists_and_the_whole_catalogue(site: Site, open_page: Open) -> None:
+def test_a_small_screen_shows_whole_lists_and_the_whole_catalog(site: Site, open_page: Open) -> None:
     newest = decoded(site, topics.RECOMMENDATIONS)[-1]
     page = open_page(site.url, f"/user?id={quote(newest['user'])}", width=390).page
     rows = page.locator("section.person table", has=page.get_by_text("The newest list")).locator("tbody tr")
@@ -319,7 +319,7 @@ def test_a_small_screen_shows_whole_lists_and_the_whole_catalogue(site: Site, op
     assert all(row.is_visible() for row in rows.all())
     page.goto(site.url)
     page.get_by_text("As a table").click()
-    intents = panel(page, "Where the intents are").locator("tbody tr")
+    intents = panel(page, "Map of intents").locator("tbody tr")
     expect(intents.last).to_be_visible()
     assert intents.count() == len(NAMES) and all(row.is_visible() for row in intents.all())
 
@@ -327,7 +327,7 @@ def test_a_small_screen_shows_whole_lists_and_the_whole_catalogue(site: Site, op
 def test_the_theme_can_be_chosen_and_is_remembered(site: Site, open_page: Open) -> None:
     page = open_page(site.url).page
     expect(page.get_by_role("heading", level=1)).to_contain_text("earning from", timeout=15_000)
-    page.get_by_label("Colours").select_option("dark")
+    page.get_by_label("Colors").select_option("dark")
     expect(page.locator("body")).to_have_class(re.compile("body--dark"))
     page.reload()
     expect(page.locator("body")).to_have_class(re.compile("body--dark"), timeout=10_000)

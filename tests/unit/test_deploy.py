@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitor.config import MonitorConfig
 from monitor.metrics import COUNTERS, GAUGES
 from monitor.service import Service
-from monitor.view.records import metrics as decode_report
+from monitor.view.records import decode_report
 from stream.log import open_log
 from stream.log.base import Message
 from tests.unit.monitor import feed

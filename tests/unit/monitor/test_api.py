@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.app import split_events
+from monitor.api.events import split_events
 from monitor.config import MonitorConfig
 from monitor.errors import MonitorConfigError
 from monitor.http.middleware import COOKIE, RateLimit, local_path, session_value
@@ -95,7 +95,7 @@ def test_ids_of_every_kind_come_back_as_they_were(log: EventLog, make_client: Ma
     assert client.get(path).json()["user"] == user
     assert client.get(f"/users/{quote(user, safe='')}").json()["history"]
     receipt = client.delete(f"/users/{quote(user, safe='')}").json()["receipt"]
-    assert "no erasure" in client.get(receipt).json()["detail"]
+    assert "no receipt of an erasure" in client.get(receipt).json()["detail"]
     log.append(feed.receipt(user))  # what the worker does
     until(there(client, receipt))
     assert client.get(receipt).json()["user"] == user

@@ -10,8 +10,9 @@ import pytest
 
 from monitor.config import MonitorConfig
 from monitor.service import Service
-from monitor.view.records import metrics as decode_report
-from monitor.view.view import MAX_WORKERS, View
+from monitor.view.records import decode_report
+from monitor.view.reports import MAX_WORKERS
+from monitor.view.view import View
 from stream.log import EventLog, Message, open_log
 from stream.schema import topics
 from tests.unit.monitor.conftest import NOW_MS
@@ -54,42 +55,42 @@ def make_service(tmp_path: Path, log: EventLog) -> Iterator[MakeService]:
 
 def test_one_of_two_workers_that_is_gone_is_named(make_service: MakeService) -> None:
     service = make_service(report("a", ago_s=2, lag=3), report("b", ago_s=600, lag=5000))
-    health = service.health()
+    health = service.health.check()
     assert health.state == "running" and health.report is not None and health.report.worker == "a"
     assert health.problems == ["the newest report of b is 600 s old: it is gone or hangs"]
-    assert service.lag() == 3  # what a worker said ten minutes ago is no lag of now
+    assert service.health.lag() == 3  # what a worker said ten minutes ago is no lag of now
 
 
 def test_a_worker_that_was_given_up_is_forgotten_after_a_day(make_service: MakeService) -> None:
     service = make_service(report("a"), report("b", ago_s=86_401, lag=5000))
-    assert service.health().problems == []
+    assert service.health.check().problems == []
     text = service.telemetry.exposition().decode()
     assert 'worker="a"' in text and 'worker="b"' not in text
 
 
 def test_a_worker_that_is_gone_and_was_the_only_one_is_never_forgotten(make_service: MakeService) -> None:
     service = make_service(report("a", ago_s=200_000, lag=7))
-    health = service.health()
+    health = service.health.check()
     assert health.state == "gone" and "a is 200,000 s old" in health.problems[0]
     assert 'intentstream_worker_up{worker="a"} 0.0' in service.telemetry.exposition().decode()
-    assert service.lag() == 7
+    assert service.health.lag() == 7
 
 
 def test_a_worker_that_was_stopped_in_order_is_a_problem_when_no_other_one_runs(make_service: MakeService) -> None:
     service = make_service(report("a", ago_s=2), report("b", ago_s=1, state="stopped"))
-    assert service.health().state == "running" and service.health().problems == []
-    service.view.workers = {name: one for name, one in service.view.workers.items() if name != "a"}
-    assert service.health().state == "stopped" and service.health().problems == ["b was stopped in order"]
+    assert service.health.check().state == "running" and service.health.check().problems == []
+    service.view.reports.workers = {name: one for name, one in service.view.reports.workers.items() if name != "a"}
+    assert service.health.check().state == "stopped" and service.health.check().problems == ["b was stopped in order"]
 
 
 def test_a_new_worker_takes_the_place_of_one_that_was_given_up(log: EventLog, make_service: MakeService) -> None:
     first = [report(f"w{n}", ago_s=100_000 + n) for n in range(MAX_WORKERS)]
     service = make_service(*first, report("new"))
-    assert len(service.view.workers) == MAX_WORKERS
-    assert "new" in service.view.workers and f"w{MAX_WORKERS - 1}" not in service.view.workers
+    assert len(service.view.reports.workers) == MAX_WORKERS
+    assert "new" in service.view.reports.workers and f"w{MAX_WORKERS - 1}" not in service.view.reports.workers
     path = service.reader._view._db.path
     service.reader.stop()
     service.view.close()
     again = View(path)
-    assert set(again.workers) == set(service.view.workers)
+    assert set(again.reports.workers) == set(service.view.reports.workers)
     again.close()

@@ -26,17 +26,17 @@ def shown(view: View) -> object:
     """All that a view says, for comparing two of them."""
     users = [f"user-{i}" for i in range(200)]
     return (
-        [view.recommendations(user) for user in users],
-        [view.history(user) for user in users],
-        [view.shifts_of(user) for user in users],
-        view.intents(),
+        [view.users.recommendations(user) for user in users],
+        [view.users.history(user) for user in users],
+        [view.users.shifts(user) for user in users],
+        view.catalog.intents(),
         view.episodes(),
-        view.letters(None, 1000),
-        view.series("worker-0", 0),
-        view.samples.newest(),
+        view.newest_dead_letters(None, 1000),
+        view.reports.series("worker-0", 0),
+        view.catalog.samples.newest(),
         view.reasons,
         view.totals,
-        view.workers,
+        view.reports.workers,
     )
 
 
@@ -48,14 +48,14 @@ def test_a_view_says_what_the_topics_say(log: EventLog, tmp_path: Path) -> None:
     read_all(log, view)
     newest = {m.key: m.value for m in messages if m.topic == topics.RECOMMENDATIONS}
     for key, value in newest.items():
-        assert key is not None and encode(view.recommendations(key.decode())) == value
+        assert key is not None and encode(view.users.recommendations(key.decode())) == value
     wanted = [m.value for m in messages if m.topic == topics.METRICS]
-    assert len(view.points.newest()) == len(wanted)
-    assert [encode(i) for i in sorted(view.intents(), key=lambda i: i.intent)] == [
+    assert len(view.reports.points.newest()) == len(wanted)
+    assert [encode(i) for i in sorted(view.catalog.intents(), key=lambda i: i.intent)] == [
         m.value for m in messages if m.topic == topics.INTENT_CATALOG
     ][-10:]
-    assert [opened.episode for opened, _ in view.episodes()] == [2, 1]
-    assert [closed is None for _, closed in view.episodes()] == [True, False]
+    assert [one.opened.episode for one in view.episodes()] == [2, 1]
+    assert [one.closed is None for one in view.episodes()] == [True, False]
     assert view.reasons == {"bad_ts": feed.dead}
     view.close()
 
@@ -100,10 +100,10 @@ def test_histories_are_bounded_in_number_and_age(log: EventLog, tmp_path: Path) 
     )
     view = View(tmp_path / "view", history_len=50, history_days=1)
     read_all(log, view)
-    assert [one.item for one in view.history("u")][:3] == ["i399", "i398", "i397"]
-    assert len(view.history("u")) <= 50
+    assert [one.item for one in view.users.history("u")][:3] == ["i399", "i398", "i397"]
+    assert len(view.users.history("u")) <= 50
     for _ in range(10):
-        view.sweep(1000)
+        view.users.sweep(1000)
     kept = sum(1 for _ in view._db.scan(b"h"))
     assert kept == 11  # those within a day of the newest
     view.close()
@@ -129,11 +129,11 @@ def test_a_history_has_what_the_worker_takes_and_nothing_else(log: EventLog, tmp
     )
     view = View(tmp_path / "view")
     read_all(log, view)
-    assert [(one.item, one.action) for one in view.history("anna")] == [("stove", "view"), ("tent", "cart")]
+    assert [(one.item, one.action) for one in view.users.history("anna")] == [("stove", "view"), ("tent", "cart")]
     view.close()
     own = View(tmp_path / "own", actions=ActionsConfig(weights_by_name={"stare": 1.0}))
     read_all(log, own)
-    assert [one.item for one in own.history("anna")] == ["unknown action", "stove"]
+    assert [one.item for one in own.users.history("anna")] == ["unknown action", "stove"]
     own.close()
 
 
@@ -142,9 +142,9 @@ def test_an_event_from_the_far_future_makes_nobody_elses_history_old(log: EventL
         log.append([Message(topics.EVENTS, user.encode(), encode({"user": user, "item": "i", "ts": ts}), NOW_MS)])
     view = View(tmp_path / "view")
     read_all(log, view)
-    view.sweep(1000)
-    view.sweep(1000)
-    assert [one.item for one in view.history("u")] == ["i"]
+    view.users.sweep(1000)
+    view.users.sweep(1000)
+    assert [one.item for one in view.users.history("u")] == ["i"]
     view.close()
 
 
@@ -167,20 +167,20 @@ def test_an_erasure_removes_the_user_from_everything_that_is_shown(log: EventLog
     feed.offset += 1
     log.append([Message(topics.EVENTS, b"anna", erase, NOW_MS), *feed.receipt("anna")])
     read_all(log, view)
-    assert view.recommendations("anna") is None
-    assert view.history("anna") == [] == view.shifts_of("anna")
+    assert view.users.recommendations("anna") is None
+    assert view.users.history("anna") == [] == view.users.shifts("anna")
     assert [one.user for one in view.shifts.newest()] == ["bert"]
     assert "anna" not in {one.user for one in view.feed.newest()}
-    assert view.receipt("anna") is not None and view.receipt("bert") is None
+    assert view.users.receipt("anna") is not None and view.users.receipt("bert") is None
     # a shift from before the erasure that is read only now stays out, one from after it is taken
     feed.offset -= 1
     log.append([feed.shift("anna")])
     read_all(log, view)
-    assert view.shifts_of("anna") == []
+    assert view.users.shifts("anna") == []
     feed.offset += 5
     log.append([*feed.event("anna"), feed.shift("anna")])
     read_all(log, view)
-    assert len(view.shifts_of("anna")) == 1 == len(view.history("anna"))
+    assert len(view.users.shifts("anna")) == 1 == len(view.users.history("anna"))
     view.close()
 
 
@@ -191,7 +191,7 @@ def test_a_mark_that_letters_were_sent_again_is_no_letter(log: EventLog, tmp_pat
     view = View(tmp_path / "view")
     read_all(log, view)
     assert view.reasons == {"bad_ts": 2, "no_user": 1}
-    assert [letter.reason for letter in view.letters(None, 10)] == ["no_user", "bad_ts", "bad_ts"]
+    assert [letter.reason for letter in view.newest_dead_letters(None, 10)] == ["no_user", "bad_ts", "bad_ts"]
     view.close()
 
 
@@ -206,10 +206,10 @@ def test_what_cannot_be_read_is_counted_and_passed_over(log: EventLog, tmp_path:
     log.append([*feed.event("anna"), Message(topics.METRICS, b"w", nan, NOW_MS)])
     view = View(tmp_path / "view")
     read_all(log, view)
-    assert view.recommendations("anna") is not None
-    assert view.workers["w"].gauges == {"lag": 1.0}
+    assert view.users.recommendations("anna") is not None
+    assert view.reports.workers["w"].gauges == {"lag": 1.0}
     assert view.totals["undecodable"] > 10
-    assert view.recommendations("u") is None
+    assert view.users.recommendations("u") is None
     view.close()
 
 
@@ -221,8 +221,8 @@ def test_another_log_in_the_place_of_the_first_begins_the_view_anew(tmp_path: Pa
             log.append([m for user in users for m in feed.event(user)])
             view = View(tmp_path / "view")
             read_all(log, view)
-            assert view.recommendations(users[0]) is not None
-            assert (view.recommendations("anna") is None) == (name == "b")
+            assert view.users.recommendations(users[0]) is not None
+            assert (view.users.recommendations("anna") is None) == (name == "b")
             view.close()
 
 

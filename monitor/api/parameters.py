@@ -1,0 +1,41 @@
+"""What the routes share: path and query parameters, their checks, JSON answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Path, Query
+from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.responses import Response
+
+from monitor.http.problems import Problem
+from stream.schema.events import MAX_ID_BYTES
+
+User = Annotated[str, Path(min_length=1, max_length=MAX_ID_BYTES, description="user id, 1 to 256 bytes of UTF-8")]
+Limit = Annotated[int, Query(ge=1, le=500, description="most entries of the answer")]
+
+
+class _IdConvertor(PathConvertor):
+    """Any character that an id may hold: `path` leaves line breaks out, and such a user could not be erased."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", _IdConvertor())
+
+
+def reply(answer: Any, status: int = 200) -> Response:
+    """A struct as a JSON answer."""
+    return Response(msgspec.json.encode(answer), status, media_type="application/json")
+
+
+def checked_user(user: str) -> str:
+    """Return the id, or raise `Problem` 422 when no event can have it."""
+    try:
+        size = len(user.encode())
+    except UnicodeEncodeError:
+        raise Problem(422, "the user id is not UTF-8") from None
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise Problem(422, f"the user id has {size} bytes; it must have 1 to {MAX_ID_BYTES}")
+    return user

@@ -1,0 +1,1 @@
+"""The panels of the overview; each builds its elements once and updates what they show."""

@@ -6,18 +6,18 @@ ids, `Merging` says which centers are one intent, `evidence` says where users st
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from learner.config import LearnerConfig
 from learner.intents.change_point import change, log_likelihood
 from learner.intents.identity import Birth, Entry, IntentIdentity, intent_vectors
 from learner.intents.merging import Merging
-from learner.model.centers import SEEN_ITEMS
-from learner.online.network import Network
+from learner.model.centers import SEEN_ITEMS, IntentCenters
 
 _KEPT: Final = 1 << 22  # numbers in a table of items by centers that is kept for the rest of a step
 
@@ -77,6 +77,21 @@ class _Items(NamedTuple):
     """(m, K) with the centers"""
 
 
+class CenterNetwork(Protocol):
+    """A network whose centers a tracker reads and places anew."""
+
+    table: Tensor
+    """(N, d) item vectors by table row"""
+    centers: IntentCenters
+
+    @property
+    def rows(self) -> int:
+        """N, table rows."""
+
+    def place_centers(self, places: NDArray[np.int64], centers: NDArray[np.float32]) -> None:
+        """Put the centers at `places` (m,) elsewhere, (m, d)."""
+
+
 class IntentTracker:
     """Ids, leads, births, mergers and catalogue figures of a network's centers.
 
@@ -88,7 +103,7 @@ class IntentTracker:
         Whose centers these are; only `update_centers` changes it.
     """
 
-    def __init__(self, config: LearnerConfig, network: Network) -> None:
+    def __init__(self, config: LearnerConfig, network: CenterNetwork) -> None:
         self._config, self._network = config, network
         count, hidden = network.centers.weight.shape
         self.identity = IntentIdentity(config.identity, count, hidden)
@@ -298,4 +313,4 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(length, np.float32(1e-12))[:, None])
 
 
-__all__ = ["Assignments", "CenterUpdate", "IntentTracker", "IntentView"]
+__all__ = ["Assignments", "CenterNetwork", "CenterUpdate", "IntentTracker", "IntentView"]

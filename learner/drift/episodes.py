@@ -6,24 +6,21 @@ All is a function of the steps seen and of the configuration; the state is plain
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
 from learner.digest import Hash
-from learner.drift.config import GATE, ONCE, Action, DetectorName, DriftConfig
-from learner.drift.detectors import Adwin, Detector, Kswin, Normalizer, PageHinkley, restored
-from learner.drift.signals import SIGNALS, Observed, Signal
+from learner.drift.config import GATE, ONCE, Action, DriftConfig
+from learner.drift.detectors import restored
+from learner.drift.signal_monitor import SignalMonitor
+from learner.drift.signals import SIGNALS, Observed
 from learner.errors import LearnerStateError
 
 FORMAT: Final = 6  # 6: the speed of centers is per learning step
-_NAN: Final = float("nan")
 _LASTING: Final = frozenset(get_args(Action)) - set(ONCE)
-_RECENT: Final = 8  # newest values of a signal that are kept
 
 
 class ActiveActions(NamedTuple):
@@ -39,7 +36,7 @@ class ActiveActions(NamedTuple):
     """factor on the half-lives of the popularity"""
     followers: float = 1.0
     """once: factor on what is known of the neighbours of items"""
-    written: int = 0
+    update_window: int = 0
     """an event is a follower of so many of the newest items, 0 = as ever"""
     reseed: bool = False
     """once: dead and crowded centers are to be placed anew"""
@@ -71,88 +68,6 @@ class EpisodeChange(NamedTuple):
     """what is done, or was"""
     until: int | None
     """event at which the actions that last end, or ended; None where none lasts"""
-
-
-class SignalMonitor:
-    """A signal, its cleaner and its detector."""
-
-    def __init__(self, signal: Signal, detector: DetectorName, config: DriftConfig, seed: int) -> None:
-        self.signal = signal
-        self.cleaner = Normalizer(config.half_life, config.warm_up, signal.floor, signal.rhythm, signal.limit)
-        self.detector = _make_detector(detector, signal, config, seed)
-        self.recent: deque[float] = deque(maxlen=_RECENT)  # newest values
-        self.score = 0.0  # of the newest bin
-
-    def look(self, ts: int) -> bool:
-        """End the bin; true where the signal has changed, either way."""
-        value, weight = self.signal.value()
-        if not (weight > 0 and math.isfinite(value)):
-            return False
-        self.recent.append(value)
-        score = self.cleaner.clean(value, ts, weight)
-        self.score = 0.0 if score is None else score
-        if score is None:
-            return False
-        return self.detector.update(score)
-
-    def settle(self) -> None:
-        """Take what was found for normal; an improvement too, or it would hide the next change for the worse."""
-        self.cleaner.take_back(self.detector.since)
-        if self.signal.begin_anew(self.detector.since):
-            self.cleaner.settle(self.changed_to)
-
-    @property
-    def matters(self) -> bool:
-        """Only a change in the signal's own direction is an alarm."""
-        rise = self.changed_to - self.before
-        return self.signal.mode == "both" or (rise > 0) == (self.signal.mode == "up")
-
-    @property
-    def before(self) -> float:
-        """Level that was expected."""
-        return self.cleaner.level
-
-    @property
-    def changed_to(self) -> float:
-        """Level since the change just found. The middle value: one from before the change, or from its beginning, would
-        leave a mean short of the new level, and everything that follows would look like the same change.
-        """
-        return median(list(self.recent)[-self.detector.since :])
-
-    @property
-    def newly(self) -> float:
-        """The same of the newer half alone, which is all of the change, though it may begin later than it is put."""
-        return median(list(self.recent)[-((self.detector.since + 1) // 2) :])
-
-    @property
-    def level(self) -> float:
-        """Level of the newest bins."""
-        return sum(self.recent) / len(self.recent) if self.recent else _NAN
-
-    def to_state(self) -> dict[str, Any]:
-        return {
-            "signal": self.signal.to_state(),
-            "cleaner": self.cleaner.to_state(),
-            "detector": self.detector.to_state(),
-            "recent": list(self.recent),
-            "score": self.score,
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.signal.load_state(state["signal"])
-        self.cleaner.load_state(state["cleaner"])
-        self.detector.load_state(state["detector"])
-        self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
-        self.score = state["score"]
-
-
-def _make_detector(name: DetectorName, signal: Signal, config: DriftConfig, seed: int) -> Detector:
-    makers: dict[str, Callable[[], Detector]] = {
-        "adwin": lambda: Adwin(config.adwin_delta),
-        "page_hinkley": lambda: PageHinkley(config.allowance * signal.allowance_factor, config.threshold, "both"),
-        "kswin": lambda: Kswin(config.kswin_alpha, config.kswin_window, config.kswin_recent, seed),
-    }
-    return makers[name]()
 
 
 class _Alarm(msgspec.Struct):
@@ -201,7 +116,7 @@ class DriftMonitor:
 
     def __init__(self, config: DriftConfig, seed: int = 0) -> None:
         self.config = config
-        self._watches = {
+        self._monitors = {
             name: SignalMonitor(SIGNALS[name](config), detector, config, seed + place)
             for place, (name, detector) in enumerate(sorted(config.signals.items()))
         }
@@ -232,18 +147,18 @@ class DriftMonitor:
         With `hold` the open episode does not close; `can_go_back` says that there is something to roll back to.
         """
         self._event = event_number
-        for watch in self._watches.values():
-            watch.signal.add(seen)
+        for monitor in self._monitors.values():
+            monitor.signal.add(seen)
         self._filled += seen.records  # not the good ones alone: nothing but bad records is a drift too
         if self._filled < self.config.bin_events:
             return []
         self._filled = 0
         self._ends.append((event_number, seen.ts))
         alarms = []
-        for name, watch in self._watches.items():
-            if watch.look(seen.ts):
-                alarms += [self._alarm(name)] if watch.matters else []
-                watch.settle()
+        for name, monitor in self._monitors.items():
+            if monitor.end_bin(seen.ts):
+                alarms += [self._alarm(name)] if monitor.is_alarm else []
+                monitor.accept()
         return self._go_on(alarms, event_number, seen.ts, hold, can_go_back)
 
     def tell(
@@ -259,11 +174,11 @@ class DriftMonitor:
         return [*changes, self._open(alarm, waiting, event_number, ts, can_go_back)]
 
     def _alarm(self, name: str) -> _Alarm:
-        watch = self._watches[name]
-        since_event, since_ts = self._ends[-1 - min(watch.detector.since, len(self._ends) - 1)]
-        before, after = watch.before, watch.changed_to
-        retained = watch.signal.retained(before, watch.newly)
-        return _Alarm(name, watch.detector.name, watch.score, before, after, since_event, since_ts, retained)
+        monitor = self._monitors[name]
+        since_event, since_ts = self._ends[-1 - min(monitor.detector.since, len(self._ends) - 1)]
+        before, after = monitor.before, monitor.changed_to
+        retained = monitor.signal.retained(before, monitor.newly)
+        return _Alarm(name, monitor.detector.name, monitor.score, before, after, since_event, since_ts, retained)
 
     def _go_on(
         self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_go_back: bool
@@ -325,16 +240,16 @@ class DriftMonitor:
     def _close(self, episode: _Episode, event_number: int, ts: int) -> EpisodeChange:
         self._episode, self._once = None, []
         self._closed_at = event_number
-        for watch in self._watches.values():
+        for monitor in self._monitors.values():
             # shares that the change moved too little or too slowly to alarm are normal too
-            watch.signal.begin_anew(self.config.share_window)
+            monitor.signal.begin_anew(self.config.share_window)
         return self._change("closed", episode, event_number, ts)
 
     def _change(
         self, state: Literal["opened", "closed"], episode: _Episode, event_number: int, ts: int
     ) -> EpisodeChange:
         first = episode.first
-        watch = self._watches.get(first.signal)
+        monitor = self._monitors.get(first.signal)
         return EpisodeChange(
             episode.number,
             state,
@@ -342,7 +257,7 @@ class DriftMonitor:
             tuple(episode.signals),
             first.detector,
             first.before,
-            first.after if state == "opened" or watch is None else watch.level,
+            first.after if state == "opened" or monitor is None else monitor.level,
             first.since_event,
             first.since_ts,
             event_number,
@@ -385,7 +300,7 @@ class DriftMonitor:
             newest=self._event - episode.first.since_event if "fresh_replay" in asked else 0,
             half_lives=config.faster_decay if "faster_decay" in asked else 1.0,
             followers=config.fade_followers if "fade_followers" in self._once else 1.0,
-            written=config.more_followers if "more_followers" in asked else 0,
+            update_window=config.more_followers if "more_followers" in asked else 0,
             reseed="reseed" in self._once,
             rollback="rollback" in self._once,
         )
@@ -396,7 +311,7 @@ class DriftMonitor:
 
     def scores(self) -> dict[str, float]:
         """Deviations of each signal in the newest bin."""
-        return {name: watch.score for name, watch in self._watches.items()}
+        return {name: monitor.score for name, monitor in self._monitors.items()}
 
     # -- durable ----------------------------------------------------------------------------------------------------
 
@@ -404,8 +319,8 @@ class DriftMonitor:
         """Everything that the next step depends on, JSON-able, exact."""
         return {
             "format": FORMAT,
-            "watches": {name: watch.to_state() for name, watch in self._watches.items()},
-            "detectors": {name: watch.detector.name for name, watch in self._watches.items()},
+            "watches": {name: monitor.to_state() for name, monitor in self._monitors.items()},
+            "detectors": {name: monitor.detector.name for name, monitor in self._monitors.items()},
             "filled": self._filled,
             "ends": [list(end) for end in self._ends],
             "episode": None if self._episode is None else msgspec.to_builtins(self._episode),
@@ -429,9 +344,9 @@ class DriftMonitor:
         restored(self._load, state, "drift")
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        for name, watch in self._watches.items():
-            if state["detectors"].get(name) == watch.detector.name:
-                restored(watch.load_state, state["watches"][name], f"drift signal {name}")
+        for name, monitor in self._monitors.items():
+            if state["detectors"].get(name) == monitor.detector.name:
+                restored(monitor.load_state, state["watches"][name], f"drift signal {name}")
         self._filled = state["filled"]
         self._ends = deque(((event, ts) for event, ts in state["ends"]), maxlen=self._ends.maxlen)
         episode = state["episode"]

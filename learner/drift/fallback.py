@@ -8,7 +8,7 @@ taken off the air: the snapshot answers while learning goes on, until the learne
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -39,27 +39,34 @@ class _Paired:
     """Decayed mean difference and its standard error."""
 
     def __init__(self) -> None:
-        self.numbers = [0.0, 0.0, 0.0, 0.0]  # weight, sum, sum of squares, sum of squared weights
+        self.weight = 0.0
+        self.total = 0.0
+        self.squares = 0.0  # sum of squared differences
+        self.spread = 0.0  # sum of squared weights
 
     def add(self, difference: NDArray[np.float64], half_life: float) -> None:
         decay = 0.5 ** (len(difference) / half_life)
-        weight, total, squares, spread = self.numbers
-        self.numbers = [
-            weight * decay + len(difference),
-            total * decay + float(difference.sum()),
-            squares * decay + float((difference**2).sum()),
-            spread * decay * decay + len(difference),
-        ]
+        self.weight = self.weight * decay + len(difference)
+        self.total = self.total * decay + float(difference.sum())
+        self.squares = self.squares * decay + float((difference**2).sum())
+        self.spread = self.spread * decay * decay + len(difference)
 
     def lead(self, least: int) -> float:
         """Mean difference in standard errors; 0 while there are too few."""
-        weight, total, squares, spread = self.numbers
-        if weight < least:
+        if self.weight < least:
             return 0.0
-        mean = total / weight
-        variance = max(squares / weight - mean * mean, 0.0)
-        error = math.sqrt(variance * spread) / weight
+        mean = self.total / self.weight
+        variance = max(self.squares / self.weight - mean * mean, 0.0)
+        error = math.sqrt(variance * self.spread) / self.weight
         return mean / max(error, 1e-9)
+
+    def to_list(self) -> list[float]:
+        """The figures, JSON-able, exact."""
+        return [self.weight, self.total, self.squares, self.spread]
+
+    def load_list(self, figures: Sequence[float]) -> None:
+        """Continue from what `to_list` gave."""
+        self.weight, self.total, self.squares, self.spread = figures
 
 
 class FallbackPolicy:
@@ -116,7 +123,7 @@ class FallbackPolicy:
             # worse than its past, or worse than what needs no learning while its past was not
             loses = lead < -config.worse or (simple < -config.worse and self._fallback.lead(config.least) > simple)
         else:
-            loses = lead >= config.better and self._snapshot.numbers[0] >= config.least
+            loses = lead >= config.better and self._snapshot.weight >= config.least
         self._in_a_row = self._in_a_row + 1 if loses else 0
         if self._in_a_row >= config.patience:
             self.serving = "snapshot" if was == "learner" else "learner"
@@ -124,7 +131,7 @@ class FallbackPolicy:
             if self.serving == "snapshot":
                 self._snapshot = _Paired()  # it comes back by what it does from now on
         # one that was not compared enough stays, however few events a step brings: else nothing would ever be decided
-        due = step - self._snapshot_step >= config.snapshot_every and self._snapshot.numbers[0] >= config.least
+        due = step - self._snapshot_step >= config.snapshot_every and self._snapshot.weight >= config.least
         renew = calm and self.serving == "learner" and due and lead > -1.0 and self._in_a_row == 0
         if renew:
             self._snapshot_step = step
@@ -145,7 +152,7 @@ class FallbackPolicy:
             "serving": self.serving,
             "snapshot_step": self._snapshot_step,
             "in_a_row": self._in_a_row,
-            "paired": [self._snapshot.numbers, self._popular.numbers, self._fallback.numbers],
+            "paired": [one.to_list() for one in (self._snapshot, self._popular, self._fallback)],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -161,8 +168,8 @@ class FallbackPolicy:
         # switched off since then: nobody would ask any more whether the learner may come back
         self.serving = state["serving"] if self.config.enabled else "learner"
         self._snapshot_step, self._in_a_row = state["snapshot_step"], state["in_a_row"]
-        for paired, numbers in zip((self._snapshot, self._popular, self._fallback), state["paired"], strict=True):
-            paired.numbers = list(numbers)
+        for paired, figures in zip((self._snapshot, self._popular, self._fallback), state["paired"], strict=True):
+            paired.load_list(figures)
 
     def update_digest(self, digest: Hash) -> None:
         """Add the state to a hash."""

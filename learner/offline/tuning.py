@@ -27,7 +27,7 @@ _FACTORS: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
     ("mix.linear_learning_rate", (1 / 3, 3.0)),
 )
 _VALUES: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
-    ("memory.written", (2, 6)),
+    ("memory.update_window", (2, 6)),
     ("replay_recent", (0.25, 1.0)),
     ("updates", (1, 4)),
     ("warm_start", (0.0, 1.0)),

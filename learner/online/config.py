@@ -9,7 +9,7 @@ from msgspec import Meta
 
 
 class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long the memories last."""
+    """What is counted per item, and how long counts last."""
 
     popularity: Annotated[
         tuple[Annotated[float, Meta(ge=1)], ...],
@@ -22,10 +22,10 @@ class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
         Meta(description="short and long half-life of an item's decayed followers; followers of that item"),
     ] = (50.0, 1000.0)
     slots: Annotated[int, Meta(ge=1, le=4096, description="followers, and predecessors, counted per item; count")] = 64
-    written: Annotated[
+    update_window: Annotated[
         int, Meta(ge=1, le=50, description="newest items of a history that an event is a follower of; count")
     ] = 3
-    read: Annotated[
+    candidate_window: Annotated[
         int, Meta(ge=1, le=50, description="newest items of a history whose neighbours are candidates; count")
     ] = 10
     share: Annotated[
@@ -42,7 +42,7 @@ class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 
 class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How memories and network become one score."""
+    """How item statistics and network become one score."""
 
     parts: Annotated[
         Literal["both", "memories", "network"],
@@ -54,12 +54,12 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     linear_learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the linear part; Adam")] = 0.01
     hidden: Annotated[int, Meta(ge=1, le=1024, description="size of the two-layer part; numbers")] = 32
     chunk: Annotated[
-        int, Meta(ge=1, le=256, description="events between two updates of memories and mixing weights; count")
+        int, Meta(ge=1, le=256, description="events between two updates of item statistics and mixing weights; count")
     ] = 64
     popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 24
     network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 16
     smoothing: Annotated[
-        float, Meta(gt=0, le=1e6, description="neighbours are filled up with popularity as if this many; neighbours")
+        float, Meta(gt=0, le=1e6, description="popularity pseudo-count of an item's followers; followers")
     ] = 10.0
     trust_events: Annotated[
         float, Meta(gt=0, le=1e6, description="events of an item at which the network counts half; events")

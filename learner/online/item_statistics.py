@@ -180,22 +180,22 @@ class ItemStatistics:
         rows: NDArray[np.int64],
         generations: NDArray[np.int64],
         positive: NDArray[np.bool_],
-        written: int = 0,
+        window: int = 0,
     ) -> None:
         """Take events in order.
 
         Parameters
         ----------
         anchors
-            (n, A) rows of the user's newest items before each event, newest first, 0 = none; the first `written` count
+            (n, A) rows of the user's newest items before each event, newest first, 0 = none; the first `window` count
         rows
             (n,) row of the item taken, 0 = given away meanwhile (ignored)
         generations
             generation by row, for all rows
         positive
             (n,) False = dislike: seen, but neither popular nor a neighbour
-        written
-            So many of the anchors count, 0 = `written` of the configuration
+        window
+            So many of the anchors count, 0 = `update_window` of the configuration
         """
         np.add.at(self._seen, rows, 1)
         self._seen[0] = 0
@@ -206,7 +206,9 @@ class ItemStatistics:
             return
         self._last[rows] = self._events + 1 + np.arange(len(rows))
         self._count(rows)
-        near = anchors[:, : written or self.config.written][:, ::-1]  # oldest first, so that the newest is written last
+        near = anchors[:, : window or self.config.update_window][
+            :, ::-1
+        ]  # oldest first, so that the newest is written last
         event, place = np.nonzero((near > 0) & (near != rows[:, None]))
         pair = np.stack([near[event, place], rows[event]], axis=1)  # (p, 2) before, after
         self._near.add(
@@ -271,7 +273,7 @@ class ItemStatistics:
 
     def neighbours(self, anchors: NDArray[np.int64], generations: NDArray[np.int64]) -> Neighbours:
         """Decayed neighbours of anchors (B, A), newest first, 0 = none."""
-        anchors = anchors[:, : self.config.read]
+        anchors = anchors[:, : self.config.candidate_window]
         B, A = anchors.shape
         distinct, place = np.unique(anchors, return_inverse=True)
         held, rows, counts = self._near.read(_owners(distinct).ravel(), generations)

@@ -26,14 +26,11 @@ from learner.model.centers import effective_number
 from learner.model.elcrec import ELCRec
 from learner.online import persistence
 from learner.online.copy_buffers import CopyBuffers
-from learner.online.item_statistics import ItemStatistics
 from learner.online.model_snapshot import ModelSnapshot
-from learner.online.network import Network
 from learner.online.ranker import Ranker
 from learner.online.recommender import RANKED_AT_ONCE, Histories, Recommender
-from learner.online.replay_buffer import Pairs, Replay, mini_batches
+from learner.online.replay_buffer import Pairs, mini_batches
 from learner.online.step import IntentInfo, LearnReport, PrequentialResult, Ranking, StepBatch
-from learner.online.vocabulary import Vocabulary
 
 
 class Learner:
@@ -51,7 +48,7 @@ class Learner:
         self.config = config
         self._disliked = np.zeros(256, dtype=bool)
         self._disliked[: len(action_weights)] = np.array(action_weights, dtype=np.float64) < 0
-        self._parts = _new_parts(config)
+        self._parts = persistence.LearnerParts.new(config)
         self._buffers = CopyBuffers()
 
     @property
@@ -125,7 +122,7 @@ class Learner:
 
         Statistics and ranker are updated every `mix.chunk` events, each chunk being ranked before it is learned. With
         `update_window` an event is a follower of so many of the newest items, for example for a while after a drift, as
-        far as `memory.read` or `memory.written` reach.
+        far as `memory.candidate_window` or `memory.update_window` reach.
         """
         n, parts = len(batch.items), self._parts
         generations = parts.vocabulary.generations
@@ -384,26 +381,12 @@ class Learner:
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote, bit for bit as the learner that was saved; see `persistence.load`."""
-        self._parts = persistence.load(folder, self.config, _new_parts(self.config))
+        self._parts = persistence.load(folder, self.config, persistence.LearnerParts.new(self.config))
         self.begin_save()  # takes the memory for the copies now, not in the first checkpoint
 
     def update_digest(self, digest: Hash) -> None:
         """Add all state to a hash: learners with equal digests continue equally."""
         persistence.update_digest(self._parts, digest)
-
-
-def _new_parts(config: LearnerConfig) -> persistence.LearnerParts:
-    """The parts of a learner that has seen nothing."""
-    network = Network(config)
-    generator = torch.Generator().manual_seed((config.seed * 1000 + 100) % 2**63)
-    return persistence.LearnerParts(
-        Vocabulary(config.capacity),
-        network,
-        ItemStatistics(config.memory, network.rows),
-        Ranker(config.mix, config.memory, generator),
-        Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed),
-        IntentTracker(config, network),
-    )
 
 
 def _slices(users: int) -> Iterator[slice]:

@@ -1,7 +1,7 @@
-"""The learner's own weights of a while ago: they answer when the learner has gone bad, and it can go back to them.
+"""The learner's own weights of a while ago: they serve when the learner has gone bad, and it can go back to them.
 
-What is counted (the memories) cannot go bad in this way and is shared; what is learned by gradients (the network, and
-the weights that mix it with the memories) is copied together, because the one was learned for the other.
+What is counted (the item statistics) cannot go bad in this way and is shared; what gradients learn (the network, and
+the weights that mix it with the statistics) is copied together, because the one was learned for the other.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PREFIX: Final = "standin."
 
 
 class ModelSnapshot:
-    """A copy of network and mix, bounded by the size of both.
+    """A copy of network and ranker, bounded by the size of both.
 
-    An item that was admitted after the copy was made has a vector of zeros in it: the network says the same of it to
-    everybody, and the memories, which know it, decide.
+    An item that was admitted after the copy has a vector of zeros: the network scores it alike for everybody, and the
+    item statistics decide.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class ModelSnapshot:
         self._known: NDArray[np.bool_] = np.arange(network.rows) < size
 
     def admit(self, rows: NDArray[np.int64], room: int) -> None:
-        """Know nothing of rows (m,), which belong to new items now; there is room for `room` rows in the learner."""
+        """Forget rows (m,), which belong to new items now; the learner has room for `room` rows."""
         more = room - self.weights.rows
         if more > 0:
             table = self.weights.table
@@ -54,7 +54,7 @@ class ModelSnapshot:
         return self._known[:size]
 
     def copy_of_ranker(self) -> Ranker:
-        """The mix, for a learner that goes back."""
+        """A copy of the ranker, for a learner that goes back."""
         return copy.deepcopy(self.ranker)
 
     def to_tensors(self, size: int) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class ModelSnapshot:
         return {f"{PREFIX}{name}": value for name, value in (self.weights.to_tensors(size) | own).items()}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The mix, as arrays."""
+        """The ranker, as arrays."""
         return self.ranker.to_arrays()
 
     def load(self, tensors: Mapping[str, Tensor], arrays: dict[str, NDArray[Any]]) -> None:

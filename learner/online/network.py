@@ -66,8 +66,19 @@ def strip_prefix(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
 
+class _LocalRows(NamedTuple):
+    """A mini-batch as places among the table rows that it needs."""
+
+    contexts: NDArray[np.int64]
+    """(B, T), 0 = padding"""
+    items: NDArray[np.int64]
+    """(B,)"""
+    negatives: NDArray[np.int64] | None
+    """(M,); None: all items are compared"""
+
+
 class Weights:
-    """Item vectors, encoder and centers: what answers. `Network` is those that learn, `copy` those that only remember.
+    """Item vectors, encoder and centers: what answers. `Network` are those that learn, `copy` gives frozen ones.
 
     Parameters
     ----------
@@ -109,7 +120,7 @@ class Weights:
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take what `to_tensors` gave; the rows behind stay as they are."""
+        """Continue from what `to_tensors` gave; the rows behind stay as they are."""
         self.encoder.load_state_dict(strip_prefix("encoder.", tensors))
         self.centers.load_state_dict(strip_prefix("centers.", tensors))
         self.table[: len(tensors["table"])] = tensors["table"]
@@ -160,7 +171,7 @@ class Network(Weights):
 
     @torch.no_grad()
     def start_from(self, rows: NDArray[np.int64], model: ELCRec) -> None:
-        """Take items and encoder of a fitted model of this shape; item i + 1 goes to rows[i]; moments start anew."""
+        """Copy items and encoder of a fitted model of this shape; item i + 1 goes to rows[i]; moments start anew."""
         self.table[torch.from_numpy(rows)] = model.items[1 : len(rows) + 1]
         self.encoder.load_state_dict(model.encoder.state_dict())
         # a fitted model's centers stand among user vectors, those of a stream among items
@@ -169,7 +180,7 @@ class Network(Weights):
 
     @torch.no_grad()
     def go_back(self, weights: Weights, known: NDArray[np.bool_]) -> None:
-        """Take these weights, with fresh moments; of the table the rows `known` (size,), the others start anew."""
+        """Restore these weights, with fresh moments; of the table the rows `known` (size,), the others start anew."""
         self.encoder.load_state_dict(weights.encoder.state_dict())
         self.centers.load_state_dict(weights.centers.state_dict())
         self.start_items(np.flatnonzero(~known))
@@ -223,38 +234,18 @@ class Network(Weights):
         order = np.concatenate([places for places, _ in groups])
         contexts = contexts[order, -groups[-1][1] :]  # what lies before the longest is padding
         items, weights = items[order], weights[order]
-        full = size - 1 <= config.full_softmax_below
-        touched: Tensor | slice
-        if full:
-            touched = slice(0, size)
-            local_contexts, local_items, local_negatives = contexts, items, None
-        else:
-            drawn = torch.randint(1, size, (config.negatives,), generator=self._generators["negatives"]).numpy()
-            drawn = drawn[~np.isin(drawn, items)]
-            distinct, place = np.unique(np.concatenate([[0], contexts.ravel(), items, drawn]), return_inverse=True)
-            touched = torch.from_numpy(distinct)
-            split = 1 + contexts.size
-            local_contexts = place[1:split].reshape(contexts.shape)
-            local_items, local_negatives = place[split : split + len(items)], place[split + len(items) :]
+        touched, local = self._local_rows(contexts, items, size)
         vectors = self.table[touched].detach().requires_grad_()  # (m, d)
-        parts, start = [], 0
-        for places, longest in groups:
-            stop = start + len(places)
-            context = torch.from_numpy(local_contexts[start:stop, -longest:])
-            x = F.embedding(context, vectors)  # (b, T, d)
-            parts.append(self.encoder.last(x, context > 0, self._generators["dropout"]))
-            start = stop
-        h = torch.cat(parts)  # (B, d)
-        target = torch.from_numpy(local_items)
-        next_item = self._next_item_loss(h, vectors, target, local_negatives, torch.from_numpy(weights), size)
+        h = self._user_vectors(local.contexts, [(len(places), longest) for places, longest in groups], vectors)
+        target = torch.from_numpy(local.items)
+        next_item = self._next_item_loss(h, vectors, target, local.negatives, torch.from_numpy(weights), size)
         u = interests(
             vectors.detach() if config.intents.stop_gradient else vectors,
-            torch.from_numpy(local_contexts),
+            torch.from_numpy(local.contexts),
             config.intents.half_life,
         )  # (B, d)
         loss = next_item + self._intent_loss(u)
-        parameters = self._dense.parameters
-        gradients = torch.autograd.grad(loss, [vectors, *parameters], allow_unused=True)
+        gradients = torch.autograd.grad(loss, [vectors, *self._dense.parameters], allow_unused=True)
         rows_gradient = gradients[0]
         dense = self._dense.gradient(gradients[1:])
         value = float(next_item.detach())
@@ -272,6 +263,38 @@ class Network(Weights):
         self.centers.remember(u.detach())
         self.steps += 1
         return StepOutcome(value, True, len(items))
+
+    def _local_rows(
+        self, contexts: NDArray[np.int64], items: NDArray[np.int64], size: int
+    ) -> tuple[Tensor | slice, _LocalRows]:
+        """The table rows that a mini-batch needs, and its contexts, items and negatives as places among them.
+
+        All rows with the full softmax; else those of contexts (B, T), items (B,) and negatives drawn for all.
+        """
+        config = self.config
+        if size - 1 <= config.full_softmax_below:
+            return slice(0, size), _LocalRows(contexts, items, None)
+        drawn = torch.randint(1, size, (config.negatives,), generator=self._generators["negatives"]).numpy()
+        drawn = drawn[~np.isin(drawn, items)]
+        distinct, place = np.unique(np.concatenate([[0], contexts.ravel(), items, drawn]), return_inverse=True)
+        split = 1 + contexts.size
+        local_contexts = place[1:split].reshape(contexts.shape)
+        local = _LocalRows(local_contexts, place[split : split + len(items)], place[split + len(items) :])
+        return torch.from_numpy(distinct), local
+
+    def _user_vectors(self, contexts: NDArray[np.int64], groups: list[tuple[int, int]], vectors: Tensor) -> Tensor:
+        """User vectors (B, d) of contexts (B, T), places in `vectors` (m, d), with dropout.
+
+        `groups` are runs of users, as their number and their longest context.
+        """
+        parts, start = [], 0
+        for users, longest in groups:
+            stop = start + users
+            context = torch.from_numpy(contexts[start:stop, -longest:])
+            x = F.embedding(context, vectors)  # (b, T, d)
+            parts.append(self.encoder.last(x, context > 0, self._generators["dropout"]))
+            start = stop
+        return torch.cat(parts)
 
     def _next_item_loss(
         self,

@@ -46,6 +46,20 @@ class LearnerParts:
     snapshot: ModelSnapshot | None = None
     serving: Serving = "learner"
 
+    @classmethod
+    def new(cls, config: LearnerConfig) -> LearnerParts:
+        """The parts of a learner that has seen nothing."""
+        network = Network(config)
+        generator = torch.Generator().manual_seed((config.seed * 1000 + 100) % 2**63)
+        return cls(
+            Vocabulary(config.capacity),
+            network,
+            ItemStatistics(config.memory, network.rows),
+            Ranker(config.mix, config.memory, generator),
+            Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed),
+            IntentTracker(config, network),
+        )
+
     @property
     def table_rows(self) -> int:
         """Table rows in use, row 0 included."""

@@ -1,9 +1,9 @@
-"""One score from the memories and the network, learned while the events arrive.
+"""One score from the item statistics and the network, learned while the events arrive.
 
 **Candidates** of a user are the neighbours of their newest items, what is popular at some half-life, and the
-network's own best. Each candidate is described by what memories and network say about it, and scored by a linear
+network's own best. Each candidate is described by what item statistics and network say about it, and scored by a linear
 part, which starts where it is sensible, plus a small two-layer network, which starts at zero. Both learn by the
-softmax loss over a user's candidates on **fresh** pairs only, before the memories and the network have seen them: on
+softmax loss over a user's candidates on **fresh** pairs only, before the statistics and the network have seen them: on
 pairs they hold already, the ranking would learn to over-trust them. Items that are no candidate rank behind all
 candidates.
 """
@@ -21,11 +21,9 @@ from torch.nn import functional as F
 from learner.metrics import UNRANKED
 from learner.model.optimizers import DenseAdam
 from learner.online.config import ItemStatisticsConfig, MixConfig
-from learner.online.item_statistics import DIRECTIONS, ItemStatistics, Neighbours, runs
+from learner.online.feature_layout import GROUP_OF, GROUPS, LENGTHS, FeatureLayout
+from learner.online.item_statistics import ItemStatistics, Neighbours, runs
 
-_GROUP_OF: Final = np.array([0, 1, 1, 2])  # anchors are told apart as: the newest, the two before it, the others
-_GROUPS: Final = 3
-_LENGTHS: Final = np.array([1, 2, 3, 5, 9, 20])  # history lengths at which a user counts as another kind
 _CHANNEL_BITS: Final = 3
 _NO_CHANNEL: Final = (1 << _CHANNEL_BITS) - 1  # a line that says nothing but that the row is a candidate
 _STANDARDISE: Final = 200  # updates over which the scale of the inputs is measured, then it stays
@@ -82,42 +80,46 @@ class Ranker:
 
     def __init__(self, config: MixConfig, memory: ItemStatisticsConfig, generator: torch.Generator) -> None:
         self.config = config
-        self._H = len(memory.popularity)
-        self._reference = max(0, self._H - 2)  # popularity that neighbours are filled up with
-        self._channels = 2 * DIRECTIONS * _GROUPS  # half-life x direction x group of anchors
-        self._candidate_inputs = self._H + 3 + 2 * self._channels + 3
-        inputs = self._candidate_inputs + len(_LENGTHS) + 3
-        start = torch.zeros(self._candidate_inputs)
-        start[: self._H] = 0.1
-        gains, long = self._H + 3, self._channels // 2  # followers of the newest item count most, then of the next two
-        start[gains], start[gains + long], start[gains + 1] = 0.3, 0.15, 0.1
-        start[-3] = config.network_start
+        layout = self._layout = FeatureLayout(memory)
+        inputs = layout.size
+        start = torch.zeros(layout.candidate)
+        start[layout.popularity] = 0.1
+        # followers of the newest item count most, then those of the next two
+        start[layout.newest_follower_gains] = torch.tensor([0.3, 0.15])
+        start[layout.next_follower_gain] = 0.1
+        start[layout.network] = config.network_start
         self._linear = start
         first = torch.empty(inputs, config.hidden).normal_(0, inputs**-0.5, generator=generator)
         self._deep = [first, torch.zeros(config.hidden), torch.zeros(config.hidden)]
         self._mean, self._variance = torch.zeros(inputs), torch.ones(inputs)
         self._measured = 0
-        self._share = (1.0 / np.arange(1, memory.read + 1)).astype(np.float32)  # of an anchor, the newest first
+        self._share = (1.0 / np.arange(1, memory.candidate_window + 1)).astype(
+            np.float32
+        )  # of an anchor, the newest first
         self._adams = (DenseAdam([self._linear]), DenseAdam(self._deep))
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
     def candidates(
-        self, memories: ItemStatistics, generations: NDArray[np.int64], asked: RankingQuery, popular: NDArray[np.int64]
+        self,
+        statistics: ItemStatistics,
+        generations: NDArray[np.int64],
+        query: RankingQuery,
+        popular: NDArray[np.int64],
     ) -> Candidates:
         """The candidates of users, described; `popular` are the rows that everybody gets."""
-        B, rows = len(asked.lengths), memories.rows
-        anchors = asked.anchors if self.config.parts != "network" else np.zeros_like(asked.anchors)
-        near = memories.neighbours(anchors, generations)
-        group = _GROUP_OF[np.minimum(near.anchors, len(_GROUP_OF) - 1)]
-        channel = near.directions * _GROUPS + group
+        B, rows = len(query.lengths), statistics.rows
+        anchors = query.anchors if self.config.parts != "network" else np.zeros_like(query.anchors)
+        near = statistics.neighbours(anchors, generations)
+        group = GROUP_OF[np.minimum(near.anchors, len(GROUP_OF) - 1)]
+        channel = near.directions * GROUPS + group
         keys = [
             near.users * rows + near.rows << _CHANNEL_BITS | channel,
             (np.arange(B)[:, None] * rows + popular << _CHANNEL_BITS | _NO_CHANNEL).ravel(),
         ]
-        if asked.network is not None and self.config.network and self.config.parts != "memories":
-            best = asked.network.topk(min(self.config.network, asked.network.shape[1]), dim=1).indices.numpy()
-            best = np.where(memories.seen[best] > 0, best, 0)
+        if query.network is not None and self.config.network and self.config.parts != "memories":
+            best = query.network.topk(min(self.config.network, query.network.shape[1]), dim=1).indices.numpy()
+            best = np.where(statistics.seen[best] > 0, best, 0)
             keys.append((np.arange(B)[:, None] * rows + best << _CHANNEL_BITS | _NO_CHANNEL).ravel())
         # numpy sorts plain numbers several at a time, so each key takes its line along instead of being sorted by index
         key = np.concatenate(keys)
@@ -128,7 +130,7 @@ class Ranker:
         first, lengths = runs(pair)
         distinct = pair[first]
         allowed = distinct % rows > 0
-        taken = (np.arange(B)[:, None] * rows + asked.excluded).ravel()
+        taken = (np.arange(B)[:, None] * rows + query.excluded).ravel()
         place = np.minimum(np.searchsorted(distinct, taken), max(len(distinct) - 1, 0))
         if len(distinct):
             allowed[place[distinct[place] == taken]] = False
@@ -138,13 +140,13 @@ class Ranker:
         line, cell, about = line.take(says), cell.take(says), about.take(says)
         distinct = distinct[allowed]
         users, found = distinct // rows, distinct % rows
-        features = self._describe(memories, asked, near, line, cell, about, users, found)
+        features = self._describe(statistics, query, near, line, cell, about, users, found)
         return Candidates(users, found, features, near, line, about)
 
     def _describe(
         self,
-        memories: ItemStatistics,
-        asked: RankingQuery,
+        statistics: ItemStatistics,
+        query: RankingQuery,
         near: Neighbours,
         line: NDArray[np.int64],
         cell: NDArray[np.int64],
@@ -156,49 +158,49 @@ class Ranker:
 
         `line` (t,) of `near` is about candidate `about` (t,); those of the same `cell` (t,) add up.
         """
-        C, H, f = self._channels // 2, self._H, self._candidate_inputs
+        layout = self._layout
         # by input and not by candidate: every line below writes one stretch of memory
-        out = np.zeros((f + len(_LENGTHS) + 3, len(rows)), dtype=np.float32)
+        out = np.zeros((layout.size, len(rows)), dtype=np.float32)
         # of many users: what is said of an item is worked out once, not for each of them
         known = int(rows.max(initial=0)) + 1
-        asked_rows, at = (np.arange(known), rows) if len(rows) > known else (rows, np.arange(len(rows)))
-        popularity = memories.log_popularity(asked_rows)  # (H, m)
-        seen = memories.seen[asked_rows].astype(np.float32)
-        items = np.concatenate([popularity + 8, np.log(seen + 1)[None], np.log(memories.ages(asked_rows) + 1) / 3])
-        np.take(items.astype(np.float32, copy=False), at, axis=1, out=out[: H + 3], mode="clip")
+        query_rows, at = (np.arange(known), rows) if len(rows) > known else (rows, np.arange(len(rows)))
+        popularity = statistics.log_popularity(query_rows)  # (H, m)
+        seen = statistics.seen[query_rows].astype(np.float32)
+        items = np.concatenate([popularity + 8, np.log(seen + 1)[None], np.log(statistics.ages(query_rows) + 1) / 3])
+        np.take(items.astype(np.float32, copy=False), at, axis=1, out=out[layout.item], mode="clip")
         if len(line):
             start, _ = runs(cell)
             counts = np.add.reduceat(
                 near.counts.take(line, axis=1) * self._share.take(near.anchors.take(line)), start, axis=1
             )  # (2, cells)
             channel, about = cell[start] & _NO_CHANNEL, about[start]
-            fill = (self.config.smoothing * np.exp(popularity[self._reference]))[at[about]]
-            flat, place = out.reshape(-1), (H + 3 + channel) * len(rows) + about
+            fill = (self.config.smoothing * np.exp(popularity[layout.reference]))[at[about]]
+            flat, place = out.reshape(-1), (layout.gains + channel) * len(rows) + about
             for count in counts:
                 # numpy's log is vectorised, its log1p is not
                 flat[place] = np.log(count / fill + 1)
-                flat[place + 2 * C * len(rows)] = np.log(count + 1)
-                place += C * len(rows)
-        if asked.network is not None and self.config.parts != "memories":
-            said = asked.network.numpy().ravel().take(users * asked.network.shape[1] + rows)
+                flat[place + (layout.counts - layout.gains) * len(rows)] = np.log(count + 1)
+                place += layout.channels * len(rows)
+        if query.network is not None and self.config.parts != "memories":
+            said = query.network.numpy().ravel().take(users * query.network.shape[1] + rows)
             trust = (seen / (seen + np.float32(self.config.trust_events)))[at]
-            out[f - 3] = trust * (said + 8)
-            out[f - 2] = trust * (said - out[self._reference] + 8)
-            out[f - 1] = said + 8
-        each = np.bincount(users, minlength=len(asked.lengths))
-        out[f:] = np.repeat(self._of_users(asked, near).T, each, axis=1)
+            out[layout.network] = trust * (said + 8)
+            out[layout.network_gain] = trust * (said - out[layout.reference] + 8)
+            out[layout.network_plain] = said + 8
+        each = np.bincount(users, minlength=len(query.lengths))
+        out[layout.candidate :] = np.repeat(self._of_users(query, near).T, each, axis=1)
         if self.config.parts == "network":
-            out[: f - 3] = 0
+            out[: layout.network] = 0
         return torch.from_numpy(out).T
 
-    def _of_users(self, asked: RankingQuery, near: Neighbours) -> NDArray[np.float32]:
+    def _of_users(self, query: RankingQuery, near: Neighbours) -> NDArray[np.float32]:
         """What tells users apart, (B, u): kind of length, time since, how much is known of their newest item."""
-        B = len(asked.lengths)
-        out = np.zeros((B, len(_LENGTHS) + 3), dtype=np.float32)
-        kind = np.searchsorted(_LENGTHS, asked.lengths, side="right") - 1
+        B = len(query.lengths)
+        out = np.zeros((B, self._layout.of_user), dtype=np.float32)
+        kind = np.searchsorted(LENGTHS, query.lengths, side="right") - 1
         some = np.flatnonzero(kind >= 0)
         out[some, kind[some]] = 1
-        out[:, -3] = np.log1p(asked.gap) / 5
+        out[:, -3] = np.log1p(query.gap) / 5
         newest = np.flatnonzero((near.anchors == 0) & (near.directions == 0))
         for place, counts in enumerate(near.counts):
             out[:, place - 2] = np.log1p(np.bincount(near.users.take(newest), counts.take(newest), minlength=B))
@@ -215,7 +217,7 @@ class Ranker:
         first, bias, second = self._deep
         first = first / self._scale()[:, None]  # standardised inputs, without a pass over them
         # the linear part is one more column: one pass over the inputs, not two
-        both = torch.cat([first, F.pad(self._linear, (0, len(first) - self._candidate_inputs))[:, None]], dim=1)
+        both = torch.cat([first, F.pad(self._linear, (0, len(first) - self._layout.candidate))[:, None]], dim=1)
         start = F.pad(bias - self._mean @ first, (0, 1))
         out = torch.addmm(start[:, None], both.T, x)  # (h + 1, Z)
         hidden = out[:-1].clamp(min=0)
@@ -231,7 +233,7 @@ class Ranker:
         of_bias = of_hidden.sum(1)
         of_first = (of_both[:, :-1] - torch.outer(self._mean, of_bias)) / self._scale()[:, None]
         deep = torch.cat([of_first.reshape(-1), of_bias, hidden @ of_scores])
-        return of_both[: self._candidate_inputs, -1], deep
+        return of_both[: self._layout.candidate, -1], deep
 
     def _scale(self) -> Tensor:
         return self._variance.sqrt() + 0.1
@@ -289,7 +291,7 @@ class Ranker:
             return places, values
         scores = self.scores(candidates)
         if cold.any():
-            popular = candidates.features[:, : self._H].mean(1)
+            popular = candidates.features[:, self._layout.popularity].mean(1)
             scores = torch.where(torch.from_numpy(cold[candidates.users]), popular, scores)
         counts = np.bincount(candidates.users, minlength=B)
         start = np.cumsum(counts) - counts
@@ -325,13 +327,12 @@ class Ranker:
 
     def describe(self) -> dict[str, float]:
         """Some of the linear weights by name."""
-        weights = self._linear
-        gains, long = self._H + 3, self._channels // 2
+        weights, layout = self._linear, self._layout
         return {
-            "popularity": round(float(weights[: self._H].sum()), 3),
-            "followers": round(float(weights[[gains, gains + long]].sum()), 3),
-            "network": round(float(weights[-3]), 3),
-            "network_gain": round(float(weights[-2]), 3),
+            "popularity": round(float(weights[layout.popularity].sum()), 3),
+            "followers": round(float(weights[layout.newest_follower_gains].sum()), 3),
+            "network": round(float(weights[layout.network]), 3),
+            "network_gain": round(float(weights[layout.network_gain]), 3),
         }
 
     # -- state ------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class Recommender:
 
     def anchors(self, liked: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest items of histories (B, L), newest first, (B, A)."""
-        depth = max(self._config.memory.read, self._config.memory.written)
+        depth = max(self._config.memory.candidate_window, self._config.memory.update_window)
         return np.ascontiguousarray(liked[:, ::-1][:, :depth])
 
     def recommend(

@@ -296,7 +296,7 @@ class Engine:
                 ts=ts[taken],
             )
             compared = self.meaning.compare(batch, self.step_number)
-            result = self._learner.observe(batch, self._evaluates(), self.meaning.effects().written)
+            result = self._learner.observe(batch, self._evaluates(), self.meaning.effects().update_window)
             self.meaning.update_gate(compared, result.placed, self.step_number)
             self.prequential.add(result.ranks[result.ranks >= 0])
             self._recent_prequential.add(result.ranks)

@@ -112,7 +112,7 @@ def test_a_worker_killed_in_open_episodes_with_everything_switched_on_ends_with_
         notes = [entry.notes for entry in read_entries(log, worker, 0)]
         published = {topic: sum(log.end_offsets(topic)) for topic in (topics.INTENT_SHIFTS, topics.DRIFT_ALERTS)}
     in_force = [name for one in notes for name in one]
-    assert {"steps", "rate", "newest", "half_lives", "followers", "written", "reseed", "rollback"} <= {
+    assert {"steps", "rate", "newest", "half_lives", "followers", "update_window", "reseed", "rollback"} <= {
         name.removeprefix("drift.") for name in in_force
     }
     assert "serving" in in_force

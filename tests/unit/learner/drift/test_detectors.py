@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from learner.drift.detectors import HOUR_MS, Adwin, Detector, Kswin, Normalizer, PageHinkley, restored
+from learner.drift.detectors import Adwin, Detector, Kswin, PageHinkley, restored
+from learner.drift.normalizer import HOUR_MS, Normalizer
 from learner.errors import LearnerStateError
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
@@ -88,15 +89,15 @@ def make_cleaner(rhythm: bool = False, warm_up: int = 20, half_life: float = 32.
 
 def test_the_cleaner_says_nothing_while_it_warms_up() -> None:
     cleaner = make_cleaner(warm_up=20)
-    scores = [cleaner.clean(value, 0) for value in noise(30)]
+    scores = [cleaner.normalize(value, 0) for value in noise(30)]
     assert [score is None for score in scores] == [True] * 20 + [False] * 10
 
 
 def test_what_a_stream_begins_with_is_not_remembered() -> None:
     calm, begun = make_cleaner(warm_up=40), make_cleaner(warm_up=40)
     for number, value in enumerate(noise(60)):
-        calm.clean(value, 0)
-        begun.clean(value + (50.0 / (1 + number) if number < 20 else 0.0), 0)
+        calm.normalize(value, 0)
+        begun.normalize(value + (50.0 / (1 + number) if number < 20 else 0.0), 0)
     assert begun.level == pytest.approx(calm.level)
     assert begun.deviation == pytest.approx(calm.deviation)
 
@@ -104,7 +105,7 @@ def test_what_a_stream_begins_with_is_not_remembered() -> None:
 def test_cleaned_noise_has_about_deviation_one_whatever_its_units() -> None:
     for scale in (1.0, 1000.0):
         cleaner = make_cleaner()
-        scores = [cleaner.clean(500 + scale * value, 0) for value in noise(3000)]
+        scores = [cleaner.normalize(500 + scale * value, 0) for value in noise(3000)]
         tail = np.array([score for score in scores[500:] if score is not None])
         assert 0.85 < tail.std() < 1.15
         assert abs(tail.mean()) < 0.15
@@ -113,9 +114,9 @@ def test_cleaned_noise_has_about_deviation_one_whatever_its_units() -> None:
 def test_more_weight_makes_the_same_distance_surer() -> None:
     light, heavy = make_cleaner(), make_cleaner()
     for value in noise(200):
-        light.clean(value, 0)
-        heavy.clean(value, 0)
-    one, four = light.clean(1.0, 0, weight=1.0), heavy.clean(1.0, 0, weight=4.0)
+        light.normalize(value, 0)
+        heavy.normalize(value, 0)
+    one, four = light.normalize(1.0, 0, weight=1.0), heavy.normalize(1.0, 0, weight=4.0)
     assert one is not None and four is not None
     assert four == pytest.approx(2 * one)
 
@@ -123,23 +124,23 @@ def test_more_weight_makes_the_same_distance_surer() -> None:
 def test_a_change_stays_visible_until_the_level_is_settled() -> None:
     cleaner = make_cleaner(half_life=64)
     for value in noise(200):
-        cleaner.clean(value, 0)
-    seen = [cleaner.clean(8.0, 0) for _ in range(10)]
+        cleaner.normalize(value, 0)
+    seen = [cleaner.normalize(8.0, 0) for _ in range(10)]
     assert all(score is not None and score > 3 for score in seen)
-    cleaner.settle(8.0)
-    after = cleaner.clean(8.0, 0)
+    cleaner.set_level(8.0)
+    after = cleaner.normalize(8.0, 0)
     assert after == 0.0
 
 
 def test_what_a_change_did_to_level_and_deviation_is_taken_back() -> None:
     cleaner = make_cleaner()
     for value in noise(200):
-        cleaner.clean(value, 0)
+        cleaner.normalize(value, 0)
     before = cleaner.level, cleaner.deviation
     for _ in range(10):
-        cleaner.clean(8.0, 0)
+        cleaner.normalize(8.0, 0)
     assert cleaner.level > before[0] + 0.5 and cleaner.deviation > 1.2 * before[1]
-    cleaner.take_back(10)
+    cleaner.undo(10)
     assert (cleaner.level, cleaner.deviation) == before
 
 
@@ -147,20 +148,20 @@ def test_no_more_is_kept_to_be_taken_back_than_a_few_values() -> None:
     cleaner = make_cleaner()
     sizes = set()
     for value in noise(200):
-        cleaner.clean(value, 0)
+        cleaner.normalize(value, 0)
         sizes.add(len(json.dumps(cleaner.to_state())) // 1000)
     assert max(sizes) <= 2
     deviation = cleaner.deviation
-    cleaner.take_back(10_000)
-    cleaner.take_back(1)  # of what is not known nothing
+    cleaner.undo(10_000)
+    cleaner.undo(1)  # of what is not known nothing
     assert cleaner.deviation == pytest.approx(deviation, rel=0.3)
 
 
 def test_a_value_that_was_constant_is_measured_in_floors() -> None:
     cleaner = make_cleaner()
     for _ in range(100):
-        cleaner.clean(1.0, 0)
-    assert cleaner.clean(1.03, 0) == pytest.approx(3.0)
+        cleaner.normalize(1.0, 0)
+    assert cleaner.normalize(1.03, 0) == pytest.approx(3.0)
 
 
 def test_a_daily_rhythm_is_learned_in_two_days_and_then_expected() -> None:
@@ -170,19 +171,19 @@ def test_a_daily_rhythm_is_learned_in_two_days_and_then_expected() -> None:
     for number in range(24 * 4 * 12):  # twelve days, four looks an hour
         ts = number * HOUR_MS // 4
         value = math.sin(2 * math.pi * number / 96) + 0.05 * shift[number]
-        one, two = plain.clean(value, ts), seasonal.clean(value, ts)
+        one, two = plain.normalize(value, ts), seasonal.normalize(value, ts)
         if number > 96 * 6:
             assert one is not None and two is not None
             worst["plain"] = max(worst["plain"], abs(one))
             worst["seasonal"] = max(worst["seasonal"], abs(two))
-    rise = seasonal.clean(math.sin(0) + 2.0, 24 * 12 * HOUR_MS)
+    rise = seasonal.normalize(math.sin(0) + 2.0, 24 * 12 * HOUR_MS)
     assert rise is not None and rise > 4  # what is unusual for the hour is still seen
     detector = PageHinkley(1.0, 12.0, "both")
     cleaner = make_cleaner(rhythm=True)
     alarms = 0
     for number in range(24 * 4 * 30):
         value = math.sin(2 * math.pi * number / 96) + 0.05 * noise(1, seed=number)[0]
-        score = cleaner.clean(value, number * HOUR_MS // 4)
+        score = cleaner.normalize(value, number * HOUR_MS // 4)
         alarms += score is not None and number > 96 * 4 and detector.update(score)
     assert alarms == 0
 
@@ -190,15 +191,15 @@ def test_a_daily_rhythm_is_learned_in_two_days_and_then_expected() -> None:
 def test_the_cleaner_continues_bit_for_bit() -> None:
     whole, half = make_cleaner(rhythm=True), make_cleaner(rhythm=True)
     values = noise(400, seed=6)
-    answers = [whole.clean(value, number * HOUR_MS // 3, 0.5 + number % 3) for number, value in enumerate(values)]
+    answers = [whole.normalize(value, number * HOUR_MS // 3, 0.5 + number % 3) for number, value in enumerate(values)]
     for number, value in enumerate(values[:250]):
-        half.clean(value, number * HOUR_MS // 3, 0.5 + number % 3)
+        half.normalize(value, number * HOUR_MS // 3, 0.5 + number % 3)
     other = make_cleaner(rhythm=True)
     other.load_state(json.loads(json.dumps(half.to_state())))
-    rest = [other.clean(v, n * HOUR_MS // 3, 0.5 + n % 3) for n, v in enumerate(values) if n >= 250]
+    rest = [other.normalize(v, n * HOUR_MS // 3, 0.5 + n % 3) for n, v in enumerate(values) if n >= 250]
     assert rest == answers[250:]
     for cleaner in (whole, other):
-        cleaner.take_back(5)
+        cleaner.undo(5)
     assert other.to_state() == whole.to_state()
 
 

@@ -212,11 +212,11 @@ def test_what_is_replayed_came_since_the_change_and_followers_fade_once() -> Non
     )
     opened = drive(monitor, {50: {"loss": 6.0}}, 0, 56)[0]
     seen_until = 56 * EVENTS
-    assert monitor.effects() == ActiveActions(newest=seen_until - opened.since_event, followers=0.2, written=6)
+    assert monitor.effects() == ActiveActions(newest=seen_until - opened.since_event, followers=0.2, update_window=6)
     assert abs(monitor.effects().newest - 6 * EVENTS) <= 2 * EVENTS
     monitor.acted()
     drive(monitor, {50: {"loss": 6.0}}, 56, 57)
-    assert monitor.effects() == ActiveActions(newest=seen_until + EVENTS - opened.since_event, written=6)
+    assert monitor.effects() == ActiveActions(newest=seen_until + EVENTS - opened.since_event, update_window=6)
     drive(monitor, {50: {"loss": 6.0}}, 57, opened.at_event // EVENTS + 6)
     assert monitor.effects() == ActiveActions()
 

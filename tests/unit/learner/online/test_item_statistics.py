@@ -11,7 +11,9 @@ from learner.online.config import ItemStatisticsConfig
 from learner.online.item_statistics import ItemStatistics
 
 ROWS = 12
-CONFIG = ItemStatisticsConfig(popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, written=2, read=3, share=0.0)
+CONFIG = ItemStatisticsConfig(
+    popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, update_window=2, candidate_window=3, share=0.0
+)
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, ROWS - 1), st.booleans()), max_size=60)
 NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
 
@@ -30,7 +32,7 @@ class Naive:
         if not positive:
             return
         self.counted.append(row)
-        for anchor in anchors[: CONFIG.written][::-1]:
+        for anchor in anchors[: CONFIG.update_window][::-1]:
             if anchor and anchor != row:
                 self.followers[anchor] = self.followers[anchor] + [row]
                 self.predecessors[row] = self.predecessors[row] + [anchor]
@@ -42,7 +44,7 @@ class Naive:
 
     def neighbours(self, anchors: list[int]) -> dict[tuple[int, int, int], list[float]]:
         found = {}
-        for place, anchor in enumerate(anchors[: CONFIG.read]):
+        for place, anchor in enumerate(anchors[: CONFIG.candidate_window]):
             for direction, lists in enumerate((self.followers, self.predecessors)):
                 near = lists[anchor] if anchor else []
                 for row in set(near):
@@ -110,7 +112,7 @@ def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
 
 
 def test_neighbours_that_hardly_count_are_not_read() -> None:
-    config = ItemStatisticsConfig(neighbours=(1e6, 1e6), slots=ROWS, written=1, share=0.1)
+    config = ItemStatisticsConfig(neighbours=(1e6, 1e6), slots=ROWS, update_window=1, share=0.1)
     memories, generations = ItemStatistics(config, ROWS), NO_RECYCLING.copy()
     for row in [2] * 17 + [3] * 2 + [4]:  # 85%, 10% and 5% of what follows 1
         one_event(memories, 1, row, generations)
@@ -122,7 +124,7 @@ def test_neighbours_that_hardly_count_are_not_read() -> None:
 
 
 def test_a_neighbour_that_counts_lately_is_read() -> None:
-    config = ItemStatisticsConfig(neighbours=(2.0, 1e6), slots=ROWS, written=1, share=0.1)
+    config = ItemStatisticsConfig(neighbours=(2.0, 1e6), slots=ROWS, update_window=1, share=0.1)
     memories = ItemStatistics(config, ROWS)
     for row in [4] + [2] * 17 + [3]:  # 3 and 4 came once of 19 times, 3 just now
         one_event(memories, 1, row, NO_RECYCLING)
@@ -135,7 +137,7 @@ def test_a_neighbour_that_counts_lately_is_read() -> None:
 def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
     slots = 3
     memories = ItemStatistics(
-        ItemStatisticsConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, written=1, share=0.0), ROWS
+        ItemStatisticsConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, update_window=1, share=0.0), ROWS
     )
     held: dict[int, dict[int, float]] = {1: {}, 2: {}, 3: {}}
     for start in range(0, len(pairs), size):
@@ -195,7 +197,7 @@ def test_faded_neighbours_weigh_less_against_those_to_come() -> None:
 
 def test_more_of_the_items_before_an_event_count_where_that_is_asked() -> None:
     memories = ItemStatistics(CONFIG, ROWS)
-    memories.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), written=3)
+    memories.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), window=3)
     memories.update(np.array([[1, 2, 3]]), np.array([5]), NO_RECYCLING, np.array([True]))
     near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
     after = near.directions == 0

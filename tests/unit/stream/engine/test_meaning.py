@@ -103,7 +103,7 @@ def test_actions_change_the_learning_while_they_last_and_stand_in_the_notes(tmp_
         "drift.newest": str(newest),
         "drift.half_lives": "0.25",
         "drift.followers": "0.01",
-        "drift.written": "6",
+        "drift.update_window": "6",
         "drift.reseed": "True",
     }
     assert notes[acting[1]]["drift.newest"] == str(newest + 32)

@@ -1,9 +1,9 @@
 """Dead letters: read them, and send them again once each.
 
-A replay appends the letters' own bytes to the event topic and, in the same commit, a mark to the dead-letter topic
-that names them. So after a kill at any moment a letter was sent and is marked, or neither; the next replay reads the
-marks first. Letters and marks share one partition and retention takes the oldest first: a mark, which always
-comes after its letters, never goes before them. A letter that is refused again is a new letter.
+A replay appends the bytes of dead letters to the event topic and, in the same commit, a mark to the dead-letter topic
+that names them. So after a kill at any moment a dead letter was sent and is marked, or neither; the next replay reads
+the marks first. Dead letters and marks share one partition and retention takes the oldest first: a mark, which always
+comes after its dead letters, never goes before them. One that is refused again is a new dead letter.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from stream.schema.dead_letters import REPLAYED, DeadLetterHeaders, decode_heade
 logger = logging.getLogger(__name__)
 
 WORKER: Final = "dead-letters"  # the writer's name: a second replay fences the first
-PARTITION: Final = 0  # the topic has one, so that letters and marks have one order
+PARTITION: Final = 0  # the topic has one, so that dead letters and marks have one order
 _PAGE: Final = 200  # records read at a time; one may have 128 KiB
-_CHUNK: Final = 500  # letters in one commit
+_CHUNK: Final = 500  # dead letters in one commit
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 _FRAME_BYTES: Final = 256  # what a record takes beside key and value, generously
 _LARGEST: Final = next(spec for spec in topics.topic_specs(1) if spec.name == topics.EVENTS).max_message_bytes
@@ -76,8 +76,8 @@ class _Record(msgspec.Struct, frozen=True):
 _decode_mark = msgspec.json.Decoder(Mark).decode
 
 
-def read_letters(log: EventLog, reason: str | None = None, *, waiting: bool = False) -> Iterator[DeadLetter]:
-    """Yield the letters that are there now, oldest first.
+def read_dead_letters(log: EventLog, reason: str | None = None, *, waiting: bool = False) -> Iterator[DeadLetter]:
+    """Yield the dead letters that are there now, oldest first.
 
     Parameters
     ----------
@@ -87,37 +87,44 @@ def read_letters(log: EventLog, reason: str | None = None, *, waiting: bool = Fa
         Only those that were not sent again.
     """
     end = _end(log)
-    yield from _letters(log, end, marked(log, end), reason, waiting=waiting)
+    yield from _dead_letters(log, end, replayed_offsets(log, end), reason, waiting=waiting)
 
 
 def newest_dead_letters(
     log: EventLog, limit: int, reason: str | None = None, *, waiting: bool = False
 ) -> list[DeadLetter]:
-    """At most `limit` of `read_letters`, the newest, oldest of them first."""
-    return list(deque(read_letters(log, reason, waiting=waiting), maxlen=limit))
+    """At most `limit` of `read_dead_letters`, the newest, oldest of them first."""
+    return list(deque(read_dead_letters(log, reason, waiting=waiting), maxlen=limit))
 
 
 def find_dead_letter(log: EventLog, offset: int) -> DeadLetter:
-    """Return the letter at this offset of the dead-letter topic; `DeadLetterError` when there is none."""
+    """Return the dead letter at this offset of the dead-letter topic; `DeadLetterError` when there is none."""
     begin, end = log.begin_offsets(topics.DEAD_LETTERS)[PARTITION], _end(log)
     if begin <= offset < end:
         for record in _records(log, offset, offset + 1):
             if not is_mark(record.headers):
-                return _letter(record, marked(log, end))
+                return _dead_letter(record, replayed_offsets(log, end))
     raise DeadLetterError(
         f"no letter at {PARTITION}:{offset}: {topics.DEAD_LETTERS} holds offsets {begin} to {end}, "
         "see `intentstream dead-letters list`"
     )
 
 
-def marked(log: EventLog, end: int | None = None) -> set[int]:
-    """Offsets of the letters that were sent again, as the marks say."""
+def replayed_offsets(log: EventLog, end: int | None = None) -> set[int]:
+    """Offsets of the dead letters that were sent again, as the marks say."""
     done: set[int] = set()
     begin = log.begin_offsets(topics.DEAD_LETTERS)[PARTITION]
     for record in _records(log, begin, _end(log) if end is None else end):
         if is_mark(record.headers):
-            for start, stop in _decode_mark(record.value or b"").ranges:
-                done.update(range(max(start, begin), stop))
+            try:
+                ranges = _decode_mark(record.value or b"").ranges
+            except msgspec.MsgspecError as exc:
+                raise DeadLetterError(
+                    f"{topics.DEAD_LETTERS}[{PARTITION}] offset {record.offset}: not a mark of this version ({exc}): "
+                    "go on with the version that wrote it"
+                ) from exc
+            for start, stop in ranges:
+                done.update(range(max(start, begin), min(stop, record.offset)))  # a mark comes after what it names
     return done
 
 
@@ -129,11 +136,11 @@ def replay_dead_letters(
     limit: int | None = None,
     on_sent: Callable[[int], None] = lambda _: None,
 ) -> Replayed:
-    """Append to the event topic again, byte for byte and once each, the letters that were not yet.
+    """Append dead letters to the event topic again, byte for byte and once each.
 
     1. claim: a replay that was cut off is decided, one that runs is fenced;
     2. read the marks;
-    3. per chunk one commit of the letters and their mark.
+    3. per chunk one commit of the dead letters and their mark.
 
     A kill between any two leaves what is committed marked, and the rest to the next call. When the answer to a commit
     is lost, begin again at 1: the marks tell.
@@ -142,6 +149,8 @@ def replay_dead_letters(
     ----------
     log
         Opened as owner.
+    now_ms
+        Wall clock, the time of the marks; epoch milliseconds.
     reason
         Only those refused for this reason.
     limit
@@ -149,36 +158,38 @@ def replay_dead_letters(
     on_sent
         Called after each commit with the number sent so far.
     """
-    before: set[int] | None = None
+    before: int | None = None
     log.check_topics(topics.topic_specs(log.partition_count(topics.EVENTS)))
     while True:
         log.claim(WORKER)
         end = _end(log)  # what is refused from now on waits for the next replay
-        done = marked(log, end)
-        before = done.copy() if before is None else before
-        left = 0
-        chunk: list[DeadLetter] = []
+        done = replayed_offsets(log, end)
+        before = len(done) if before is None else before
+        sent, left = len(done) - before, 0
         try:
-            for letter in _letters(log, end, done.copy(), reason, waiting=True):
-                if limit is not None and len(done) - len(before) + len(chunk) >= limit:
+            chunk: list[DeadLetter] = []
+            for letter in _dead_letters(log, end, done, reason, waiting=True):
+                if limit is not None and sent + len(chunk) >= limit:
                     break
                 if letter.truncated or letter.size + _FRAME_BYTES > _LARGEST:
                     left += 1
                     continue
                 if len(chunk) == _CHUNK or (chunk and sum(x.size for x in chunk) + letter.size > _CHUNK_BYTES):
-                    _send(log, chunk, now_ms, done)
-                    on_sent(len(done) - len(before))
+                    _send(log, chunk, now_ms)
+                    sent += len(chunk)
+                    on_sent(sent)
                     chunk = []
                 chunk.append(letter)
             if chunk:
-                _send(log, chunk, now_ms, done)
-                on_sent(len(done) - len(before))
-            return Replayed(len(done) - len(before), left)
+                _send(log, chunk, now_ms)
+                on_sent(sent + len(chunk))
+            return Replayed(sent + len(chunk), left)
         except CommitOutcomeUnknown as exc:
             logger.warning("%s; reading the marks", exc)
 
 
-def _send(log: EventLog, chunk: Sequence[DeadLetter], now_ms: int, done: set[int]) -> None:
+def _send(log: EventLog, chunk: Sequence[DeadLetter], now_ms: int) -> None:
+    """Append the dead letters to the event topic and their mark, in one commit."""
     mark = Mark(_as_ranges([letter.offset for letter in chunk]))
     messages = [Message(topics.EVENTS, letter.key, letter.value, letter.timestamp_ms) for letter in chunk]
     headers = DeadLetterHeaders(
@@ -189,12 +200,10 @@ def _send(log: EventLog, chunk: Sequence[DeadLetter], now_ms: int, done: set[int
         partition=PARTITION,
         offset=chunk[0].offset,
     )
-    mark_message = Message(
-        topics.DEAD_LETTERS, None, msgspec.json.encode(mark), now_ms, encode_headers(headers), PARTITION
+    messages.append(
+        Message(topics.DEAD_LETTERS, None, msgspec.json.encode(mark), now_ms, encode_headers(headers), PARTITION)
     )
-    messages.append(mark_message)
     log.commit(messages, {})
-    done.update(letter.offset for letter in chunk)
 
 
 def _as_ranges(offsets: Sequence[int]) -> list[tuple[int, int]]:
@@ -212,28 +221,30 @@ def _as_ranges(offsets: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _letters(log: EventLog, end: int, done: set[int], reason: str | None, *, waiting: bool) -> Iterator[DeadLetter]:
+def _dead_letters(
+    log: EventLog, end: int, done: set[int], reason: str | None, *, waiting: bool
+) -> Iterator[DeadLetter]:
     for record in _records(log, log.begin_offsets(topics.DEAD_LETTERS)[PARTITION], end):
         if not is_mark(record.headers):
-            letter = _letter(record, done)
+            letter = _dead_letter(record, done)
             if reason in (None, letter.reason) and not (waiting and letter.replayed):
                 yield letter
 
 
-def _letter(record: _Record, done: set[int]) -> DeadLetter:
-    headers = decode_headers(record.headers)
+def _dead_letter(record: _Record, done: set[int]) -> DeadLetter:
+    said = decode_headers(record.headers)
     return DeadLetter(
-        record.offset,
-        record.key,
-        record.value,
-        record.timestamp_ms,
-        headers.reason,
-        headers.field,
-        headers.value,
-        headers.rule,
-        headers.origin,
-        headers.size is not None,
-        record.offset in done,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        timestamp_ms=record.timestamp_ms,
+        reason=said.reason,
+        field=said.field,
+        found=said.value,
+        rule=said.rule,
+        origin=said.origin,
+        truncated=said.size is not None,
+        replayed=record.offset in done,
     )
 
 

@@ -31,7 +31,7 @@ from stream.log import (
 )
 from stream.log.partitioner import partition_of
 from stream.schema import topics
-from stream.worker.dead_letters import read_letters
+from stream.worker.dead_letters import read_dead_letters
 from stream.worker.worker import Worker
 from tests.integration.conftest import Broker
 from tests.unit.intentstream.commands import invoke
@@ -231,7 +231,7 @@ def test_wide_ids_large_records_and_events_beside_their_users_partition(
         assert said["misplaced"] == worker.engine.counters["misplaced"] == 5
         worker.close()
         assert max(map(len, all_values(log, topics.RECOMMENDATIONS))) > 100 * 256 * 5
-        assert sum(letter.truncated for letter in read_letters(log)) == 2
+        assert sum(letter.truncated for letter in read_dead_letters(log)) == 2
         assert_equal_to_a_rebuild(config, log, tmp_path)
 
 

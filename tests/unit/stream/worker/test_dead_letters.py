@@ -16,7 +16,13 @@ from stream.log import EventLog, LogInUse, open_log
 from stream.log.base import LogUnavailable, Message, OffsetRange, WriterFenced
 from stream.schema import topics
 from stream.worker import dead_letters
-from stream.worker.dead_letters import WORKER, find_dead_letter, newest_dead_letters, read_letters, replay_dead_letters
+from stream.worker.dead_letters import (
+    WORKER,
+    find_dead_letter,
+    newest_dead_letters,
+    read_dead_letters,
+    replay_dead_letters,
+)
 from stream.worker.verify import verify
 from stream.worker.worker import Worker
 from tests.unit.stream.streams import small_config
@@ -54,9 +60,9 @@ def fill(log: EventLog, count: int = 10) -> list[bytes]:
 
 def test_list_filters_by_reason_and_keeps_the_newest(log: EventLog) -> None:
     fill(log)
-    assert [x.offset for x in read_letters(log)] == list(range(10))
+    assert [x.offset for x in read_dead_letters(log)] == list(range(10))
     assert [x.offset for x in newest_dead_letters(log, 2, "bad_id")] == [7, 9]
-    assert list(read_letters(log, "no_such_reason")) == []
+    assert list(read_dead_letters(log, "no_such_reason")) == []
 
 
 def test_show_one(log: EventLog) -> None:
@@ -77,8 +83,8 @@ def test_the_bytes_are_sent_again_once_each(log: EventLog) -> None:
     assert sorted(sent(log), key=repr) == sorted([*BAD, None], key=repr)
     assert replay_dead_letters(log, now_ms=0) == dead_letters.Replayed(0, 0)
     assert len(sent(log)) == 4
-    assert all(x.replayed for x in read_letters(log))
-    assert list(read_letters(log, waiting=True)) == []
+    assert all(x.replayed for x in read_dead_letters(log))
+    assert list(read_dead_letters(log, waiting=True)) == []
     log.append([letter(b"refused again", "bad_id")])  # is a new letter
     assert replay_dead_letters(log, now_ms=0).sent == 1
 
@@ -90,7 +96,7 @@ def test_replay_by_reason_then_the_rest(log: EventLog, monkeypatch: pytest.Monke
     assert replay_dead_letters(log, now_ms=0, reason="bad_id", limit=3, on_sent=seen.append).sent == 3
     assert seen == [2, 3]
     assert sorted(sent(log), key=repr) == [values[1], values[3], values[5]]
-    assert [x.offset for x in read_letters(log, waiting=True)] == [0, 2, 4, 6, 7, 8, 9]
+    assert [x.offset for x in read_dead_letters(log, waiting=True)] == [0, 2, 4, 6, 7, 8, 9]
     assert replay_dead_letters(log, now_ms=0).sent == 7
     assert sorted(sent(log), key=repr) == values
 
@@ -145,12 +151,12 @@ def test_a_worker_takes_what_was_sent_again_and_verify_passes_over_the_marks(tmp
         worker = Worker(config, log, tmp_path / "state")
         worker.recover()
         drain(worker, log)
-        assert [x.value for x in read_letters(log)] == BAD
+        assert [x.value for x in read_dead_letters(log)] == BAD
         assert replay_dead_letters(log, now_ms=0).sent == 3
         drain(worker, log)
         worker.checkpoint()
         worker.close()
-        assert [x.replayed for x in read_letters(log)] == [True] * 3 + [False] * 3
+        assert [x.replayed for x in read_dead_letters(log)] == [True] * 3 + [False] * 3
         assert verify(config, log, tmp_path / "state", tmp_path / "scratch").difference == ""
 
 

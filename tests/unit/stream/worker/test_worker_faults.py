@@ -25,7 +25,7 @@ from stream.engine.message_builders import LETTER_BYTES
 from stream.log import EventLog, open_log
 from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, TopicSpec, WriterFenced
 from stream.schema import topics
-from stream.worker.dead_letters import read_letters
+from stream.worker.dead_letters import read_dead_letters
 from stream.worker.worker import Worker
 from tests.unit.stream.streams import as_messages, events, small_config
 from tests.unit.stream.worker.faulty import Flaky
@@ -209,7 +209,7 @@ def test_a_record_larger_than_a_dead_letter_does_not_hold_the_stream_up(tmp_path
         drain(worker, log)
         worker.checkpoint()
         worker.close()
-        large = [letter for letter in read_letters(log) if letter.truncated]
+        large = [letter for letter in read_dead_letters(log) if letter.truncated]
         assert [letter.reason for letter in large] != []
         assert len(large) == 2
         assert all(letter.size <= LETTER_BYTES for letter in large)

@@ -1,10 +1,9 @@
 """Copies of checkpoints at an fsspec URL, for the day the worker's disk is gone.
 
-`files/<checksum>` holds every file once, however many checkpoints share it, so that a checkpoint costs the transfer of
-what is new in it; `checkpoints/<step>.json`, written after all its files, is the checkpoint's manifest. Nothing is
-trusted when it comes back: the manifest has its own checksum, and every file is compared with the manifest's. Every
-call has a bound: a location that hangs (a network share whose server is gone) costs copies, not the loop and not an
-orderly stop.
+`files/<checksum>` holds every file once, however many checkpoints share it, so that a checkpoint transfers only its new
+files; `checkpoints/<step>.json`, written after all its files, is the checkpoint's manifest. Nothing that comes back is
+trusted: the manifest has its own checksum, and every file is compared with the manifest's. Every call has a timeout: a
+location that hangs (a network share whose server is gone) costs copies, not the loop and not an orderly stop.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from state.manifest import Manifest
 
 _SUFFIX: Final = ".json"
 _DIGITS: Final = 12
-_PATIENCE_S: Final = 60.0  # with which an answer is waited for …
-_SLOWEST: Final = 1_000_000  # … and bytes a second that a file may take longer
+_PATIENCE_S: Final = 60.0  # base timeout of a call
+_SLOWEST: Final = 1_000_000  # minimum transfer rate, bytes per second
 
 
 class CheckpointLocation:
@@ -46,22 +45,24 @@ class CheckpointLocation:
             raise storage_error("opening the checkpoint location", url, exc) from exc
 
     def put(self, folder: Path, manifest: Manifest, data: bytes) -> None:
-        """Copy a finished checkpoint; `data` is its encoded manifest. What is already there is not sent again."""
+        """Copy a finished checkpoint; `data` is its encoded manifest. Skips files that are there."""
         try:
             there = self._sizes("files")
-            self._ask(self._fs.makedirs, self._path("files"), exist_ok=True)
-            self._ask(self._fs.makedirs, self._path("checkpoints"), exist_ok=True)
+            self._call(self._fs.makedirs, self._path("files"), exist_ok=True)
+            self._call(self._fs.makedirs, self._path("checkpoints"), exist_ok=True)
             for name, entry in sorted(manifest.files.items()):
                 if there.get(entry.digest) != entry.size:
-                    self._ask(self._fs.put_file, str(folder / name), self._path("files", entry.digest), size=entry.size)
-            self._ask(self._fs.pipe_file, self._path("checkpoints", _name(manifest.step)), data)
+                    self._call(
+                        self._fs.put_file, str(folder / name), self._path("files", entry.digest), size=entry.size
+                    )
+            self._call(self._fs.pipe_file, self._path("checkpoints", _name(manifest.step)), data)
         except Exception as exc:
             raise storage_error(f"copying checkpoint {manifest.step}", self.url, exc) from exc
 
     def prune(self, step: int, keep: int) -> None:
         """Keep the checkpoint of `step` and the newest ones before it, `keep` in all, and the files that they need.
 
-        Checkpoints of later steps go: the state went back before them, to be made again.
+        Checkpoints of later steps are removed: the state went back before them and makes those steps again.
         """
         try:
             needed: set[str] = set()
@@ -69,13 +70,13 @@ class CheckpointLocation:
             for known in reversed(self.steps()):
                 files = self._digests(known) if known <= step and kept < keep else None
                 if files is None:
-                    self._ask(self._fs.rm_file, self._path("checkpoints", _name(known)))
+                    self._call(self._fs.rm_file, self._path("checkpoints", _name(known)))
                 else:
                     kept += 1
                     needed |= files
             for name in self._sizes("files"):
                 if name not in needed:
-                    self._ask(self._fs.rm_file, self._path("files", name))
+                    self._call(self._fs.rm_file, self._path("files", name))
         except Exception as exc:
             raise storage_error("removing old checkpoints", self.url, exc) from exc
 
@@ -92,7 +93,7 @@ class CheckpointLocation:
         """The manifest of a checkpoint, and the bytes that it was read from."""
         path = self._path("checkpoints", _name(step))
         try:
-            data: bytes = self._ask(self._fs.cat_file, path)
+            data: bytes = self._call(self._fs.cat_file, path)
         except Exception as exc:
             raise storage_error(f"reading the manifest of checkpoint {step}", self.url, exc) from exc
         return Manifest.decode(data, f"{self.url}/checkpoints/{_name(step)}"), data
@@ -111,7 +112,7 @@ class CheckpointLocation:
             target = folder / name
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._ask(self._fs.get_file, self._path("files", entry.digest), str(target), size=entry.size)
+                self._call(self._fs.get_file, self._path("files", entry.digest), str(target), size=entry.size)
             except FileNotFoundError as exc:
                 raise StateCorrupted(f"checkpoint {manifest.step} in {self.url}: {name} is missing") from exc
             except Exception as exc:
@@ -129,14 +130,14 @@ class CheckpointLocation:
     def _sizes(self, kind: str) -> dict[str, int]:
         self._fs.invalidate_cache()
         try:
-            found: list[dict[str, Any]] = self._ask(self._fs.ls, self._path(kind), detail=True)
+            found: list[dict[str, Any]] = self._call(self._fs.ls, self._path(kind), detail=True)
         except FileNotFoundError:
             return {}
         return {posixpath.basename(entry["name"]): entry["size"] for entry in found if entry["type"] == "file"}
 
-    def _ask(self, call: Callable[..., Any], *arguments: Any, size: int = 0, **settings: Any) -> Any:
-        """Call the file system, which may hang: `TimeoutError` then, and from then on at once until that call has come
-        back; its thread sleeps meanwhile and does not keep the process from ending.
+    def _call(self, call: Callable[..., Any], *arguments: Any, size: int = 0, **settings: Any) -> Any:
+        """Call the file system, which may hang: `TimeoutError` then, and at once in later calls until that call
+        returns; its thread does not keep the process from ending.
         """
         if self._hanging is not None and self._hanging.is_alive():
             raise TimeoutError("a call to it has not come back yet")

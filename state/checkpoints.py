@@ -1,9 +1,9 @@
 """Checkpoints: atomic snapshots of everything after one step.
 
-A checkpoint is made in two halves, so that the loop is held up by the first one only:
+A checkpoint is made in two halves, of which only the first one holds the loop:
 
-1. `begin`: a folder `<step>.partial`; `save` copies what must be held still, in memory or into it;
-2. `PendingCheckpoint.finish`, in any thread: what `save` left to be written;
+1. `begin`: a folder `<step>.partial`; `save` copies everything that the loop changes, in memory or into it;
+2. `PendingCheckpoint.finish`, in any thread, writes the rest;
 3. checksums of all files, everything fsynced;
 4. `manifest.json` written and fsynced;
 5. the folder renamed to `<step>`, the parent fsynced;
@@ -11,8 +11,8 @@ A checkpoint is made in two halves, so that the loop is held up by the first one
 7. the checkpoint copied to the shared location.
 
 A crash before 5 leaves a `.partial` folder, which the next start deletes: the checkpoint before it and a longer replay
-serve. A crash after 5 leaves a good checkpoint, at most one too many, and a location that the next checkpoint brings up
-to date.
+serve. A crash after 5 leaves a good checkpoint, at most one too many, and the next checkpoint brings the location up to
+date.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 _PARTIAL: Final = ".partial"
 _REMOVED: Final = ".removed"
 _DIGITS: Final = 12
-# Read in full at a start, half a second's work; beyond it RocksDB's own checksums guard every block that is read.
+# A start reads so much in full, half a second's work; RocksDB's own checksums guard every block that is read later.
 FULL_CHECK_BYTES: Final = 512 * 1024 * 1024
 
 Later = Callable[[], None]
@@ -44,9 +44,7 @@ Save = Callable[[Path], Later | None]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A finished checkpoint: the step after which it was made, its folder, and what the caller put into its
-    manifest.
-    """
+    """A finished checkpoint: the step after which it was made, its folder, and the caller's values in its manifest."""
 
     step: int
     path: Path
@@ -92,10 +90,10 @@ class CheckpointStore:
         step
             The step after which this is.
         manifest
-            What the caller wants back at a restart; JSON values.
+            The caller's values for a restart; JSON.
         save
-            Called with an empty folder. It puts in what is cheap (hard links) and returns None, or a function that
-            writes the rest from copies of its own; that one is called by `finish`.
+            Called with an empty folder. It writes the cheap part (hard links) and returns None, or a function that
+            writes the rest from copies of its own, which `finish` calls.
 
         Raises
         ------
@@ -122,15 +120,14 @@ class CheckpointStore:
         return self._pending
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files are what was written; None when there is none. Leftovers of crashes are
-        removed.
+        """The newest checkpoint whose files pass their checksums, or None. Removes leftovers of crashes.
 
-        The location is asked only when the folder has no such checkpoint: a copy never wins over what is here.
+        Looks at the location only when the folder has no such checkpoint: local checkpoints go before copies.
 
         Raises
         ------
         CheckpointFormatUnknown
-            The newest checkpoint was written by a newer version; an older one is not taken in silence.
+            A newer version wrote the newest checkpoint; an older one does not silently replace it.
         StateError
             The folder or the location cannot be read.
         """
@@ -158,8 +155,8 @@ class CheckpointStore:
         return None
 
     def peek(self, *, oldest: bool = False, before: int | None = None) -> Checkpoint | None:
-        """The newest (or oldest) valid checkpoint in `root`, of a step `before` this one if given: it changes nothing,
-        so a reader beside a running worker may look.
+        """The newest (or oldest) valid checkpoint in `root`, of a step `before` this one if given. It changes nothing,
+        so that a reader may call it beside a running worker.
         """
         for folder in self._folders() if oldest else reversed(self._folders()):
             if before is not None and int(folder.name) >= before:
@@ -183,7 +180,7 @@ class CheckpointStore:
         Raises
         ------
         StateCorrupted
-            It is not what was written.
+            A file differs from the manifest.
         CheckpointFormatUnknown
             A newer version wrote it.
         StateError
@@ -230,7 +227,7 @@ class CheckpointStore:
         publish_folder(folder, target)
 
     def _copy(self, folder: Path, manifest: Manifest) -> None:
-        """Copy a finished checkpoint to the location. A failure is no failure of the checkpoint: the next one carries
+        """Copy a finished checkpoint to the location. A failed copy leaves the checkpoint good: the next one copies
         everything again.
         """
         if self.location is None:
@@ -274,13 +271,11 @@ class CheckpointStore:
                     identity(folder / name): entry for name, entry in manifest.files.items() if name.endswith(".sst")
                 }
             except (StateError, OSError):
-                continue  # a corrupt checkpoint saves no work
+                continue  # a corrupt checkpoint has no checksums to reuse
         return known
 
     def _prune(self, step: int) -> None:
-        """Keep the newest up to `step`. A later one can only be one that was found corrupt when the state went back
-        before it.
-        """
+        """Keep the newest up to `step`. A later one was corrupt, so that the state went back before it."""
         kept = [folder for folder in self._folders() if int(folder.name) <= step][-self.keep :]
         for folder in self._folders():
             if folder not in kept:
@@ -307,7 +302,7 @@ class PendingCheckpoint:
         self._later = later
 
     def finish(self) -> Path:
-        """Write the rest and publish the checkpoint; returns its folder. To be called once, from any thread.
+        """Write the rest and publish the checkpoint; returns its folder. Call it once, from any thread.
 
         Raises
         ------
@@ -342,9 +337,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder; a finished checkpoint stops being one by a single rename, so that a crash leaves no half of
-    it.
-    """
+    """Remove a folder; a finished checkpoint is renamed first, so that a crash never leaves half of one."""
     if not folder.exists():
         return
     if not folder.name.endswith(_PARTIAL):
@@ -355,5 +348,5 @@ def _remove(folder: Path) -> None:
 
 
 def _abandon(folder: Path) -> None:
-    """Remove an unfinished checkpoint as far as possible; what remains is removed by the next start."""
+    """Remove an unfinished checkpoint as far as possible; the next start removes the rest."""
     shutil.rmtree(folder, ignore_errors=True)

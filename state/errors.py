@@ -5,9 +5,9 @@ StateError
 ├── StorageReadOnly    the folder cannot be written
 ├── StorageFailed      any other input or output error
 ├── StateInUse         another process has the folder open, or it cannot be written at all
-├── StateCorrupted     stored bytes are not what was written
+├── StateCorrupted     stored bytes differ from those written
 ├── CheckpointFormatUnknown   a checkpoint of a newer version
-└── CheckpointInProgress      a second checkpoint was begun before the first was finished
+└── CheckpointInProgress      a checkpoint began before the last one was finished
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StateInUse(StateError):
 
 
 class StateCorrupted(StateError):
-    """Stored bytes are not what was written: remove what the message names, an older checkpoint and the log serve."""
+    """Stored bytes differ from those written: remove what the message names, an older checkpoint and the log serve."""
 
 
 class CheckpointFormatUnknown(StateError):
@@ -55,7 +55,7 @@ class CheckpointFormatUnknown(StateError):
 
 
 class CheckpointInProgress(StateError):
-    """A checkpoint was begun while another one was not finished."""
+    """A checkpoint began before the last one was finished."""
 
     retriable = True
 
@@ -65,9 +65,9 @@ _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def storage_error(doing: str, path: Path | str, cause: BaseException) -> StateError:
-    """Return the error of ours for a failure of the system or of RocksDB.
+    """Translate a failure of the system or of RocksDB into an error of this package.
 
-    rocksdict has one exception class for all failures, so that its text is all there is to go by.
+    rocksdict has one exception class for all failures, so only its text tells them apart.
 
     Parameters
     ----------

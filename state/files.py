@@ -25,9 +25,7 @@ def file_digest(path: Path) -> str:
 
 
 def edges_digest(path: Path) -> str:
-    """BLAKE2b of a file's size, beginning and end: what a file that is too large to be read at every start is checked
-    by.
-    """
+    """BLAKE2b of a file's size, beginning and end: the check of files too large to read at every start."""
     size = path.stat().st_size
     digest = _blake2b()
     digest.update(b"%d " % size)

@@ -1,7 +1,7 @@
-"""Events into histories: what one step of events makes of its users' records, without a loop over events.
+"""Events into histories: the records of a step's users after the step's events, without a loop over events.
 
-The rule, event by event in arrival order (this is what the tests' naive reference does, and how a step is cut must not
-matter):
+The rule, event by event in arrival order; the tests' naive reference applies it literally, and the size of the steps
+must not matter:
 
 1. an event that comes when the clock is more than twice the time to live past the user's last sight, or whose own time
    is more than the time to live after the user's newest event, starts from a blank record;
@@ -27,18 +27,18 @@ from state.records import blank_users, is_live
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of n events of U users.
+    """The outcome of n events of U users.
 
     records: (U,) after the events. accepted: (n,) False = duplicate. late: (n,) older than the user's newest at that
-    moment. begun: (n,) nothing was known of the user, or nothing any more. contexts, context_ts, context_actions:
+    moment. new_user: (n,) the user was unknown, or forgotten, before the event. contexts, context_ts, context_actions:
     (n, L) the entries before each accepted event's place, right-aligned, just before it was put there; rows of
-    duplicates are 0; no rows at all when they were not wanted.
+    duplicates are 0; no rows at all when contexts are not wanted.
     """
 
     records: NDArray[np.void]
     accepted: NDArray[np.bool_]
     late: NDArray[np.bool_]
-    begun: NDArray[np.bool_]
+    new_user: NDArray[np.bool_]
     contexts: NDArray[np.int64]
     context_ts: NDArray[np.int64]
     context_actions: NDArray[np.uint8]
@@ -73,8 +73,7 @@ def append(
     ttl_ms
         Time to live; 0 = for ever.
     clock
-        (n,) how far time had come as each event came, see `Watermarks`; it never goes back within a user. None:
-        nowhere.
+        (n,) event time so far at each event, see `Watermarks`; it never goes back within a user. None: 0.
 
     Examples
     --------
@@ -98,7 +97,7 @@ def append(
     if len(user_index):
         work.run()
     return Appended(
-        work.records, work.accepted, work.late, work.begun, work.contexts, work.context_ts, work.context_actions
+        work.records, work.accepted, work.late, work.new_user, work.contexts, work.context_ts, work.context_actions
     )
 
 
@@ -123,10 +122,10 @@ class HistoryUpdate:
         n, self.L = len(user), records["items"].shape[1]
         self.records, self.user, self.items, self.ts, self.actions = records, user, items, ts, actions
         self.want_contexts, self.ttl_ms, self.clock = want_contexts, ttl_ms, clock
-        self.seen = np.maximum(ts, clock)  # (n,) a user whose events come late is seen when they come
+        self.seen = np.maximum(ts, clock)  # (n,) a late event counts as a sight of its user at the clock
         self.accepted = np.ones(n, dtype=bool)
         self.late = np.zeros(n, dtype=bool)
-        self.begun = np.zeros(n, dtype=bool)
+        self.new_user = np.zeros(n, dtype=bool)
         rows = n if want_contexts else 0
         self.contexts = np.zeros((rows, self.L), dtype=np.int64)
         self.context_ts = np.zeros((rows, self.L), dtype=np.int64)
@@ -211,7 +210,7 @@ class HistoryUpdate:
                 out[order] = windows[context]
             self.records[name][users] = windows[stops - L]
         last = order[np.cumsum(counts) - 1]  # (V,) each user's last event
-        self.begun[order[np.cumsum(counts) - counts]] = self.records["events"][users] == 0
+        self.new_user[order[np.cumsum(counts) - counts]] = self.records["events"][users] == 0
         self.records["length"][users] = np.minimum(self.records["length"][users] + counts, L)
         self.records["events"][users] += counts.astype(np.uint32)
         self.records["seen_ts"][users] = np.maximum(self.records["seen_ts"][users], self.seen[last])
@@ -233,7 +232,7 @@ class HistoryUpdate:
             stale = known & (ts - self.records["ts"][users, -1] > self.ttl_ms)
             known &= is_live(self.records["seen_ts"][users], self.clock[events], self.ttl_ms)
             _blank_rows(self.records, users[stale | ~known])
-        self.begun[events] = ~known
+        self.new_user[events] = ~known
         old = self.records[users]
         valid = np.arange(L) >= L - old["length"].astype(np.int64)[:, None]  # (b, L)
         duplicate = (

@@ -1,6 +1,4 @@
-"""The in-memory twin of `UserStore`: the same results, no database. For tests, benchmarks and replays that keep
-nothing.
-"""
+"""The in-memory twin of `UserStore`: the same results, no database. For tests, benchmarks and throwaway replays."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ _CHUNK_USERS: Final = 4096
 class MemoryUserStore:
     """Records of users in dictionaries; see `UserStore` for the meaning of everything.
 
-    `path` is read when a checkpoint was restored there, and otherwise not touched. The budgets of memory are accepted
-    and ignored.
+    The store reads `path` when a checkpoint was restored there and otherwise leaves it alone; it ignores the memory
+    budgets.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class MemoryUserStore:
 
     @classmethod
     def restore(cls, checkpoint_folder: Path, path: Path) -> None:
-        """Put the checkpoint in place of whatever is at `path`."""
+        """Replace the folder `path` by the checkpoint."""
         cls.destroy(path)
         try:
             shutil.copytree(checkpoint_folder, path)
@@ -68,7 +66,7 @@ class MemoryUserStore:
             raise storage_error(f"restoring {checkpoint_folder}", path, exc) from exc
 
     def blank(self, count: int) -> NDArray[np.void]:
-        """Records of `count` users about whom nothing is known."""
+        """Records of `count` unknown users."""
         return blank_users(count, self.codec.dtype)
 
     def read(self, partition: int, users: Sequence[bytes]) -> NDArray[np.void]:
@@ -95,8 +93,8 @@ class MemoryUserStore:
         return sum(map(len, self._users if partition is None else [self._users[partition]]))
 
     def sweep(self, now: NDArray[np.int64], *, max_users: int) -> int:
-        """Look at up to `max_users` users of each partition, going round; removes those forgotten at the clocks `now`
-        (P,), returns how many.
+        """Scan up to `max_users` users of each partition, round robin, and remove those forgotten at the clocks `now`
+        (P,); returns how many.
         """
         before = self.count()
         if not self.history_ttl_ms:
@@ -122,7 +120,7 @@ class MemoryUserStore:
         self.begin_checkpoint(folder)()
 
     def update_digest(self, digest: Digest, now: NDArray[np.int64]) -> None:
-        """Feed all that is remembered at the clocks `now` (P,) into a hash, partition by partition in key order."""
+        """Feed all live users at the clocks `now` (P,) into a hash, partition by partition in key order."""
         for partition in range(self.partitions):
             for users, values in self._chunks(partition, b""):
                 digest_users(digest, self.codec, partition, users, values, int(now[partition]), self.history_ttl_ms)

@@ -1,9 +1,9 @@
-"""What is known about a user: a record of fixed size in memory, a shorter one on disk.
+"""A user's record: of fixed size in memory, shorter on disk.
 
-In memory a batch of users is one structured array, so that nothing loops over users or events. On disk a history costs
-what it holds: entries are stored as pairs of 64-bit words (item, time and action) *before* everything else and
-right-aligned, so that the value of a user with few events is the tail of the full row, cut off by a slice and brought
-back by filling up with zeros.
+In memory a batch of users is one structured array, so that nothing loops over users or events. On disk a short history
+takes little space: entries are pairs of 64-bit words (item, time and action) *before* everything else and
+right-aligned, so that the value of a user with few events is the tail of the full row: a slice to write, padding with
+zeros to read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from state.errors import StateCorrupted
 
 NO_INTENT: Final = -1
 _HEADER_WORDS: Final = (
-    6  # list_ts, list_step, seen_ts, (events, intent), (intent_events, candidate), (length, …, spare)
+    6  # list_ts, list_step, seen_ts, (events, intent), (intent_events, candidate), (length, …, shift_level)
 )
 _ACTION_BITS: Final = 8
 
@@ -29,8 +29,8 @@ def user_dtype(max_len: int, list_len: int) -> np.dtype[np.void]:
     Fields: `items` (max_len,) item handles, newest last, 0 = empty; `ts` (max_len,) epoch milliseconds; `list`
     (list_len,) the handles last published; `list_ts`, `list_step` when that was; `seen_ts` newest event time, or where
     the clock stood when an event came late; `events` taken in all; `intent`, its `intent_events`, the `candidate`
-    intent and its `candidate_count` (-1 = none); `length` of the history; `served_rank` for the caller; `actions`
-    (max_len,) codes.
+    intent and its `candidate_count` (-1 = none); `length` of the history; `reserved` 16 bits; `shift_level`
+    of the intent's statistic; `actions` (max_len,) codes.
     """
     padding = -max_len % 8
     fields: list[Any] = [
@@ -46,7 +46,7 @@ def user_dtype(max_len: int, list_len: int) -> np.dtype[np.void]:
         ("candidate", "<i4"),
         ("length", "<u2"),
         ("candidate_count", "<u2"),
-        ("served_rank", "<i2"),
+        ("reserved", "<i2"),
         ("shift_level", "<u2"),
         ("actions", "u1", (max_len,)),
     ]
@@ -56,7 +56,7 @@ def user_dtype(max_len: int, list_len: int) -> np.dtype[np.void]:
 
 
 def blank_users(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    """Records of users about whom nothing is known."""
+    """Records of unknown users."""
     records = np.zeros(count, dtype=dtype)
     records["intent"] = NO_INTENT
     records["candidate"] = NO_INTENT
@@ -64,9 +64,9 @@ def blank_users(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
 
 
 def is_live(seen_ts: NDArray[np.int64], now_ts: NDArray[np.int64] | int, ttl_ms: int) -> NDArray[np.bool_]:
-    """Which of the users who were last seen at these times are not forgotten when the clock is at `now_ts`.
+    """Which of the users last seen at these times are still known when the clock is at `now_ts`.
 
-    After twice the time to live, because an event that is late by up to the time to live still finds its user.
+    They are forgotten after twice the time to live: an event late by up to the time to live still finds its user.
     """
     if not ttl_ms:
         return np.ones(len(seen_ts), dtype=bool)

@@ -1,7 +1,7 @@
 """Users on disk: one RocksDB per partition, all with one block cache and one budget of write buffers.
 
-The write-ahead log is off: the newest checkpoint is the truth, and what was written after it comes back by replaying
-the journal. So the running folder is worth nothing after a crash and is always made anew from a checkpoint by hard
+The write-ahead log is off: the newest checkpoint is the truth, and the journal brings back later writes. So the running
+folder is worth nothing after a crash; every start makes it anew from a checkpoint by hard
 links (`UserStore.restore`).
 """
 
@@ -34,17 +34,17 @@ from state.store_checkpoint import PendingStoreCheckpoint, partition_path
 logger = logging.getLogger(__name__)
 
 _CHUNK_USERS: Final = 4096  # users in memory at a time while scanning
-_MAX_HELD: Final = 200_000  # records in memory during a checkpoint; beyond, the writer waits for it
+_MAX_UNWRITTEN: Final = 200_000  # records in memory during a checkpoint; the writer waits above this
 _BLOCK_BYTES: Final = 4096
 _BUFFER_BLOOM_SHARE: Final = 0.02  # of a write buffer
 _BLOOM_BITS: Final = 10  # per key; one in a hundred reads of an unknown user goes to the disk
 
 
 class Digest(Protocol):
-    """What `hashlib`'s objects can do."""
+    """A hash of `hashlib`."""
 
     def update(self, data: bytes, /) -> None:
-        """Take more bytes."""
+        """Add bytes."""
         ...
 
 
@@ -64,7 +64,7 @@ class UserStore:
     cache_bytes
         Block cache of all partitions together.
     write_buffer_bytes
-        Memory of records not yet in files, all partitions together. It is also what a checkpoint has to flush.
+        Memory of records not yet in files, all partitions together; a checkpoint flushes it.
 
     Raises
     ------
@@ -92,8 +92,8 @@ class UserStore:
         self._write_options = WriteOptions()
         self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub calls it a method
         self._cursors: dict[int, bytes] = {}
-        self._freeze: PendingStoreCheckpoint | None = None
-        self._held: list[dict[bytes, bytes | None]] = [{} for _ in range(partitions)]  # not in the databases yet
+        self._pending: PendingStoreCheckpoint | None = None
+        self._unwritten: list[dict[bytes, bytes | None]] = [{} for _ in range(partitions)]  # not in the databases yet
         self._databases: list[Rdict] = []
         self._closed = False
         options = _options(cache_bytes, write_buffer_bytes, partitions)
@@ -117,9 +117,7 @@ class UserStore:
 
     @classmethod
     def restore(cls, checkpoint_folder: Path, path: Path) -> None:
-        """Put the checkpoint in place of whatever is at `path`: hard links for the data, copies for what is written
-        again.
-        """
+        """Replace the folder `path` by the checkpoint: hard links of data files, copies of the others."""
         cls.destroy(path)
         try:
             for folder, _, names in os.walk(checkpoint_folder):
@@ -131,7 +129,7 @@ class UserStore:
             raise storage_error(f"restoring {checkpoint_folder}", path, exc) from exc
 
     def blank(self, count: int) -> NDArray[np.void]:
-        """Records of `count` users about whom nothing is known."""
+        """Records of `count` unknown users."""
         return blank_users(count, self.codec.dtype)
 
     def read(self, partition: int, users: Sequence[bytes]) -> NDArray[np.void]:
@@ -142,8 +140,8 @@ class UserStore:
             found: list[bytes | None] = self._databases[partition].get(list(users))  # type: ignore[assignment]
         except Exception as exc:
             raise self._failed("reading users", partition, exc) from exc
-        if held := self._held[partition]:
-            found = [held.get(user, value) for user, value in zip(users, found, strict=True)]
+        if unwritten := self._unwritten[partition]:
+            found = [unwritten.get(user, value) for user, value in zip(users, found, strict=True)]
         return decode_found(self.codec, found)
 
     def write(self, partition: int, users: Sequence[bytes], records: NDArray[np.void]) -> None:
@@ -166,17 +164,17 @@ class UserStore:
         """Estimate of the number of users; one who is in several files counts several times until they are merged."""
         chosen = range(self.partitions) if partition is None else [partition]
         stored = sum(self._databases[p].property_int_value("rocksdb.estimate-num-keys") or 0 for p in chosen)
-        return stored + sum(len(self._held[p]) for p in chosen)
+        return stored + sum(len(self._unwritten[p]) for p in chosen)
 
     def sweep(self, now: NDArray[np.int64], *, max_users: int) -> int:
-        """Look at up to `max_users` users of each partition, going round, and remove those forgotten at the clocks
-        `now` (P,); returns how many.
+        """Scan up to `max_users` users of each partition, round robin, and remove those forgotten at the clocks `now`
+        (P,); returns how many.
 
-        No result depends on when this is called: `append` starts such users anew anyway, and the digest leaves them
+        The time of the call changes no result: `append` starts forgotten users anew anyway, and the digest leaves them
         out.
         """
         removed = 0
-        if not self.history_ttl_ms or (self._freeze is not None and not self._freeze.done):
+        if not self.history_ttl_ms or (self._pending is not None and not self._pending.done):
             return removed
         for partition in range(self.partitions):
             seen = 0
@@ -192,26 +190,26 @@ class UserStore:
         return removed
 
     def begin_checkpoint(self, folder: Path) -> Callable[[], None]:
-        """Hold the databases still and return the function that makes the checkpoint in `folder`, which must not exist.
+        """Keep writes out of the databases and return the function that makes the checkpoint in `folder`, which must
+        not exist.
 
-        The function may be called in another thread while this store is read and written; what is written meanwhile is
-        no part of the checkpoint. It makes hard links and raises `StateError` when it fails. `restore` takes its result
-        back.
+        Another thread may call the function while this store is read and written; the checkpoint has no write made
+        after this call. It makes hard links and raises `StateError` when it fails. `restore` reads its result.
         """
-        self._settle()
+        self._write_back()
         try:
             folder.mkdir(parents=True)
         except OSError as exc:
             raise storage_error("making a checkpoint of the users", folder, exc) from exc
-        self._freeze = PendingStoreCheckpoint(self._databases, folder)
-        return self._freeze.run
+        self._pending = PendingStoreCheckpoint(self._databases, folder)
+        return self._pending.run
 
     def checkpoint(self, folder: Path) -> None:
         """Make a checkpoint in `folder`, which must not exist."""
         self.begin_checkpoint(folder)()
 
     def update_digest(self, digest: Digest, now: NDArray[np.int64]) -> None:
-        """Feed all that is remembered at the clocks `now` (P,) into a hash, partition by partition in key order."""
+        """Feed all live users at the clocks `now` (P,) into a hash, partition by partition in key order."""
         for partition in range(self.partitions):
             for users, values in self._chunks(partition, b""):
                 digest_users(digest, self.codec, partition, users, values, int(now[partition]), self.history_ttl_ms)
@@ -220,14 +218,14 @@ class UserStore:
         """Close the databases; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            if self._freeze is not None:
-                self._freeze.settle()
+            if self._pending is not None:
+                self._pending.finish()
             for partition, database in enumerate(self._databases):
                 try:
                     database.close()
                 except (
                     Exception
-                ) as exc:  # a full disk: what stopped the work is told already, and the checkpoints serve
+                ) as exc:  # a full disk: the error that stopped the work is reported, and the checkpoints serve
                     logger.warning("%s", self._failed("closing users", partition, exc))
 
     def __enter__(self) -> Self:
@@ -237,17 +235,17 @@ class UserStore:
         self.close()
 
     def _put(self, partition: int, users: Sequence[bytes], values: Sequence[bytes | None]) -> None:
-        held = self._held[partition]
-        if self._freeze is not None and not self._freeze.done:
-            held.update(zip(users, values, strict=True))
-            if sum(map(len, self._held)) > _MAX_HELD:
-                self._settle()
+        unwritten = self._unwritten[partition]
+        if self._pending is not None and not self._pending.done:
+            unwritten.update(zip(users, values, strict=True))
+            if sum(map(len, self._unwritten)) > _MAX_UNWRITTEN:
+                self._write_back()
             return
-        if held:
+        if unwritten:
             for user in users:
-                held.pop(user, None)
-            # Twice as many of those held back as there are new ones: no step pays for all of them.
-            moved = [held.popitem() for _ in range(min(len(held), 2 * len(users)))]
+                unwritten.pop(user, None)
+            # Twice as many unwritten records as new ones: no step pays for all of them.
+            moved = [unwritten.popitem() for _ in range(min(len(unwritten), 2 * len(users)))]
             self._write(partition, moved)
         self._write(partition, zip(users, values, strict=True))
 
@@ -263,20 +261,20 @@ class UserStore:
         except Exception as exc:
             raise self._failed("writing users", partition, exc) from exc
 
-    def _settle(self) -> None:
-        """Have the checkpoint under way made, and everything held back in the databases."""
-        if self._freeze is not None:
-            self._freeze.settle()
-            self._freeze = None
-        for partition, held in enumerate(self._held):
-            if held:
-                self._write(partition, held.items())
-                held.clear()
+    def _write_back(self) -> None:
+        """Finish the pending checkpoint and write everything that waited for it."""
+        if self._pending is not None:
+            self._pending.finish()
+            self._pending = None
+        for partition, unwritten in enumerate(self._unwritten):
+            if unwritten:
+                self._write(partition, unwritten.items())
+                unwritten.clear()
 
     def _chunks(
         self, partition: int, start: bytes, size: int = _CHUNK_USERS
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        self._settle()
+        self._write_back()
         try:
             cursor = self._databases[partition].iter()
             cursor.seek(start)
@@ -322,7 +320,7 @@ def digest_users(
     now_ts: int,
     ttl_ms: int,
 ) -> None:
-    """Feed the live ones among these users into a hash; how they are cut into chunks makes no difference."""
+    """Feed the live ones among these users into a hash; the size of the chunks makes no difference."""
     live = live_users(codec, values, now_ts, ttl_ms).tolist()
     parts: list[bytes] = []
     for user, value, alive in zip(users, values, live, strict=True):
@@ -354,9 +352,7 @@ def _options(cache_bytes: int, write_buffer_bytes: int, partitions: int) -> Opti
 
 
 def _link(source: Path, target: Path) -> None:
-    """Hard link what RocksDB never writes again, copy the rest; copy where the file system has no links between the
-    two.
-    """
+    """Hard link files that RocksDB never rewrites, copy the others; copy all where the file system has no links."""
     if source.suffix == ".sst":
         try:
             os.link(source, target)

@@ -1,7 +1,7 @@
 """A checkpoint of the databases made beside the loop.
 
-What must be held still is not the loop but the databases: from `UserStore.begin_checkpoint` on, writes stay in memory,
-until the checkpoint is made by whoever calls `PendingStoreCheckpoint.run` first, another thread as a rule.
+The loop goes on and the databases hold still: from `UserStore.begin_checkpoint` on, writes stay in memory until the
+first caller of `PendingStoreCheckpoint.run`, usually another thread, has made the checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from state.errors import StateError, storage_error
 
 
 class PendingStoreCheckpoint:
-    """One checkpoint to be made.
+    """One checkpoint of all partitions that is not finished yet.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ class PendingStoreCheckpoint:
         self.done = False
 
     def run(self) -> None:
-        """Make the checkpoint, or wait for whoever is making it; raises `StateError` when it failed."""
-        self.settle()
+        """Make the checkpoint, or wait for the thread that makes it; `StateError` when it failed."""
+        self.finish()
         if self._error is not None:
             raise self._error
 
-    def settle(self) -> None:
-        """Make the checkpoint, or wait for whoever is making it; a failure is left to `run` to report."""
+    def finish(self) -> None:
+        """Make the checkpoint, or wait for the thread that makes it; only `run` raises a failure."""
         with self._lock:
             if self.done:
                 return

@@ -1,7 +1,7 @@
-"""How far event time has come in each partition. Users are forgotten by this clock, not by the time of one event.
+"""Event time so far in each partition. Users are forgotten by this clock, not by the time of one event.
 
-A partition's clock depends on the times of its own events in offset order and on nothing else: how they are cut into
-steps makes no difference.
+A partition's clock depends only on the times of its own events in offset order: the size of the steps makes no
+difference.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_EVENTS: Final = 256
-_BLOCKS_PER_TTL: Final = 4  # so that eight blocks with wrong times may make a clock forget all users, not one
+_BLOCKS_PER_TTL: Final = 4  # eight blocks with wrong times make a clock forget all users, not one
 
 
 class Watermarks:
-    """One clock per partition; it goes on when a block of events is full, to their median time, and never back.
+    """One clock per partition. A full block of events moves it to their median time, never back.
 
-    Wrong times in the future must not empty all histories at once: one block moves a clock by a quarter of the time to
-    live at most. The first one sets it.
+    Wrong times in the future must not empty all histories at once: one block moves a clock by at most a quarter of the
+    time to live. The first block sets it.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Watermarks:
     Examples
     --------
     >>> clocks = Watermarks(1, ttl_ms=400, block_events=2)
-    >>> clocks.take(np.zeros(5, dtype=np.int64), np.array([1000, 1010, 9000, 9000, 1020])).tolist()
+    >>> clocks.advance(np.zeros(5, dtype=np.int64), np.array([1000, 1010, 9000, 9000, 1020])).tolist()
     [0, 0, 1010, 1010, 1110]
     """
 
@@ -44,25 +44,25 @@ class Watermarks:
         self._block_events = block_events
         self._waiting = [np.zeros(0, dtype=np.int64) for _ in range(partitions)]  # times of the block that is not full
 
-    def take(self, partitions: NDArray[np.int64], ts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Take n events, those of a partition in offset order; returns (n,) where the clock stood as each one came."""
+    def advance(self, partitions: NDArray[np.int64], ts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Pass n events, in offset order within a partition; returns (n,) the clock at each event."""
         found = np.zeros(len(ts), dtype=np.int64)
         if self._ttl_ms:
             for partition in np.unique(partitions).tolist():
                 rows = np.flatnonzero(partitions == partition)
-                found[rows] = self._advance(partition, ts[rows])
+                found[rows] = self._advance_one(partition, ts[rows])
         return found
 
     def to_state(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The clocks and open blocks as plain data."""
         return {"now": self.now.tolist(), "waiting": [times.tolist() for times in self._waiting]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `to_state` returned."""
+        """Continue from `to_state`."""
         self.now = np.array(state["now"], dtype=np.int64)
         self._waiting = [np.array(times, dtype=np.int64) for times in state["waiting"]]
 
-    def _advance(self, partition: int, ts: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _advance_one(self, partition: int, ts: NDArray[np.int64]) -> NDArray[np.int64]:
         size, before = self._block_events, len(self._waiting[partition])
         times = np.concatenate([self._waiting[partition], ts])
         full = len(times) // size

@@ -253,7 +253,7 @@ class Engine:
 
         users, user_index, user_partition = unique_users(arrivals, partitions)
         records = self._read(users, user_partition)
-        clock = self.clocks.take(partitions, ts)
+        clock = self.clocks.advance(partitions, ts)
         expected = partitions_of(users, self.config.log.partitions)
         self.counters["misplaced"] += int((expected != user_partition)[user_index].sum())
         keep = self._erase(arrivals, users, user_partition, user_index, records, messages)
@@ -278,7 +278,7 @@ class Engine:
         ttl_ms = self.config.state.history_ttl_ms
         appended = append(records, user_index, handles, ts, actions, ttl_ms=ttl_ms, clock=clock)
         records, accepted = appended.records, appended.accepted
-        self.counters["users"] += int(appended.begun.sum())
+        self.counters["users"] += int(appended.new_user.sum())
         self.counters["events"] += int(accepted.sum())
         self.counters["duplicates"] += int((~accepted).sum())
         self.counters["late"] += int((appended.late & accepted).sum())

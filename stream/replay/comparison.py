@@ -38,7 +38,7 @@ class BaselineComparison:
         user_index = np.array([row_of[user] for user in decoded.users], dtype=np.int64)
         items = np.array([self._handles.setdefault(item, len(self._handles) + 1) for item in decoded.items])
         users = list(row_of)
-        clock = self._clocks.take(np.zeros(len(items), dtype=np.int64), decoded.ts)
+        clock = self._clocks.advance(np.zeros(len(items), dtype=np.int64), decoded.ts)
         records = self._users.read(0, users)
         done = append(records, user_index, items, decoded.ts, decoded.actions, ttl_ms=self._ttl_ms, clock=clock)
         self._users.write(0, users, done.records)

@@ -1,4 +1,4 @@
-"""The journal: what was decided for each step. The state is a function of these entries and of the input they name."""
+"""The journal: the decisions of each step. The state is a function of these entries and of the input they name."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def read_entries(log: EventLog, worker: str, after_step: int, start: int = 0) ->
     Parameters
     ----------
     start
-        A journal offset known to lie before the first entry wanted; a checkpoint remembers one, so that a restart need
-        not read the whole journal.
+        A journal offset at or before the first entry; a checkpoint holds one, so that a restart does not read the whole
+        journal.
 
     Raises
     ------
@@ -99,21 +99,21 @@ def last_step(log: EventLog, worker: str, start: int = 0) -> int:
 
 
 def read_input(log: EventLog, entry: JournalEntry) -> tuple[list[RecordBatch], int]:
-    """The input that the entry's step took, and how many of its records are gone.
+    """The input of the entry's step, and how many of its records are gone.
 
-    Retention may have taken the begin of a range and no record with it: offsets there can be marks of transactions.
+    Retention may remove the begin of a range without any record: offsets there can be marks of transactions.
     """
     spans = [OffsetRange(topics.EVENTS, partition, start, stop) for partition, start, stop in entry.ranges]
     try:
         return [log.read(span) for span in spans], 0
     except OffsetOutOfRange:
         begins = log.begin_offsets(topics.EVENTS)
-        batches = [_what_is_left(log, span, begins[span.partition]) for span in spans]
+        batches = [_remaining(log, span, begins[span.partition]) for span in spans]
     taken = entry.records if entry.records >= 0 else sum(span.stop - span.start for span in spans)
     return batches, taken - sum(map(len, batches))
 
 
-def _what_is_left(log: EventLog, span: OffsetRange, begin: int) -> RecordBatch:
+def _remaining(log: EventLog, span: OffsetRange, begin: int) -> RecordBatch:
     if begin >= span.stop:
         return RecordBatch(span.topic, span.partition, [], [], [], [], [], span.stop)
     return log.read(OffsetRange(span.topic, span.partition, max(span.start, begin), span.stop))

@@ -1,4 +1,4 @@
-"""How a worker stands, read from the log and the state folder without disturbing it."""
+"""The health of a worker, read from the log and the state folder beside it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from state import CheckpointStore
+from state import Checkpoint, CheckpointStore
 from stream.config import StreamConfig
 from stream.log.base import EventLog, OffsetRange, TopicPartition
 from stream.schema import topics
 from stream.schema.messages import StreamMetrics
 from stream.worker.journal import last_entry
 
+_REPORTS_READ = 100  # newest reports, of all workers
+_REPORTS_MISSING = 10  # reporting intervals without a report after which a worker counts as gone
 _metrics = msgspec.json.Decoder(StreamMetrics).decode
 
 
@@ -25,7 +27,7 @@ class WorkerHealth:
     last_step: int
     checkpoint_step: int | None
     behind_checkpoint: int  # journalled steps that a restart would redo
-    recovery_seconds: float | None  # estimate: those steps at the worker's own recent pace; None before any figure
+    recovery_seconds: float | None  # estimate, at the worker's recent pace; None without a report
     metrics: StreamMetrics | None
     problems: list[str]
 
@@ -44,44 +46,57 @@ def worker_health(config: StreamConfig, log: EventLog, state: Path, *, now_ms: i
     committed = log.committed(worker)
     ends = log.end_offsets(topics.EVENTS)
     lag = {p: end - committed.get(TopicPartition(topics.EVENTS, p), 0) for p, end in enumerate(ends)}
-    checkpoint = (
-        CheckpointStore(state / "checkpoints", keep=config.engine.keep_checkpoints).peek()
-        if (state / "checkpoints").is_dir()
-        else None
-    )
+    checkpoint = _newest_checkpoint(config, state)
+    checkpoint_step = checkpoint.step if checkpoint is not None else None
     hint = checkpoint.manifest["engine"].get("journal_from", 0) if checkpoint is not None else 0
-    entry = last_entry(log, worker, hint, decided=True)  # who hangs in a commit is reported, not waited for
-    newest = max(0 if entry is None else entry.step, checkpoint.step if checkpoint is not None else 0)
-    behind = newest - (checkpoint.step if checkpoint is not None else 0)
-    problems = []
-    metrics = None
+    entry = last_entry(log, worker, hint, decided=True)  # a worker that hangs in a commit is reported, not waited for
+    newest = max(0 if entry is None else entry.step, checkpoint_step or 0)
+    metrics, problems = None, []
     try:
         metrics = _newest_metrics(log, worker)
     except msgspec.MsgspecError as exc:
-        problems.append(f"the newest figures in {topics.METRICS} are of another version ({exc}): ask with that one")
+        problems.append(f"the newest figures in {topics.METRICS} are of another version ({exc}): use that version")
     else:
-        if metrics is None:
-            problems.append(f"no figures of worker {worker!r} in {topics.METRICS}: it never ran on this log")
-    seconds = None
-    if metrics is not None and metrics.gauges.get("step_ms"):
-        seconds = behind * metrics.gauges["step_ms"] / 1000
+        problems += _problems_of_figures(config, metrics, now_ms)
     waiting = sum(lag.values())
     if waiting > max_lag:
         problems.append(f"lag {waiting} records is above {max_lag}: the worker is down or too slow for the stream")
     if checkpoint is None:
         problems.append(f"no checkpoint in {state}: a restart would replay the whole journal")
-    if metrics is not None and metrics.state == "stopped":
-        problems.append("the worker was stopped in order; start it to go on")
-    elif metrics is not None and now_ms - metrics.ts > 10_000 * config.engine.metrics_every_s:
-        problems.append(f"the newest figures are {(now_ms - metrics.ts) / 1000:.0f} s old: the worker is gone or hangs")
+    behind = newest - (checkpoint_step or 0)
+    step_ms = metrics.gauges.get("step_ms") if metrics is not None else None
     return WorkerHealth(
-        lag, newest, checkpoint.step if checkpoint is not None else None, behind, seconds, metrics, problems
+        lag=lag,
+        last_step=newest,
+        checkpoint_step=checkpoint_step,
+        behind_checkpoint=behind,
+        recovery_seconds=behind * step_ms / 1000 if step_ms else None,
+        metrics=metrics,
+        problems=problems,
     )
+
+
+def _newest_checkpoint(config: StreamConfig, state: Path) -> Checkpoint | None:
+    if not (state / "checkpoints").is_dir():
+        return None
+    return CheckpointStore(state / "checkpoints", keep=config.engine.keep_checkpoints).peek()
+
+
+def _problems_of_figures(config: StreamConfig, metrics: StreamMetrics | None, now_ms: int) -> list[str]:
+    """What the worker's newest figures say against it."""
+    if metrics is None:
+        return [f"no figures of worker {config.engine.worker!r} in {topics.METRICS}: it never ran on this log"]
+    if metrics.state == "stopped":
+        return ["the worker was stopped in order; start it to go on"]
+    age_s = (now_ms - metrics.ts) / 1000
+    if age_s > _REPORTS_MISSING * config.engine.metrics_every_s:
+        return [f"the newest figures are {age_s:.0f} s old: the worker is gone or hangs"]
+    return []
 
 
 def _newest_metrics(log: EventLog, worker: str) -> StreamMetrics | None:
     begin, end = log.begin_offsets(topics.METRICS)[0], log.stable_offsets(topics.METRICS)[0]
-    batch = log.read(OffsetRange(topics.METRICS, 0, max(begin, end - 100), end))
+    batch = log.read(OffsetRange(topics.METRICS, 0, max(begin, end - _REPORTS_READ), end))
     for key, value in zip(reversed(batch.keys), reversed(batch.values), strict=True):
         if key == worker.encode() and value is not None:
             return _metrics(value)

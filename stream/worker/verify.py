@@ -1,7 +1,7 @@
 """Proof by repetition: rebuild the state from the journal in one uninterrupted run and compare it with what is there.
 
-Two things are compared: every message that was published against the one recomputed, in order and exactly once; and the
-digest of the newest checkpoint against the digest of the rebuilt state at that step.
+It compares two things: every published message with the recomputed one, in order and exactly once; and the digest of
+the newest checkpoint with the digest of the rebuilt state at that step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAGE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found; `difference` is empty when everything is equal."""
+    """The outcome; `difference` is empty when everything is equal."""
 
     steps: int
     messages: int
@@ -51,7 +51,7 @@ def verify(
 ) -> Verification:
     """Rebuild in `scratch` from the start of the journal (or from the oldest checkpoint) and compare.
 
-    `titles` are those that the worker had: they name the intents in the catalogue.
+    `titles` are the worker's: they name the intents in the catalog.
 
     Raises
     ------
@@ -99,8 +99,8 @@ def _compare_checkpoint(config: StreamConfig, checkpoint: Checkpoint, engine: En
 class _Published:
     """The published records as one hash each, per topic partition, consumed in order as they are recomputed.
 
-    A compacted topic may have lost records that a later one with the same key replaced: those may be missing here, and
-    tombstones, but never the newest of a key.
+    A compacted topic may have lost records that a later one with the same key replaced, and tombstones, but never the
+    newest record of a key.
     """
 
     def __init__(self, log: EventLog, after_step: int) -> None:
@@ -137,18 +137,18 @@ class _Published:
             found, position = self._found[place], self._next.get(place, 0)
             wanted = _hash(message.key, message.value, message.headers)
             if self._partial and position == 0:
-                # the published records before the checkpoint are skipped: begin where the first recomputed one stands
+                # skip the records that were published before the checkpoint
                 while position < len(found) and found[position] != wanted:
                     position += 1
             if position < len(found) and found[position] == wanted:
                 self._next[place] = position + 1
                 self._absent.pop((*place, message.key), None)
             elif message.topic not in self._compacted or place in self._whole:
-                what = "missing" if position >= len(found) else "another one stands there"
+                what = "missing" if position >= len(found) else "another one is in its place"
                 return _difference(step, place, message.key, what)
             elif message.value is not None:
                 self._absent[(*place, message.key)] = step
-            else:  # an equal tombstone before it took its place, or it is gone: what it deleted is no loss
+            else:  # an equal tombstone before it stands for it, or compaction removed it: no loss
                 self._absent.pop((*place, message.key), None)
         return ""
 
@@ -158,7 +158,7 @@ class _Published:
             return _difference(step, (topic, partition), key, "missing, and no later one replaced it")
         for place, found in sorted(self._found.items()):
             if self._partial and place not in self._next:
-                continue  # all there is was published before the checkpoint
+                continue  # everything was published before the checkpoint
             beyond = len(found) - self._next.get(place, 0)
             if beyond:
                 return (
@@ -173,7 +173,7 @@ def _difference(step: int, place: tuple[str, int], key: bytes | None, what: str)
 
 
 def _hash(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
-    """Of all that a reader sees; a dead letter's headers tell it from another one with the same bytes."""
+    """Hash key, value and headers: headers tell two dead letters with the same bytes apart."""
     parts = [key, value, *(part for name, content in headers for part in (name.encode(), content))]
     hashed = blake2b(digest_size=12)
     for part in parts:

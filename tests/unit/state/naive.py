@@ -18,14 +18,14 @@ class NaiveUser:
 class Outcome:
     accepted: bool
     late: bool
-    begun: bool
+    new_user: bool
     context: list[Entry]
 
 
 def naive_append(user: NaiveUser, entry: Entry, max_len: int, ttl_ms: int, clock: int = 0) -> Outcome:
     item, ts, action = entry
     forgotten = bool(ttl_ms) and user.seen_ts < clock - 2 * ttl_ms
-    begun = not user.events or forgotten
+    new_user = not user.events or forgotten
     if user.events and (forgotten or (ttl_ms and ts - user.entries[-1][1] > ttl_ms)):
         user.entries, user.events, user.seen_ts = [], 0, 0
     if entry in user.entries:
@@ -36,4 +36,4 @@ def naive_append(user: NaiveUser, entry: Entry, max_len: int, ttl_ms: int, clock
     user.entries = [*user.entries[:place], entry, *user.entries[place:]][-max_len:]
     user.seen_ts = max(user.seen_ts, ts, clock)
     user.events += 1
-    return Outcome(True, late, begun, context)
+    return Outcome(True, late, new_user, context)

@@ -62,7 +62,7 @@ def check_against_naive(events: list[Event], sizes: list[int], ttl_ms: int, cloc
         times = np.array([at for _, at in step], dtype=np.int64)
         done = run(records, [event for event, _ in step], ttl_ms, times if clock else None)
         contexts = rows_of(done.contexts, done.context_ts, done.context_actions)
-        marks = (done.accepted.tolist(), done.late.tolist(), done.begun.tolist())
+        marks = (done.accepted.tolist(), done.late.tolist(), done.new_user.tolist())
         found += [Outcome(*each) for each in zip(*marks, contexts, strict=True)]
         records = done.records
     assert found == expected
@@ -154,9 +154,9 @@ def test_a_user_whose_events_come_late_is_seen_when_they_come() -> None:
     """A file sorted by user, say: the clock is far ahead, and what comes together stays together."""
     late = [(0, item, 10 + item, 0) for item in (1, 2, 3)]
     done = run(blank_users(1, DTYPE), late, 100, np.array([5000, 5000, 5200]))
-    assert done.records["items"][0].tolist() == [0, 1, 2, 3] and done.begun.tolist() == [True, False, False]
+    assert done.records["items"][0].tolist() == [0, 1, 2, 3] and done.new_user.tolist() == [True, False, False]
     done = run(done.records, [(0, 4, 14, 0)], 100, np.array([5401]))
-    assert done.records["items"][0].tolist() == [0, 0, 0, 4] and done.begun.tolist() == [True]
+    assert done.records["items"][0].tolist() == [0, 0, 0, 4] and done.new_user.tolist() == [True]
 
 
 @pytest.mark.parametrize("events", [3000])

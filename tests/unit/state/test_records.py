@@ -28,7 +28,7 @@ def random_records(codec: RecordCodec, count: int, seed: int) -> NDArray[np.void
         field = records[name]
         info = np.iinfo(field.dtype)
         field[...] = rng.integers(info.min, info.max, field.shape, dtype=field.dtype, endpoint=True)
-    records["served_rank"] = rng.integers(-5, 5, count)
+    records["reserved"] = rng.integers(-5, 5, count)
     records["length"] = rng.integers(0, codec.max_len + 1, count)
     filled = np.arange(codec.max_len) >= codec.max_len - records["length"].astype(np.int64)[:, None]
     records["items"] = rng.integers(1, 1 << 62, filled.shape) * filled

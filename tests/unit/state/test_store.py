@@ -175,15 +175,15 @@ def test_steps_go_on_while_another_thread_finishes_the_checkpoint(tmp_path: Path
 
 
 def test_what_is_held_back_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state.store, "_MAX_HELD", 150)
+    monkeypatch.setattr(state.store, "_MAX_UNWRITTEN", 150)
     with make_rocks(tmp_path / "live") as store:
         assert isinstance(store, UserStore)
         before = digest(store)
         finish = store.begin_checkpoint(tmp_path / "checkpoint")
         with_events(store, 0, USERS[:100], 1)
-        assert sum(map(len, store._held)) == 100 and store.count() == 100
+        assert sum(map(len, store._unwritten)) == 100 and store.count() == 100
         with_events(store, 1, USERS[:100], 1)
-        assert sum(map(len, store._held)) == 0, "the writer made the checkpoint itself"
+        assert sum(map(len, store._unwritten)) == 0, "the writer made the checkpoint itself"
         finish()
     with make_rocks(tmp_path / "back", restore=tmp_path / "checkpoint") as store:
         assert digest(store) == before

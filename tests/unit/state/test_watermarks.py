@@ -50,7 +50,7 @@ def test_clocks_agree_with_the_rule_however_the_events_are_cut(
     for step in checkpoint(events, sizes):
         step = sorted(step, key=lambda event: event[0])
         partitions, ts = (np.array([event[at] for event in step], dtype=np.int64) for at in (0, 3))
-        for partition, clock in zip(partitions.tolist(), clocks.take(partitions, ts).tolist(), strict=True):
+        for partition, clock in zip(partitions.tolist(), clocks.advance(partitions, ts).tolist(), strict=True):
             found[partition].append(clock)
         again = Watermarks(2, TTL, size)
         again.load_state(clocks.to_state())  # as in a checkpoint
@@ -72,11 +72,11 @@ def outcome(
             users = list(dict.fromkeys(names))
             index = np.array([users.index(name) for name in names], dtype=np.int64)
             items, ts = (np.array([step[at][column] for at in rows], dtype=np.int64) for column in (2, 3))
-            clock = clocks.take(np.full(len(rows), partition), ts)
+            clock = clocks.advance(np.full(len(rows), partition), ts)
             actions = np.zeros(len(rows), dtype=np.uint8)
             done = append(store.read(partition, users), index, items, ts, actions, ttl_ms=TTL, clock=clock)
             store.write(partition, users, done.records)
-            marks = zip(done.accepted.tolist(), done.late.tolist(), done.begun.tolist(), strict=True)
+            marks = zip(done.accepted.tolist(), done.late.tolist(), done.new_user.tolist(), strict=True)
             became |= dict(zip([first + at for at in rows], marks, strict=True))
         first += len(step)
         if swept[number % len(swept)]:
@@ -116,7 +116,7 @@ def test_other_steps_and_sweeps_give_the_same_on_disk(tmp_path: Path, seed: int)
 
 def test_without_a_time_to_live_no_clock_goes() -> None:
     clocks = Watermarks(1, 0, 2)
-    assert clocks.take(np.zeros(5, dtype=np.int64), np.arange(5) + 1000).tolist() == [0] * 5
+    assert clocks.advance(np.zeros(5, dtype=np.int64), np.arange(5) + 1000).tolist() == [0] * 5
     assert clocks.to_state() == {"now": [0], "waiting": [[]]}
 
 
@@ -125,7 +125,7 @@ def test_a_burst_of_wrong_times_moves_a_clock_by_little_and_a_block_holds_few() 
     clocks = Watermarks(1, 90 * day)
     zeros = np.zeros(BLOCK_EVENTS, dtype=np.int64)
     for ts in (1000 * day, 1001 * day, 9000 * day, 1002 * day):
-        clocks.take(zeros, np.full(BLOCK_EVENTS, ts))
+        clocks.advance(zeros, np.full(BLOCK_EVENTS, ts))
     assert clocks.now[0] / day == 1001 + 90 / 4
-    clocks.take(zeros[1:], zeros[1:] + 1100 * day)
+    clocks.advance(zeros[1:], zeros[1:] + 1100 * day)
     assert [len(waiting) for waiting in clocks.to_state()["waiting"]] == [BLOCK_EVENTS - 1]

@@ -281,7 +281,7 @@ def test_a_forgotten_user_is_nobody_before_the_sweep_has_come_by(tmp_path: Path)
         engine.step(batches)
         for batch in batches:
             found = decode_events(batch.values)
-            came = np.maximum(found.ts, clocks.take(np.full(len(found.ts), batch.partition), found.ts))
+            came = np.maximum(found.ts, clocks.advance(np.full(len(found.ts), batch.partition), found.ts))
             for user, at in zip(found.users, came.tolist(), strict=True):
                 seen[user] = max(seen.get(user, 0), at)
     forgotten = {user for user, at in seen.items() if at < clocks.now[partition_of(user, 2)] - 2 * ttl}

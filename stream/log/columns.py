@@ -17,6 +17,11 @@ class RecordColumns:
     timestamps_ms: list[int] = field(default_factory=list)
     headers: list[Headers] = field(default_factory=list)
 
+    @staticmethod
+    def of(batch: RecordBatch) -> RecordColumns:
+        """The columns of a batch, which share its lists."""
+        return RecordColumns(batch.offsets, batch.keys, batch.values, batch.timestamps_ms, batch.headers)
+
     def __len__(self) -> int:
         return len(self.offsets)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from kafka.admin import KafkaAdminClient
 
+from stream.log.kafka.client_path import OVERRIDE
+
 HOW = "no broker: set KAFKA_BOOTSTRAP=host:port, or KAFKA_HOME to an unpacked Apache Kafka release"
 
 
@@ -163,3 +165,11 @@ def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
     yield make
     for broker in brokers:
         broker.kill()
+
+
+@pytest.fixture(params=["fast", "public"])
+def each_client_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test on both ways through kafka-python; processes that the test starts take the same way."""
+    path: str = request.param
+    monkeypatch.setenv(OVERRIDE, path)
+    return path

@@ -35,6 +35,7 @@ from stream.log import (
     TopicSpec,
     WriterFenced,
 )
+from stream.log.kafka.client_path import OVERRIDE
 from stream.log.kafka.log import KafkaLog
 from tests.contracts.log_checks import LogCase, messages_of, starts, take, values
 from tests.integration.conftest import Broker, free_port
@@ -98,7 +99,9 @@ def commit_surely(log: KafkaLog, worker: str, spec: TopicSpec, step: int) -> int
                 return asked
 
 
-def test_a_broker_killed_and_restarted_between_and_during_commits(make_broker: Callable[..., Broker]) -> None:
+def test_a_broker_killed_and_restarted_between_and_during_commits(
+    make_broker: Callable[..., Broker], each_client_path: str
+) -> None:
     broker = make_broker()
     spec = TopicSpec("journal", 1)
     with KafkaLog(broker.url, config=QUICK) as log:
@@ -118,7 +121,7 @@ def test_a_broker_killed_and_restarted_between_and_during_commits(make_broker: C
         assert values(take(log, starts(spec), 10)) == [b"step-%d" % i for i in range(10)]  # readers go on too
 
 
-def test_a_paused_broker(make_broker: Callable[..., Broker]) -> None:
+def test_a_paused_broker(make_broker: Callable[..., Broker], each_client_path: str) -> None:
     broker = make_broker()
     spec = TopicSpec("journal", 1)
     with KafkaLog(broker.url, config=QUICK) as log:
@@ -222,7 +225,9 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def test_a_commit_whose_answer_is_lost_is_found_out_from_the_log(make_broker: Callable[..., Broker]) -> None:
+def test_a_commit_whose_answer_is_lost_is_found_out_from_the_log(
+    make_broker: Callable[..., Broker], each_client_path: str
+) -> None:
     port = free_port()
     broker = make_broker_behind(make_broker, port)
     proxy = LossyProxy(port, int(broker.bootstrap.split(":")[1]))
@@ -251,10 +256,27 @@ def test_records_that_the_client_gave_up_are_not_left_out_of_a_commit(case: LogC
     with KafkaLog(kafka_url) as log:
         log.create_topics([spec])
         log.claim(worker)
-        log._producer._accumulator.config["delivery_timeout_ms"] = 0
+        producer = log._transactions._producer
+        assert producer is not None
+        producer._client._accumulator.config["delivery_timeout_ms"] = 0
         with pytest.raises(LogUnavailable, match="Expiring"):
             log.commit(messages_of(spec.name, 2), {TopicPartition(spec.name, 0): 1})
         assert (steps_in(log, spec), log.committed(worker)) == ([], {})
+
+
+def _left_open(broker: Broker, end: str) -> None:
+    """A transaction of worker `w` that stays open in the journal, whatever was decided about it."""
+    producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="intentstream-w")
+    producer.init_transactions()
+    producer.begin_transaction()
+    # Unknown to the coordinator, as a partition whose mark it passed over.
+    producer._transaction_manager._partitions_in_transaction.add(kafka.TopicPartition("journal", 0))
+    producer.send("journal", end.encode(), b"w", partition=0)
+    if end != "never told":
+        producer.send("lists", end.encode(), b"w", partition=0)
+    producer.flush()
+    getattr(producer, end, lambda: None)()
+    producer.close(timeout=1)
 
 
 def test_what_the_brokers_left_open_gets_the_mark_that_was_decided(make_broker: Callable[..., Broker]) -> None:
@@ -266,17 +288,7 @@ def test_what_the_brokers_left_open_gets_the_mark_that_was_decided(make_broker: 
         with KafkaLog(broker.url, config=QUICK) as log:
             log.create_topics([spec, other])
             value = end.encode()
-            producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="intentstream-w")
-            producer.init_transactions()
-            producer.begin_transaction()
-            # Unknown to the coordinator, as a partition whose mark it passed over.
-            producer._transaction_manager._partitions_in_transaction.add(kafka.TopicPartition("journal", 0))
-            producer.send("journal", value, b"w", partition=0)
-            if end != "never told":
-                producer.send("lists", value, b"w", partition=0)
-            producer.flush()
-            getattr(producer, end, lambda: None)()
-            producer.close(timeout=1)
+            _left_open(broker, end)
             assert log.stable_offsets("journal") < log.end_offsets("journal")
             log.claim("w")
             seen += [value] if end in ("never told", "commit_transaction") else []
@@ -284,6 +296,21 @@ def test_what_the_brokers_left_open_gets_the_mark_that_was_decided(make_broker: 
             assert commit_surely(log, "w", spec, len(seen)) == 0
             seen.append(b"step-%d" % len(seen))
             assert steps_in(log, spec) == seen
+    with pytest.MonkeyPatch.context() as patch:  # the public methods abort; that a commit cannot be marked is said
+        patch.setenv(OVERRIDE, "public")
+        with KafkaLog(broker.url, config=QUICK) as log:
+            log.check_topics([spec, other])
+            _left_open(broker, "abort_transaction")
+            log.claim("w")
+            assert steps_in(log, spec) == seen
+            _left_open(broker, "commit_transaction")
+            with pytest.raises(LogError, match=r"lost the mark of a commit .* journal\[0\] .*install kafka-python 3"):
+                log.claim("w")
+        patch.setenv(OVERRIDE, "fast")
+        with KafkaLog(broker.url, config=QUICK) as log:
+            log.check_topics([spec, other])
+            log.claim("w")
+            assert steps_in(log, spec) == [*seen, b"commit_transaction"]
 
 
 def make_broker_behind(make_broker: Callable[..., Broker], port: int) -> Broker:
@@ -330,7 +357,7 @@ def test_a_limit_that_was_lowered_under_a_worker_is_one_line_and_nothing_is_seen
         assert steps_in(log, spec) == [m.value for m in many]
 
 
-def test_what_a_dead_worker_left_open_is_never_seen(case: LogCase, kafka_url: str) -> None:
+def test_what_a_dead_worker_left_open_is_never_seen(case: LogCase, kafka_url: str, each_client_path: str) -> None:
     spec, worker = case.spec(), case.name("w")
     with KafkaLog(kafka_url) as log:
         log.create_topics([spec])
@@ -349,7 +376,7 @@ def test_what_a_dead_worker_left_open_is_never_seen(case: LogCase, kafka_url: st
         assert steps_in(log, spec) == [b"value-0", b"value-1"]
 
 
-def test_a_fenced_worker_that_wakes_up_writes_nothing(case: LogCase, kafka_url: str) -> None:
+def test_a_fenced_worker_that_wakes_up_writes_nothing(case: LogCase, kafka_url: str, each_client_path: str) -> None:
     spec, worker = case.spec(), case.name("w")
     with KafkaLog(kafka_url) as old, KafkaLog(kafka_url) as new:
         old.create_topics([spec])
@@ -391,7 +418,7 @@ def test_a_commit_that_was_open_for_too_long_is_not_taken_for_another_process(
         assert other.committed("w") == {tp: 2}
 
 
-def test_reading_over_aborted_transactions(case: LogCase, kafka_url: str) -> None:
+def test_reading_over_aborted_transactions(case: LogCase, kafka_url: str, each_client_path: str) -> None:
     spec = case.spec()
     with KafkaLog(kafka_url) as log:
         log.create_topics([spec])
@@ -411,7 +438,7 @@ def test_reading_over_aborted_transactions(case: LogCase, kafka_url: str) -> Non
         assert log.read(OffsetRange(spec.name, 0, 2, 4)).values == []
 
 
-def test_input_that_was_deleted(case: LogCase, kafka_url: str) -> None:
+def test_input_that_was_deleted(case: LogCase, kafka_url: str, each_client_path: str) -> None:
     spec = case.spec()
     with KafkaLog(kafka_url) as log:
         log.create_topics([spec])
@@ -428,7 +455,9 @@ def test_input_that_was_deleted(case: LogCase, kafka_url: str) -> None:
         assert len(log.poll({TopicPartition(spec.name, 0): 6}, 10, 10_000)[0]) == 4
 
 
-def test_a_partition_whose_begin_is_gone_does_not_spoil_the_others(case: LogCase, kafka_url: str) -> None:
+def test_a_partition_whose_begin_is_gone_does_not_spoil_the_others(
+    case: LogCase, kafka_url: str, each_client_path: str
+) -> None:
     spec = case.spec(partitions=2)
     with KafkaLog(kafka_url) as log:
         log.create_topics([spec])

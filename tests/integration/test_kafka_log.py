@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kafka.net.compat import KafkaNetClient
 
-import stream.log.kafka.log
+import stream.log.kafka.reader
 from stream.log import open_log
 from stream.log.base import Message, RecordBatch, TopicPartition, TopicSpec
 from stream.log.kafka.log import KafkaLog
@@ -24,12 +24,14 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("check", LOG_CHECKS, ids=lambda c: c.__name__)
-def test_kafka(check: Callable[[LogCase], None], kafka_url: str) -> None:
+def test_kafka(check: Callable[[LogCase], None], kafka_url: str, each_client_path: str) -> None:
     check(LogCase(lambda mode: open_log(kafka_url, mode=mode), uuid.uuid4().hex[:12]))
 
 
-@pytest.mark.parametrize("most", [700, 20_000])
-def test_a_long_backlog_is_read_to_its_end(most: int, kafka_url: str) -> None:
+@pytest.mark.parametrize(
+    ("each_client_path", "most"), [("fast", 700), ("fast", 20_000), ("public", 700)], indirect=["each_client_path"]
+)
+def test_a_long_backlog_is_read_to_its_end(most: int, kafka_url: str, each_client_path: str) -> None:
     """Partitions of unlike length: each is paused and resumed while the others are read."""
     topic, lengths = f"long-{uuid.uuid4().hex[:12]}", [30_000, 9_000, 1_000]
     with open_log(kafka_url) as log:
@@ -52,14 +54,14 @@ def test_a_long_backlog_is_read_to_its_end(most: int, kafka_url: str) -> None:
 
 def test_what_came_behind_an_answered_fetch_is_taken_with_it(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fetch is answered with the first record: those that come while a worker is busy are not in it."""
-    monkeypatch.setattr(stream.log.kafka.log, "_AGAIN_MS", 30_000)  # however slow the machine is
+    monkeypatch.setattr(stream.log.kafka.reader, "_AGAIN_MS", 30_000)  # however slow the machine is
     case = LogCase(lambda mode: KafkaLog(kafka_url, mode), uuid.uuid4().hex[:12])
     spec = case.spec()
     with case.open("owner") as log, case.open("producer") as producer:
         assert isinstance(log, KafkaLog)
         log.create_topics([spec])
         assert log.poll(starts(spec), 10, 0) == []
-        fetcher = log._poller._consumer._fetcher  # type: ignore[union-attr]
+        fetcher = log._reader._polls._consumer._fetcher  # type: ignore[union-attr]
         while not fetcher.in_flight_fetches():
             assert log.poll(starts(spec), 10, 0) == []
         producer.append(messages_of(spec.name, 1))

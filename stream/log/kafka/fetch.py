@@ -9,89 +9,65 @@ from typing import Any, Final
 import kafka
 import kafka.errors as errors
 
-from stream.log.base import Headers, OffsetOutOfRange, OffsetRange, RecordBatch, TopicPartition
-from stream.log.kafka.client import connect, explained, translated
-from stream.log.kafka.records import ColumnRecords, Columns
+from stream.log.base import OffsetOutOfRange, RecordBatch, TopicPartition
+from stream.log.columns import RecordColumns
+from stream.log.fairness import split_fairly
+from stream.log.kafka.connection import KafkaConnection
+from stream.log.kafka.errors import explained, translated
 
 _BUFFERED: Final = 8_000  # records read ahead per partition before it is paused; one fetch may come on top
-_FETCH_BYTES: Final = 256 * 1024  # of a partition in one fetch: what one poll takes over at once stays small
-# All that a fetch brought is taken over. kafka-python 3.0.12 parks the rest of a half-taken fetch when its partition is
+_FETCH_BYTES: Final = 256 * 1024  # of a partition in one fetch: what one poll takes at once stays small
+# A poll takes all that a fetch brought. kafka-python 3.0.12 parks the rest of a half-taken fetch when its partition is
 # paused, and never looks at it again when every partition with records is parked so: the consumer stands still.
 _ALL: Final = 2**31 - 1
 
 
 @dataclass(slots=True)
 class Buffer:
-    """Records of one partition that were fetched and not yet asked for, as columns."""
+    """Records of one partition that were fetched and not yet taken."""
 
-    position: int  # of the first record asked for
+    position: int  # of the first record that was not taken
     fetched_to: int  # where the consumer is
-    first: int = 0  # rows before it were given out
-    offsets: list[int] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
-    timestamps_ms: list[int] = field(default_factory=list)
-    headers: list[Headers] = field(default_factory=list)
+    first: int = 0  # rows before it were taken
+    columns: RecordColumns = field(default_factory=RecordColumns)
 
     def __len__(self) -> int:
-        return len(self.offsets) - self.first
+        return len(self.columns) - self.first
 
-    def add(self, batches: Sequence[Columns]) -> None:
-        """Take over fetched records."""
+    def add(self, fetched: RecordColumns) -> None:
+        """Append fetched records."""
         if self.first:
-            for column in (self.offsets, self.keys, self.values, self.timestamps_ms, self.headers):
-                del column[: self.first]
+            self.columns.drop(self.first)
             self.first = 0
-        for batch in batches:
-            self.offsets += batch.offsets
-            self.keys += batch.keys
-            self.values += batch.values
-            self.timestamps_ms += batch.timestamps_ms
-            self.headers += batch.headers
+        self.columns.extend(fetched)
 
     def take(self, tp: TopicPartition, limit: int, stop: int | None = None) -> RecordBatch:
         """The next records, at most `limit` and before `stop`; moves the position."""
-        a = self.first
-        b = min(len(self.offsets), a + limit)
+        offsets, a = self.columns.offsets, self.first
+        b = min(len(offsets), a + limit)
         if stop is not None:
-            while b > a and self.offsets[b - 1] >= stop:
+            while b > a and offsets[b - 1] >= stop:
                 b -= 1
-        if b < len(self.offsets):
-            after = self.offsets[b] if stop is not None and self.offsets[b] >= stop else self.offsets[b - 1] + 1
+        if b < len(offsets):
+            after = offsets[b] if stop is not None and offsets[b] >= stop else offsets[b - 1] + 1
         else:
             after = self.fetched_to
         after = after if stop is None else min(after, stop)
         self.first, self.position = b, max(self.position, after)
-        return RecordBatch(
-            tp.topic,
-            tp.partition,
-            self.offsets[a:b],
-            self.keys[a:b],
-            self.values[a:b],
-            self.timestamps_ms[a:b],
-            self.headers[a:b],
-            self.position,
-        )
+        return self.columns.rows(a, b).batch(tp.topic, tp.partition, self.position)
 
 
 class Fetcher:
     """One read_committed consumer with a bounded read-ahead per partition, so that partitions share fairly."""
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        self._url = url
-        with explained(url, "connect"):
-            self._consumer = connect(
-                kafka.KafkaConsumer,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                isolation_level="read_committed",
-                fetch_max_wait_ms=min(500, options["request_timeout_ms"] - 1),
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._url = connection.url
+        with explained(connection.url, "connect"):
+            self._consumer = connection.consumer(
+                fetch_max_wait_ms=min(500, connection.config.request_timeout_ms - 1),
                 max_partition_fetch_bytes=_FETCH_BYTES,
-                metrics_enabled=False,
-                **options,
             )
-        self._consumer._fetcher.PartitionRecords = ColumnRecords  # noqa: SLF001  # see there
+        self._decoder = connection.path.decoder(self._consumer)
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._paused: set[TopicPartition] = set()
 
@@ -132,14 +108,15 @@ class Fetcher:
                 self._seek(tp, self._buffers[tp].position)
             tp, offset = next(iter(offsets.items()))
             raise OffsetOutOfRange(f"{tp} of {self._url}: offset {offset} is not there") from exc
-        except errors.KafkaError as exc:
+        except (errors.KafkaError, ValueError) as exc:
             raise translated(exc, self._url, "read") from exc
         failed: dict[TopicPartition, Exception] = {}
-        for key, batches in found.items():
+        for key, records in found.items():
             tp = TopicPartition(key.topic, key.partition)
-            self._buffers[tp].add(batches)
-            if batches[-1].error is not None:
-                failed[tp] = batches[-1].error
+            fetched = self._decoder.columns(records)
+            self._buffers[tp].add(fetched)
+            if fetched.error is not None:
+                failed[tp] = fetched.error
         moved = False
         for tp, buffer in self._buffers.items():
             at = self._consumer.position(kafka.TopicPartition(tp.topic, tp.partition), timeout_ms=0)
@@ -168,42 +145,13 @@ class Fetcher:
         self._consumer.close(autocommit=False, timeout_ms=1000)
 
 
-def joined(span: OffsetRange, parts: Sequence[RecordBatch]) -> RecordBatch:
-    """One batch of all that came of the range."""
-    if len(parts) == 1:
-        one = parts[0]
-        columns = (one.offsets, one.keys, one.values, one.timestamps_ms, one.headers)
-        return RecordBatch(span.topic, span.partition, *columns, span.stop)
-    return RecordBatch(
-        span.topic,
-        span.partition,
-        [x for p in parts for x in p.offsets],
-        [x for p in parts for x in p.keys],
-        [x for p in parts for x in p.values],
-        [x for p in parts for x in p.timestamps_ms],
-        [x for p in parts for x in p.headers],
-        span.stop,
-    )
-
-
-def split_fairly(buffers: Mapping[TopicPartition, Buffer], max_records: int, turn: int) -> list[RecordBatch]:
-    """Equal parts of what is buffered; what one partition does not need goes to the others.
-
-    `turn` rises from call to call: with fewer records than partitions it decides who gets one.
-    """
-    waiting = sorted((tp for tp in buffers if len(buffers[tp])), key=lambda tp: len(buffers[tp]))
-    quotas: dict[TopicPartition, int] = {}
-    left = max_records
-    for i in range(len(waiting)):
-        tp = waiting[i] if left >= len(waiting) else waiting[(turn + i) % len(waiting)]
-        share = left // (len(waiting) - i) if left >= len(waiting) - i else min(1, left)
-        quotas[tp] = min(len(buffers[tp]), share)
-        left -= quotas[tp]
+def take_fairly(buffers: Mapping[TopicPartition, Buffer], max_records: int, turn: int) -> list[RecordBatch]:
+    """Take equal parts of what is buffered, see `split_fairly`; a partition whose position moved gives a batch too."""
+    shares = split_fairly({tp: len(buffer) for tp, buffer in buffers.items() if len(buffer)}, max_records, turn)
     batches = []
     for tp in sorted(buffers):
-        buffer = buffers[tp]
-        before = buffer.position
-        batch = buffer.take(tp, quotas.get(tp, 0))
+        before = buffers[tp].position
+        batch = buffers[tp].take(tp, shares.get(tp, 0))
         if batch.next_offset > before:
             batches.append(batch)
     return batches

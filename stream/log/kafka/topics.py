@@ -1,17 +1,104 @@
-"""Settings of the topics on Kafka: what they are created with, and what of them is checked."""
+"""Topics on Kafka: created, checked against their settings, looked up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import kafka
+import kafka.errors as errors
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 
 from stream.log.base import TopicMismatch, TopicSpec
+from stream.log.kafka.connection import KafkaConnection
+from stream.log.topic_checks import compare_topics, missing_topic
+
+
+class KafkaTopics:
+    """The topics of one connection; what was looked up is remembered."""
+
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._connection = connection
+        self._specs: dict[str, TopicSpec] = {}
+        self._partitions: dict[str, int] = {}
+
+    def create(self, specs: Sequence[TopicSpec]) -> None:
+        """Create the topics that are missing; leave those that are there."""
+        with self._connection.admin("create topics") as admin:
+            there = set(admin.list_topics())
+            for spec in specs:
+                if spec.name not in there:
+                    topic = NewTopic(
+                        spec.name,
+                        num_partitions=spec.partitions,
+                        replication_factor=self._connection.config.replication_factor,
+                        topic_configs=topic_settings(spec),
+                    )
+                    with contextlib.suppress(errors.TopicAlreadyExistsError):  # another process was faster
+                        admin.create_topics([topic], wait_for_metadata=True)
+        self._specs |= {spec.name: spec for spec in specs}
+
+    def check(self, specs: Sequence[TopicSpec]) -> None:
+        """Raise `TopicMismatch` when a topic is missing or has other settings than these; retention is not compared."""
+        url = self._connection.url
+        with self._connection.admin("check topics") as admin:
+            there = set(admin.list_topics())
+            wanted = {spec.name: spec for spec in specs}
+            names = [name for name in wanted if name in there]
+            partitions = {t["name"]: len(t["partitions"]) for t in admin.describe_topics(names)} if names else {}
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+            settings = admin.describe_configs(resources, config_filter="all").get("topic", {}) if names else {}
+        found: dict[str, TopicSpec | None] = {spec.name: None for spec in specs}
+        found |= {name: TopicSpec(name, partitions[name], wanted[name].cleanup) for name in names}
+        compare_topics(specs, found, url, partial(other_partitions, url))
+        for spec in specs:
+            compare_settings(url, spec, {key: str(entry["value"]) for key, entry in settings[spec.name].items()})
+        self._specs |= {spec.name: spec for spec in specs}
+        self._partitions |= partitions
+
+    def partition_count(self, topic: str) -> int:
+        """Number of partitions; `TopicMismatch` when there is no such topic."""
+        known = self._partitions.get(topic)
+        if known is None:
+            with self._connection.admin("look up a topic") as admin:
+                if topic not in set(admin.list_topics()):
+                    raise missing_topic(topic, self._connection.url)
+                known = self._partitions[topic] = len(admin.describe_topics([topic])[0]["partitions"])
+        return known
+
+    def partitions(self, topic: str) -> list[Any]:
+        """All partitions of a topic, as the client names them."""
+        return [kafka.TopicPartition(topic, p) for p in range(self.partition_count(topic))]
+
+    def spec(self, topic: str) -> TopicSpec:
+        """The settings of a topic that matter to a writer."""
+        spec = self._specs.get(topic)
+        if spec is None:
+            with self._connection.admin("look up a topic") as admin:
+                if topic not in set(admin.list_topics()):
+                    raise missing_topic(topic, self._connection.url)
+                resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+                settings = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+            spec = self._specs[topic] = TopicSpec(
+                topic,
+                self.partition_count(topic),
+                cleanup="compact" if "compact" in str(settings["cleanup.policy"]["value"]) else "delete",
+                max_message_bytes=int(settings["max.message.bytes"]["value"]),
+            )
+        return spec
+
+    def known(self) -> list[str]:
+        """Names of the topics that were created, checked or written to."""
+        return list(self._specs)
 
 
 def compare_settings(url: str, spec: TopicSpec, there: Mapping[str, str]) -> None:
-    """Raise `TopicMismatch` with the command that mends everything at this topic that would lose or refuse data.
+    """Raise `TopicMismatch` with the command that corrects every setting of this topic that loses or refuses data.
 
-    A journal that is compacted too keeps one entry; with the clients' own times a topic that takes old events, or what
-    is made from them, is removed as it arrives.
+    A journal that is also compacted keeps one entry. With the clients' own times, retention removes old events, and
+    what is made from them, as they arrive.
     """
     needed = topic_settings(spec)
     unfit = [key for key in ("cleanup.policy", "message.timestamp.type") if there[key] != needed[key]]
@@ -27,7 +114,7 @@ def compare_settings(url: str, spec: TopicSpec, there: Mapping[str, str]) -> Non
 
 
 def other_partitions(url: str, spec: TopicSpec, there: int) -> str:
-    """What to do about them: keys change partition, so a stream that has begun keeps the number or starts over."""
+    """What else to do about them: keys change partition, so a running stream keeps the number or starts over."""
     if there < spec.partitions:
         return (
             f"; or, where the stream starts over, kafka-topics.sh --bootstrap-server {url.removeprefix('kafka://')} "

@@ -12,10 +12,10 @@ import kafka.errors as errors
 import pytest
 from kafka.structs import OffsetAndMetadata
 
-import stream.log.kafka.log
 from stream.log.base import LogError, LogUnavailable, TopicPartition
-from stream.log.kafka import client
-from stream.log.kafka.client import bounded
+from stream.log.kafka import calls
+from stream.log.kafka.calls import bounded
+from stream.log.kafka.coordinators import group_positions
 from stream.log.kafka.log import KafkaLog
 
 
@@ -45,8 +45,8 @@ def test_calls_that_do_not_come_back_end_the_process_before_there_are_too_many(
     class Call(threading.Thread):
         """One of this test: tests on a real broker may have left some asleep."""
 
-    monkeypatch.setattr(client, "_Call", Call)
-    monkeypatch.setattr(client, "MOST_ASLEEP", 2)
+    monkeypatch.setattr(calls, "_Call", Call)
+    monkeypatch.setattr(calls, "MOST_ASLEEP", 2)
 
     def hang() -> None:
         answer.wait()
@@ -79,9 +79,9 @@ def test_the_positions_of_a_worker_that_hangs_in_a_step_are_told_without_waiting
         def close(self, **options: Any) -> None: ...
 
     log: Any = KafkaLog("kafka://nowhere:9092")
-    monkeypatch.setattr(stream.log.kafka.log, "connect", lambda *_, **__: Consumer())
-    monkeypatch.setattr(log, "_admin", lambda _: contextlib.nullcontext(Admin()))
+    monkeypatch.setattr(log._connection, "consumer", lambda **_: Consumer())
+    monkeypatch.setattr(log._connection, "admin", lambda _: contextlib.nullcontext(Admin()))
     assert log.committed("w") == {TopicPartition("events", 0): 7}
     assert waited == [2_000]
     with pytest.raises(LogUnavailable):  # who claims has to know
-        log._group_offsets("w")
+        group_positions(log._connection, "w", wait_until_decided=True)

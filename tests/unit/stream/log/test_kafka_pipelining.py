@@ -15,7 +15,7 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.transaction_manager import ProducerIdAndEpoch, TransactionManager, TransactionState
 from kafka.structs import OffsetAndMetadata
 
-from stream.log.kafka.pipelining import PipelinedSender, overlapped
+from stream.log.kafka.fast.pipelining import PipelinedSender, pipeline
 
 TP = kafka.TopicPartition("t", 0)
 
@@ -151,7 +151,7 @@ def test_a_request_is_not_forgotten_when_its_coordinator_cannot_be_reached(manag
 
     accumulator = SimpleNamespace(has_undrained=lambda: False, has_incomplete=False)
     sender = clients.Sender(Unreachable(), None, accumulator, transaction_manager=manager, retry_backoff_ms=1)
-    overlapped(SimpleNamespace(_transaction_manager=manager, _sender=sender, _accumulator=accumulator))
+    pipeline(SimpleNamespace(_transaction_manager=manager, _sender=sender, _accumulator=accumulator))
     assert sender._maybe_send_pending_request()
     names = [type(handler).__name__ for _, _, handler in sorted(manager._pending_requests)]
     assert names == ["FindCoordinatorHandler", "AddPartitionsToTxnHandler", "AddOffsetsToTxnHandler"]
@@ -165,7 +165,7 @@ def test_after_a_lost_sequence_or_epoch_nothing_is_sent_to_what_was_being_added(
     """By itself the client goes on with a new epoch, in which these partitions belong to no transaction."""
     accumulator = SimpleNamespace(has_undrained=lambda: False, delivery_timeout_ms=60_000, deallocate=lambda _: None)
     sender = clients.Sender(NamedClient(), None, accumulator, transaction_manager=manager)
-    overlapped(SimpleNamespace(_transaction_manager=manager, _sender=sender, _accumulator=accumulator))
+    pipeline(SimpleNamespace(_transaction_manager=manager, _sender=sender, _accumulator=accumulator))
     assert sender._maybe_send_pending_request()
     (_, offsets), (_, partitions) = sender._client.sent
     batch = ProducerBatch(TP, SimpleNamespace(next_offset=lambda: 1))

@@ -13,8 +13,10 @@ from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from stream.log.base import Message
-from stream.log.kafka.produce import _builder, check, encoded
-from stream.log.kafka.records import unpack
+from stream.log.kafka.fast.encoder import encoded
+from stream.log.kafka.fast.producer import builder_of
+from stream.log.kafka.fast.records import unpack
+from stream.log.kafka.producer import check
 
 LONG = st.integers(0, 2**16).map(lambda size: b"x" * size)
 BYTES = st.none() | st.binary(max_size=100) | LONG
@@ -27,7 +29,7 @@ MESSAGES = st.lists(
 @given(MESSAGES)
 def test_the_same_bytes_as_the_clients_own_builder(messages: list[Message]) -> None:
     (records,) = encoded(messages, 2**30)
-    own, ours = MemoryRecordsBuilder(2, 0, 2**30), _builder(records)
+    own, ours = MemoryRecordsBuilder(2, 0, 2**30), builder_of(records)
     for m in messages:
         own.append(m.timestamp_ms, m.key, m.value, list(m.headers))
     for builder in (own, ours):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
-from stream.log.kafka.records import ColumnRecords, Columns
+from stream.log.kafka.decoder import FetchedColumns
+from stream.log.kafka.fast.records import ColumnRecords
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 TP = kafka.TopicPartition("events", 0)
@@ -49,13 +50,13 @@ def batch_of(rows: Sequence[Any], codec: int = 0, base: int = 0, spread: int = 1
     return bytes(data)
 
 
-def columns_of(data: bytes, offset: int = 0) -> list[Columns]:
+def columns_of(data: bytes, offset: int = 0) -> list[FetchedColumns]:
     records = ColumnRecords(offset, TP, MemoryRecords(data))
-    taken: list[Columns] = records.take(2**31 - 1)
+    taken: list[FetchedColumns] = records.take(2**31 - 1)
     return taken
 
 
-def rows_of(found: Sequence[Columns]) -> list[tuple[Any, ...]]:
+def rows_of(found: Sequence[FetchedColumns]) -> list[tuple[Any, ...]]:
     assert all(columns.error is None for columns in found)
     return [row for c in found for row in zip(c.offsets, c.keys, c.values, c.timestamps_ms, c.headers, strict=True)]
 

@@ -1,44 +1,27 @@
 """What a fetch from Kafka brought, a batch at a time as columns.
 
-kafka-python makes an object of every record and of every one of its parts; here the same bytes are read into the lists
-that a `RecordBatch` is made of. A batch that cannot be read is an error that comes again at every poll, instead of the
-endless loop that kafka-python 3.0.12 goes into after an error in the middle of a partition's records.
+kafka-python makes an object of every record and of every one of its parts; here the same bytes become the lists of a
+`RecordBatch`. A batch that cannot be read is an error that every further poll repeats, where kafka-python 3.0.12 runs
+into an endless loop after an error in the middle of a partition's records.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import kafka.errors as errors
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
 from kafka.record.default_records import DefaultRecordBatch
 
 from stream.log.base import Headers
+from stream.log.kafka.decoder import FetchedColumns, RecordDecoder
 
 _NO_HEADERS: Final[Headers] = ()
 
 
-class Columns(NamedTuple):
-    """Records of one batch; the lists have the same length. `error`: what comes next cannot be read."""
-
-    offsets: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    timestamps_ms: list[int]
-    headers: list[Headers]
-    error: Exception | None = None
-
-    def from_offset(self, offset: int) -> Columns:
-        """Without what stands before the offset: a batch comes whole, wherever in it one asked to begin."""
-        if not self.offsets or self.offsets[0] >= offset:
-            return self
-        a = bisect_left(self.offsets, offset)
-        return Columns(self.offsets[a:], self.keys[a:], self.values[a:], self.timestamps_ms[a:], self.headers[a:])
-
-
-def unpack(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas: bool) -> Columns:
+def unpack(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas: bool) -> FetchedColumns:
     """The records of a batch of format 2, from the uncompressed bytes after its header.
 
     Parameters
@@ -102,7 +85,7 @@ def unpack(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas:
         at = -1
     if at != len(data):
         raise errors.CorruptRecordError(f"the batch at offset {base_offset} is not {count} records")
-    return Columns(offsets, keys, values, times, headers)
+    return FetchedColumns(offsets, keys, values, times, headers)
 
 
 def _raw(data: bytes, at: int) -> tuple[int, int]:
@@ -122,7 +105,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _headers(data: bytes, at: int) -> tuple[Headers, int]:
-    """A name may be any bytes on Kafka; what is no UTF-8 in it is written as escapes. No value is an empty one."""
+    """Headers as pairs: bytes of a name that are not UTF-8 become escapes, a missing value an empty one."""
     count, at = _varint(data, at)
     found = []
     for _ in range(count):
@@ -135,24 +118,48 @@ def _headers(data: bytes, at: int) -> tuple[Headers, int]:
     return tuple(found), at
 
 
+def from_offset(columns: FetchedColumns, offset: int) -> FetchedColumns:
+    """The records from this offset on: a batch comes whole, wherever in it the fetch began."""
+    if not columns.offsets or columns.offsets[0] >= offset:
+        return columns
+    a = bisect_left(columns.offsets, offset)
+    return FetchedColumns(
+        columns.offsets[a:], columns.keys[a:], columns.values[a:], columns.timestamps_ms[a:], columns.headers[a:]
+    )
+
+
+class FastDecoder(RecordDecoder):
+    """Makes a consumer return `FetchedColumns`, one for a batch, instead of records."""
+
+    def __init__(self, consumer: Any) -> None:
+        consumer._fetcher.PartitionRecords = ColumnRecords  # noqa: SLF001
+
+    def columns(self, records: Sequence[FetchedColumns]) -> FetchedColumns:
+        """The batches of one partition as columns."""
+        joined = FetchedColumns(error=records[-1].error)
+        for batch in records:
+            joined.extend(batch)
+        return joined
+
+
 class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no annotations
-    """Stands in for the client's own in its fetcher: `take` gives `Columns`, a batch each, instead of records."""
+    """Replaces the class of the client's fetcher: `take` returns `FetchedColumns`, one for a batch, not records."""
 
-    def _maybe_skip_record(self, record: Columns) -> bool:
-        return False  # done by `from_offset`
+    def _maybe_skip_record(self, record: FetchedColumns) -> bool:
+        return False  # `from_offset` has done it
 
-    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Columns]:
+    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[FetchedColumns]:
         try:
             while (batch := records.next_batch()) is not None:
                 columns = self._old(batch) if batch.magic < 2 else self._batch(batch)
                 if columns is not None and columns.offsets:
-                    yield columns.from_offset(self.fetch_offset)
+                    yield from_offset(columns, self.fetch_offset)
         except Exception as exc:  # an error raised here would leave the client's fetcher in an endless loop
-            yield Columns([], [], [], [], [], exc)
+            yield FetchedColumns(error=exc)
         self.drain()
 
-    def _batch(self, batch: Any) -> Columns | None:
-        """None for one whose records are not to be seen."""
+    def _batch(self, batch: Any) -> FetchedColumns | None:
+        """The batch as columns; None when readers must not see its records (aborted, or control records)."""
         if self.check_crcs and not batch.validate_crc():
             raise errors.CorruptRecordError(f"the batch at offset {batch.base_offset} failed its CRC check")
         columns = self._seen(batch)
@@ -160,7 +167,7 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
         self.bytes_read += batch.size_in_bytes
         return columns
 
-    def _seen(self, batch: Any) -> Columns | None:
+    def _seen(self, batch: Any) -> FetchedColumns | None:
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if self._contains_abort_marker(batch):
@@ -175,12 +182,12 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
         stamp = batch.max_timestamp if own else batch.first_timestamp
         return unpack(data, batch.records_count, batch.base_offset, stamp, not own)
 
-    def _old(self, batch: Any) -> Columns:
+    def _old(self, batch: Any) -> FetchedColumns:
         """A batch that was written before Kafka 0.11: no transactions, no headers."""
         records = list(batch)
         self.next_fetch_offset = records[-1].offset + 1
         self.bytes_read += sum(r.size_in_bytes for r in records)
-        return Columns(
+        return FetchedColumns(
             [r.offset for r in records],
             [r.key for r in records],
             [r.value for r in records],

@@ -45,14 +45,12 @@ NOT_YET: Final[dict[str, set[str]]] = {
         "learner.online.learner",
         "stream.engine.engine",
         "stream.engine.meaning",
-        "stream.log.kafka.log",
     },
     "functions": {
         "learner.intents.shifts.look",
         "learner.offline.tuning.tune",
         "learner.online.network.learn",
         "stream.engine.meaning.update_intents",
-        "stream.log.kafka.records.unpack",
         "stream.replay.runner.replay",
     },
 }

@@ -34,6 +34,17 @@ def unpack(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas:
     CorruptRecordError
         The bytes are not that many records.
     """
+    try:
+        columns, end = _parse(data, count, base_offset, timestamp_ms, deltas)
+    except IndexError:
+        end = -1
+    if end != len(data):
+        raise errors.CorruptRecordError(f"the batch at offset {base_offset} is not {count} records")
+    return columns
+
+
+def _parse(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas: bool) -> tuple[FetchedColumns, int]:
+    """The records, and where they end."""
     offsets: list[int] = []
     keys: list[bytes | None] = []
     values: list[bytes | None] = []
@@ -41,18 +52,27 @@ def unpack(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas:
     headers = [_NO_HEADERS] * count
     at = 0
     # Varints are zigzag; most are of one or two bytes, and the call for a longer one costs as much as the rest.
-    try:
-        for row in range(count):
-            while data[at] > 127:  # length
+    for row in range(count):
+        while data[at] > 127:  # length
+            at += 1
+        at += 2  # its last byte, and the attributes
+        if deltas:
+            delta, at = _varint(data, at)
+            times[row] += delta
+        else:
+            while data[at] > 127:
                 at += 1
-            at += 2  # its last byte, and the attributes
-            if deltas:
-                delta, at = _varint(data, at)
-                times[row] += delta
+            at += 1
+        size = data[at]
+        at += 1
+        if size > 127:
+            if data[at] > 127:
+                size, at = _raw(data, at - 1)
             else:
-                while data[at] > 127:
-                    at += 1
+                size += (data[at] << 7) - 128
                 at += 1
+        offsets.append(base_offset + (size >> 1))
+        for column in (keys, values):
             size = data[at]
             at += 1
             if size > 127:
@@ -61,31 +81,17 @@ def unpack(data: bytes, count: int, base_offset: int, timestamp_ms: int, deltas:
                 else:
                     size += (data[at] << 7) - 128
                     at += 1
-            offsets.append(base_offset + (size >> 1))
-            for column in (keys, values):
-                size = data[at]
-                at += 1
-                if size > 127:
-                    if data[at] > 127:
-                        size, at = _raw(data, at - 1)
-                    else:
-                        size += (data[at] << 7) - 128
-                        at += 1
-                if size & 1:
-                    column.append(None)
-                else:
-                    end = at + (size >> 1)
-                    column.append(data[at:end])
-                    at = end
-            if data[at]:
-                headers[row], at = _headers(data, at)
+            if size & 1:
+                column.append(None)
             else:
-                at += 1
-    except IndexError:
-        at = -1
-    if at != len(data):
-        raise errors.CorruptRecordError(f"the batch at offset {base_offset} is not {count} records")
-    return FetchedColumns(offsets, keys, values, times, headers)
+                end = at + (size >> 1)
+                column.append(data[at:end])
+                at = end
+        if data[at]:
+            headers[row], at = _headers(data, at)
+        else:
+            at += 1
+    return FetchedColumns(offsets, keys, values, times, headers), at
 
 
 def _raw(data: bytes, at: int) -> tuple[int, int]:

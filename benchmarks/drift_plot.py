@@ -64,7 +64,7 @@ def follow(config: Config, steps: Iterator[RecordBatch]) -> dict[str, Any]:
         engine = Engine.open(one_partition(config), Path(folder))
         for batch in steps:
             result = engine.step([batch])
-            engine.learn(engine.plan_learning(result.events, 0))
+            engine.learn(engine.plan_learning(result.records, 0))
             episodes.add(result)
             figures = engine.prequential.result()
             total, hit = figures["n"], figures["hr@20"] * figures["n"]

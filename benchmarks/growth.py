@@ -58,7 +58,7 @@ def batch(start: int, users: NDArray[np.int64], random: np.random.Generator) -> 
 
 def fill(engine: Engine, users: int) -> None:
     """Write the templates' records again and again under other users' names."""
-    store = engine._store  # noqa: SLF001 (a million users through `step` would take minutes and show nothing else)
+    store = engine.store  # a million users through `step` would take minutes and show nothing else
     templates = store.read(0, [b"user-%d" % user for user in range(TEMPLATES)])
     for first in range(TEMPLATES, users, TEMPLATES):
         names = [b"user-%d" % user for user in range(first, min(first + TEMPLATES, users))]
@@ -133,7 +133,7 @@ def memory(events: int, seed: int = 0) -> list[dict[str, Any]]:
                 engine.learn(1)
                 if (taken + STEP) // LOOK > taken // LOOK:
                     rss = int(Path("/proc/self/statm").read_text().split()[1]) * page
-                    database = engine._store._databases[0]  # noqa: SLF001 (nobody else asks what RocksDB holds)
+                    database = engine.store._databases[0]  # noqa: SLF001 (nobody else asks what RocksDB holds)
                     buffers = sum(int(database.property_int_value(name) or 0) for name in BUFFERS)
                     sizes_mb = {"rss_mb": rss, "buffers_mb": buffers, "rest_mb": rss - buffers}
                     row = {name: round(size / 2**20, 1) for name, size in sizes_mb.items()}

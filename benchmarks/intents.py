@@ -152,7 +152,7 @@ class Watcher:
             event_of.append(self.own[user])
             explained.append(any(one != self.truth.get(user) for one in self._newest[user]))
         late = chunk.start > self.from_event
-        for shift in step.engine.meaning.shifts:
+        for shift in step.result.shifts:
             place = shift.as_of.offset - chunk.start
             self.any[shift.user].append(event_of[place])
             if late and shift.cause == "user":
@@ -169,7 +169,7 @@ class Watcher:
         if not users:
             return
         rows = user_rows(step.engine, users)[0]
-        learner = step.engine._learner  # noqa: SLF001  # the benchmark looks inside
+        learner = step.engine.learner
         u = interests(learner._parts.network.table, torch.from_numpy(rows), learner.config.intents.half_life)  # noqa: SLF001
         places = learner.tracker.merging.representatives[learner._parts.network.centers.nearest(u).intent.numpy()]  # noqa: SLF001
         for user, place in zip(users, places.tolist(), strict=True):
@@ -211,9 +211,9 @@ class Watcher:
 
 def user_rows(engine: Engine, users: list[str]) -> tuple[Any, Any]:
     """Table rows of what the users liked, (B, L), and their records."""
-    records = engine._read([user.encode() for user in users], np.zeros(len(users), dtype=np.int64))  # noqa: SLF001
+    records = engine.records([user.encode() for user in users])
     histories, actions = np.ascontiguousarray(records["items"]), np.ascontiguousarray(records["actions"])
-    return engine._learner._histories(histories, actions).liked, records  # noqa: SLF001
+    return engine.learner._histories(histories, actions).liked, records  # noqa: SLF001
 
 
 def run(config: Config, seed: int, events: int, learning_steps: int) -> Run:
@@ -241,7 +241,7 @@ def kept_run(kept: Kept, config: Config, seed: int, events: int, learning_steps:
 
 
 def _finish(engine: Engine, watcher: Watcher, learning_steps: int, seed: int, cost: float) -> Run:
-    learner = engine._learner  # noqa: SLF001
+    learner = engine.learner
     users = [user for user, count in watcher.own.items() if count >= WITHIN]
     rows, records = user_rows(engine, users)
     true = np.array([watcher.truth[user] for user in users])

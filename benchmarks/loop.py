@@ -83,15 +83,15 @@ class Ingest:
         messages: list[Message] = []
         for batch in batches:
             decoded = self._decoder.decode(batch.values, batch.keys)
-            if not decoded.users:
+            if not len(decoded.events):
                 continue
-            rows = {user: row for row, user in enumerate(dict.fromkeys(decoded.users))}
+            rows = {user: row for row, user in enumerate(dict.fromkeys(decoded.events.users))}
             users = list(rows)
-            index = np.array([rows[user] for user in decoded.users], dtype=np.int64)
+            index = np.array([rows[user] for user in decoded.events.users], dtype=np.int64)
             numbers = np.arange(self.events, self.events + len(index))
-            items = self._vocabulary.admit(decoded.items, numbers).handles
+            items = self._vocabulary.admit(decoded.events.items, numbers).handles
             records = self._store.read(batch.partition, users)
-            done = append(records, index, items, decoded.ts, decoded.actions, want_contexts=False)
+            done = append(records, index, items, decoded.events.ts, decoded.events.actions, want_contexts=False)
             self._store.write(batch.partition, users, done.records)
             self.events += len(index)
             if self._output:

@@ -102,11 +102,11 @@ def record(file: EventFile, config: Config) -> tuple[Recorded, str]:
     times, weights, bad = [], [], 0
     for chunk in file:
         decoded = decoder.decode(chunk.values, chunk.keys)
-        users += decoded.users
-        items += decoded.items
-        times.append(decoded.ts)
-        weights.append(weight[decoded.actions])
-        bad += len(decoded.bad)
+        users += decoded.events.users
+        items += decoded.events.items
+        times.append(decoded.events.ts)
+        weights.append(weight[decoded.events.actions])
+        bad += len(decoded.rejections)
     all_ts = np.concatenate(times) if times else np.zeros(0, np.int64)
     all_weights = np.concatenate(weights) if weights else np.zeros(0, np.float32)
     order = np.argsort(all_ts, kind="stable")

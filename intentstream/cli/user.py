@@ -13,8 +13,8 @@ from rich.table import Table
 from intentstream.cli.options import ConfigOption, ItemsOption, StateOption
 from intentstream.config import load_config
 from learner.runtime import set_threads
-from stream.engine.engine import open_checkpoint
 from stream.engine.queries import Explanation
+from stream.engine.read_only import open_checkpoint
 from stream.errors import EngineError
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.partitioner import partition_of

@@ -299,11 +299,14 @@ class IntentTracker:
         return intent_vectors(self._network.centers.unit().numpy(), self.merging.representatives, self.identity.shares)
 
     @torch.no_grad()
-    def entries(self, turn_map: bool = False) -> list[Entry]:
-        """All intents for the catalogue; `turn_map` lets the map follow the centers, which changes the state."""
+    def update_map(self) -> None:
+        """Let the map follow the centers."""
+        self.identity.turn_map(self._network.centers.unit().numpy())
+
+    @torch.no_grad()
+    def entries(self) -> list[Entry]:
+        """All intents for the catalog."""
         centers = self._network.centers.unit().numpy()
-        if turn_map:
-            self.identity.turn_map(centers)
         return self.identity.entries(centers, self.merging.representatives)
 
 

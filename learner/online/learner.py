@@ -331,9 +331,13 @@ class Learner:
         active = int((shares > 0.001).sum())
         return {"active": active, "effective": effective_number(torch.from_numpy(shares))}
 
-    def catalog(self, items: int = 10, turn_map: bool = False) -> list[IntentInfo]:
-        """All intents with their figures and their nearest items; only `turn_map` changes anything, the map."""
-        entries = self.tracker.entries(turn_map)
+    def update_map(self) -> None:
+        """Turn the map of intents some way after the centers."""
+        self.tracker.update_map()
+
+    def catalog(self, items: int = 10) -> list[IntentInfo]:
+        """All intents with their figures and their nearest items; changes nothing."""
+        entries = self.tracker.entries()
         tops: list[list[str]] = [[] for _ in entries]
         if self.size:
             with torch.no_grad():

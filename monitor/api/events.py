@@ -67,7 +67,7 @@ def split_events(content_type: str, body: bytes, most: int) -> list[bytes]:
 
 def to_messages(values: list[bytes], decoded: Decoded, now_ms: int) -> list[Message]:
     """Records for the input topic, in the order in which they came, for all events that are good."""
-    good = list(zip(decoded.index.tolist(), decoded.users, strict=True))
+    good = list(zip(decoded.index.tolist(), decoded.events.users, strict=True))
     good += [(one.index, one.user) for one in decoded.erasures]
     return [event_message(user, values[index], now_ms) for index, user in sorted(good)]
 
@@ -91,7 +91,7 @@ async def append_events(service: Service, content_type: str, body: bytes) -> byt
     messages = to_messages(values, decoded, service.clock_ms())
     refused = [
         EventRefusal(index=bad.index, reason=bad.reason, field=bad.field, value=bad.value, rule=bad.rule)
-        for bad in decoded.bad
+        for bad in decoded.rejections
     ]
     if not messages:
         first = refused[0]

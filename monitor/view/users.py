@@ -53,25 +53,25 @@ class UserRecords:
         decoded = self._decoder.decode(batch.values, batch.keys)
         begin = 0
         for erasure in decoded.erasures:
-            end = int(np.searchsorted(decoded.index, erasure.index))
+            end = erasure.events_before
             self._put_events(write, decoded, begin, end)
             user = user_hash(erasure.user)
             write.delete_range(b"h" + user, b"h" + user + b"\xff" * 16)
             write.put(b"E" + user, batch.timestamps_ms[erasure.index].to_bytes(8, "big", signed=True))
             begin = end
-        self._put_events(write, decoded, begin, len(decoded.users))
-        if decoded.users:
+        self._put_events(write, decoded, begin, len(decoded.events))
+        if len(decoded.events):
             # One event with a wrong clock must not make everybody's history look old.
             appended_ms = np.array(batch.timestamps_ms, dtype=np.int64)[decoded.index]
-            self.event_ts = max(self.event_ts, int(np.minimum(decoded.ts, appended_ms + DAY_MS).max()))
+            self.event_ts = max(self.event_ts, int(np.minimum(decoded.events.ts, appended_ms + DAY_MS).max()))
 
     def _put_events(self, write: WriteBatch, decoded: Decoded, begin: int, end: int) -> None:
         part = slice(begin, end)
         rows = zip(
-            decoded.users[part],
-            decoded.items[part],
-            decoded.ts[part].tolist(),
-            decoded.actions[part].tolist(),
+            decoded.events.users[part],
+            decoded.events.items[part],
+            decoded.events.ts[part].tolist(),
+            decoded.events.actions[part].tolist(),
             strict=True,
         )
         names, pack, put = self._actions, records.pack, write.put

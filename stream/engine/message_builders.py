@@ -1,118 +1,23 @@
-"""From arrays to messages: what the engine found, in the form in which it is published."""
+"""Dead letters, receipts of erasures, and the checksum over all messages of a step."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import crc32c
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from learner import Ranking
-from learner.drift.fallback import Serving
 from stream.log.base import Message, RecordBatch
 from stream.schema import topics
 from stream.schema.dead_letters import DeadLetterHeaders, encode_headers
-from stream.schema.events import Rejection
-from stream.schema.messages import AsOf, ErasureReceipt, IntentShift, Recommendations, Recommended, Source
+from stream.schema.events import Erasure, Rejection
+from stream.schema.messages import AsOf, ErasureReceipt
 
-SOURCES: Final[tuple[Source, ...]] = ("model", "intent", "popular")
 LETTER_BYTES: Final = 768 * 1024  # of key and value in a dead letter; its topic takes 1 MiB with the headers
 LETTER_KEY_BYTES: Final = 64 * 1024  # what is left of the key of one that is cut down
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Coordinates:
-    """Where each touched user's newest event of the step came from: arrays of length U."""
-
-    users: list[bytes]
-    partitions: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    ts: NDArray[np.int64]  # epoch milliseconds
-
-    def as_of(self, row: int) -> AsOf:
-        """Return the coordinates of user `row` as they are published."""
-        return AsOf(partition=int(self.partitions[row]), offset=int(self.offsets[row]), ts=int(self.ts[row]))
-
-
-def latest_coordinates(
-    users: list[bytes],
-    user_index: NDArray[np.int64],
-    partitions: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    ts: NDArray[np.int64],
-    depth: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Coordinates]]:
-    """Where each user's newest event of a step came from, the one before that, and so on.
-
-    Parameters
-    ----------
-    users
-        All that `user_index` may point at.
-    user_index, partitions, offsets, ts
-        (n,) of the events in order of arrival.
-    depth
-        Most events to go back.
-
-    Returns
-    -------
-    Indices (U,) of the users touched, rising; their numbers of events (U,); coordinates by events back, at least one
-    entry. A user with fewer events has the first one again.
-    """
-    order = np.argsort(user_index, kind="stable")
-    touched, start, events = np.unique(user_index[order], return_index=True, return_counts=True)
-    named = [users[u] for u in touched.tolist()]
-    back = []
-    for later in range(max(1, min(depth, int(events.max(initial=0))))):
-        place = order[start + np.maximum(events - 1 - later, 0)]
-        back.append(Coordinates(named, partitions[place], offsets[place], ts[place]))
-    return touched, events, back
-
-
-def recommendation_messages(
-    where: Coordinates,
-    rows: NDArray[np.int64],
-    ranking: Ranking,
-    items: Sequence[Sequence[str]],
-    because: Sequence[Sequence[str]],
-    intents: NDArray[np.int64],
-    step: int,
-    model_step: int,
-    serving: Serving,
-) -> list[Message]:
-    """Build one message per user in `rows` (indices into `where` and `ranking`).
-
-    `items` and `because` hold the ids of those rows, in their order; `intents` (U,) is -1 for a cold user.
-    """
-    scores = np.round(ranking.scores[rows].astype(np.float64), 4).tolist()
-    sources = ranking.source[rows].tolist()
-    messages = []
-    for row, ids, score, source, reasons in zip(rows.tolist(), items, scores, sources, because, strict=True):
-        listed = [Recommended(item=item, score=value) for item, value in zip(ids, score, strict=False)]
-        intent = int(intents[row])
-        body = Recommendations(
-            user=where.users[row].decode(),
-            items=listed,
-            intent=None if intent < 0 else intent,
-            source=SOURCES[source],
-            because=list(reasons),
-            step=step,
-            model_step=model_step,
-            serving="snapshot" if serving == "snapshot" else None,
-            as_of=where.as_of(row),
-        )
-        messages.append(Message(topics.RECOMMENDATIONS, where.users[row], _encode(body), int(where.ts[row])))
-    return messages
-
-
-def shift_message(where: Coordinates, row: int, shift: IntentShift) -> Message:
-    """Wrap a shift of user `row`."""
-    return Message(topics.INTENT_SHIFTS, where.users[row], _encode(shift), int(where.ts[row]))
 
 
 def dead_letter(batch: RecordBatch, bad: Rejection) -> Message:
@@ -140,8 +45,9 @@ def dead_letter(batch: RecordBatch, bad: Rejection) -> Message:
     return Message(topics.DEAD_LETTERS, key, value, batch.timestamps_ms[bad.index], encode_headers(headers))
 
 
-def erasure_messages(user: bytes, step: int, as_of: AsOf) -> list[Message]:
+def erasure_messages(erasure: Erasure, step: int) -> list[Message]:
     """Build the tombstone of the user's list and the receipt."""
+    user, as_of = erasure.user, AsOf(partition=erasure.partition, offset=erasure.offset, ts=erasure.ts)
     kept = {spec.name: spec.retention_ms or 0 for spec in topics.topic_specs(1)}
 
     def until(what: str, topic: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner import IntentView, Learner, strongest
-from stream.engine import message_builders
+from learner.online.histories import Histories
+from stream.engine.publishing import SOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,12 @@ def explanation(learner: Learner, record: NDArray[Any], user: bytes, k: int) -> 
     known = _look_up(learner, record)
     found = _answer(learner, user, known, k)
     history, view = known.history, known.view
-    pull = learner.pull(history, known.actions, view.runner_up, view.nearest)
-    handles = strongest(history, pull, 5)[0]
-    pulls = [float(pull[0][np.flatnonzero(history[0] == handle)[-1]]) for handle in handles.tolist() if handle]
+    items = history.items[0]
+    pull = learner.pull(history.items, history.actions, view.runner_up, view.nearest)
+    handles = strongest(history.items, pull, 5)[0]
+    pulls = [float(pull[0][np.flatnonzero(items == handle)[-1]]) for handle in handles.tolist() if handle]
     decided = list(zip(learner.item_ids(handles[handles != 0]), pulls, strict=True))
-    reasons = learner.reasons(history[0], known.actions[0], known.ts[0], learner.lookup(found.items))
+    reasons = learner.reasons(items, history.actions[0], history.ts[0], learner.lookup(found.items))
     return Explanation(
         answer=found,
         held=None if known.held < 0 else known.held,
@@ -68,33 +70,29 @@ def explanation(learner: Learner, record: NDArray[Any], user: bytes, k: int) -> 
 class _Known(NamedTuple):
     """One user's record, and where they stand among the intents."""
 
-    history: NDArray[np.int64]
-    """(1, L) handles"""
-    actions: NDArray[np.uint8]
-    """(1, L)"""
-    ts: NDArray[np.int64]
-    """(1, L)"""
+    history: Histories
     held: int
     held_for: int
     view: IntentView
 
 
 def _look_up(learner: Learner, record: NDArray[Any]) -> _Known:
-    history, actions, ts = (np.ascontiguousarray(record[name]) for name in ("items", "actions", "ts"))
+    history = Histories.of_records(record)
     held, span = learner.current_intents(record["intent"]), record["intent_events"].astype(np.int64)
-    view = learner.intents(history, actions, held, span)
-    return _Known(history, actions, ts, int(held[0]), int(span[0]), view)
+    view = learner.intents(history.items, history.actions, held, span)
+    return _Known(history, int(held[0]), int(span[0]), view)
 
 
 def _answer(learner: Learner, user: bytes, known: _Known, k: int) -> Answer:
-    ranking = learner.recommend(known.history, known.actions, known.ts, k)
+    history = known.history
+    ranking = learner.recommend(history.items, history.actions, history.ts, k)
     found = ranking.items[0] != 0
     return Answer(
         user=user.decode(),
         items=learner.item_ids(ranking.items[0][found]),
         scores=ranking.scores[0][found].tolist(),
-        source=message_builders.SOURCES[int(ranking.source[0])],
+        source=SOURCES[int(ranking.source[0])],
         because=[item for item in learner.item_ids(ranking.because[0]) if item],
         intent=None if known.view.nearest[0] < 0 else int(known.view.nearest[0]),
-        history=[item for item in learner.item_ids(known.history[0]) if item],
+        history=[item for item in learner.item_ids(history.items[0]) if item],
     )

@@ -32,22 +32,23 @@ class BaselineComparison:
     def rank_then_count(self, batch: RecordBatch, *, evaluate: bool) -> None:
         """Rank the item of each event, then count the event; ranks enter the accuracy where `evaluate` is true."""
         decoded = self._decoder.decode(batch.values, batch.keys)
-        if not decoded.users:
+        if not len(decoded.events):
             return
-        row_of = {user: row for row, user in enumerate(dict.fromkeys(decoded.users))}
-        user_index = np.array([row_of[user] for user in decoded.users], dtype=np.int64)
-        items = np.array([self._handles.setdefault(item, len(self._handles) + 1) for item in decoded.items])
+        row_of = {user: row for row, user in enumerate(dict.fromkeys(decoded.events.users))}
+        user_index = np.array([row_of[user] for user in decoded.events.users], dtype=np.int64)
+        items = np.array([self._handles.setdefault(item, len(self._handles) + 1) for item in decoded.events.items])
         users = list(row_of)
-        clock = self._clocks.advance(np.zeros(len(items), dtype=np.int64), decoded.ts)
+        ts, actions = decoded.events.ts, decoded.events.actions
+        clock = self._clocks.advance(np.zeros(len(items), dtype=np.int64), ts)
         records = self._users.read(0, users)
-        done = append(records, user_index, items, decoded.ts, decoded.actions, ttl_ms=self._ttl_ms, clock=clock)
+        done = append(records, user_index, items, ts, actions, ttl_ms=self._ttl_ms, clock=clock)
         self._users.write(0, users, done.records)
         taken = np.flatnonzero(done.accepted)
         contexts = np.where(self._liked[done.context_actions[taken]], done.contexts[taken], 0)
         for name, method in self._methods.items():
             ranks = method.rank_then_count(contexts, items[taken])
             if evaluate:
-                self._metrics[name].add(ranks[self._liked[decoded.actions[taken]]])
+                self._metrics[name].add(ranks[self._liked[actions[taken]]])
 
     def result(self) -> dict[str, dict[str, float]]:
         """Accuracy by baseline."""

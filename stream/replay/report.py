@@ -88,8 +88,8 @@ class IntentsFile:
         except OSError as exc:
             raise self._failed(exc) from exc
 
-    def write_shifts(self, engine: Engine) -> None:
-        """Write the shifts of the engine's last step."""
+    def write_shifts(self, result: StepResult) -> None:
+        """Write the shifts of a step."""
         self._write(
             {
                 "user": shift.user,
@@ -99,7 +99,7 @@ class IntentsFile:
                 "cause": shift.cause,
                 "confidence": shift.confidence,
             }
-            for shift in engine.meaning.shifts
+            for shift in result.shifts
         )
 
     def write_intents(self, engine: Engine) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from state import CheckpointStore
 from stream.config import StreamConfig
+from stream.engine.decoding import decode_batches
 from stream.engine.engine import Engine
-from stream.engine.event_batch import gather
 from stream.errors import SourceError
 from stream.log.base import RecordBatch
 from stream.replay.comparison import BaselineComparison
@@ -152,7 +152,8 @@ class _Replay:
             if self._folder is not None:
                 self._folder.compare(batch, self._engine)
             if batch.next_offset <= self._before:
-                self._rejections.count(gather(self._decoder, [batch]).letters)  # the report covers the whole file
+                # the report covers the whole file
+                self._rejections.count(decode_batches(self._decoder, [batch]).dead_letters)
                 continue
             began = self._clock()
             self._step(batch)
@@ -173,11 +174,11 @@ class _Replay:
     def _step(self, batch: RecordBatch) -> None:
         engine = self._engine
         result = engine.step([batch])
-        engine.learn(engine.plan_learning(result.events, 0))
+        engine.learn(engine.plan_learning(result.records, 0))
         self._episodes.add(result)
         self._rejections.count(result.messages)
         if self._intents_file is not None:
-            self._intents_file.write_shifts(engine)
+            self._intents_file.write_shifts(result)
         if self._folder is not None and result.step % self._config.checkpoint_every_steps == 0:
             self._folder.checkpoint(engine)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stream.engine.event_batch import FileBatch
+from stream.engine.decoding import FileBatch
 from stream.errors import SourceError
 from stream.schema import topics
 from stream.sources.files.event_file import EventFile

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from stream.schema.event_batch import EventBatch
 from stream.schema.events import (
     ERASE,
     MAX_ID_BYTES,
@@ -35,16 +36,15 @@ _SHOWN: Final = 80  # characters of a bad value that are kept
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The good events of a batch as parallel columns of length n; `index` (n,) is their place in the batch."""
+    """What the records of a batch are."""
 
-    users: list[bytes]
-    items: list[str]
-    ts: NDArray[np.int64]
-    actions: NDArray[np.uint8]
+    events: EventBatch
     index: NDArray[np.int64]
-    bad: list[Rejection]
-    unknown_fields: int  # fields that no version knows, over all good records
+    """(n,) place of each event among the records"""
+    rejections: list[Rejection]
     erasures: list[Erasure]
+    unknown_fields: int
+    """fields that no version knows, over all good records"""
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -150,13 +150,13 @@ class Decoder:
             if raw.get("action") == ERASE:
                 ts = raw.get("ts", MIN_TS)
                 good = type(ts) is int and MIN_TS <= ts < MAX_TS
-                collected.erasures.append(Erasure(place, user, ts if good else MIN_TS))
+                collected.erasures.append(Erasure(place, user, ts if good else MIN_TS, events_before=0))
             else:
                 item, ts, code = _identifier("item", raw).decode(), _time(raw), self._action(raw)
                 _check_number(raw)
                 collected.extend([user], [item], [ts], [code], [place])
         except _Refused as refused:
-            collected.bad.append(Rejection(place, refused.reason, refused.field, refused.value, refused.rule))
+            collected.rejections.append(Rejection(place, refused.reason, refused.field, refused.value, refused.rule))
         else:
             collected.unknown_fields += len(raw.keys() - _FIELDS)
 
@@ -179,7 +179,7 @@ class _Collected:
         self.ts: list[int] = []
         self.actions: list[int] = []
         self.index: list[int] = []
-        self.bad: list[Rejection] = []
+        self.rejections: list[Rejection] = []
         self.erasures: list[Erasure] = []
         self.unknown_fields = 0
 
@@ -200,9 +200,11 @@ class _Collected:
             index, ts, actions = index[order], ts[order], actions[order]
             self.users = [self.users[i] for i in order.tolist()]
             self.items = [self.items[i] for i in order.tolist()]
-        self.bad.sort(key=lambda bad: bad.index)
+        self.rejections.sort(key=lambda rejection: rejection.index)
         self.erasures.sort(key=lambda erasure: erasure.index)
-        return Decoded(self.users, self.items, ts, actions, index, self.bad, self.unknown_fields, self.erasures)
+        erasures = [replace(one, events_before=int(np.searchsorted(index, one.index))) for one in self.erasures]
+        events = EventBatch(self.users, self.items, ts, actions)
+        return Decoded(events, index, self.rejections, erasures, self.unknown_fields)
 
 
 def decode_events(
@@ -211,7 +213,7 @@ def decode_events(
     """Decode one batch; to decode many, keep a `Decoder`.
 
     >>> decoded = decode_events([b'{"user": 7, "item": "lamp", "ts": 1506826800000}', b"{}"])
-    >>> decoded.users, decoded.items, decoded.bad[0].reason, decoded.bad[0].field
+    >>> decoded.events.users, decoded.events.items, decoded.rejections[0].reason, decoded.rejections[0].field
     ([b'7'], ['lamp'], 'missing_field', 'user')
     """
     return Decoder(actions or ActionsConfig()).decode(values, keys if keys is not None else [None] * len(values))

@@ -106,11 +106,17 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """Record `index` of a batch asks to forget `user`."""
+    """A record asks to forget `user`."""
 
     index: int
+    """place of the record in its batch"""
     user: bytes
     ts: int
+    """epoch milliseconds"""
+    events_before: int
+    """events of the batch that came before the request"""
+    partition: int = 0
+    offset: int = 0
 
 
 def user_keys(users: Sequence[bytes]) -> NDArray[np.uint64]:

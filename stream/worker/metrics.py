@@ -104,7 +104,7 @@ class WorkerMetrics:
     def note_step(self, result: StepResult, batches: Sequence[RecordBatch], times: StepTimes) -> None:
         """Keep the figures of a step."""
         self._taken.append(_Taken(times.polled, self._records))
-        self._records += result.events
+        self._records += result.records
         appended = [batch.timestamps_ms[0] for batch in batches if len(batch)]
         if appended:
             self._fresh.append(_Fresh(times.committed, max(0.0, times.committed * 1000 - min(appended))))

@@ -203,12 +203,12 @@ class Worker:
             worker=self._config.engine.worker,
             step=result.step,
             ranges=result.ranges,
-            learn_steps=self.engine.plan_learning(result.events, sum(self._lag().values())),
+            learn_steps=self.engine.plan_learning(result.records, sum(self._lag().values())),
             checkpoint=self.checkpoints.due(result.step),
             messages=len(result.messages),
             checksum=result.checksum,
             notes=result.notes,
-            records=result.events,
+            records=result.records,
         )
 
     def _journal_end(self) -> int:

@@ -44,13 +44,11 @@ NOT_YET: Final[dict[str, set[str]]] = {
         "learner.drift.signals",
         "learner.online.learner",
         "stream.engine.engine",
-        "stream.engine.meaning",
     },
     "functions": {
         "learner.intents.shifts.look",
         "learner.offline.tuning.tune",
         "learner.online.network.learn",
-        "stream.engine.meaning.update_intents",
         "stream.replay.runner.replay",
     },
 }

@@ -16,7 +16,8 @@ import pytest
 from intentstream.config import Config
 from monitor import MonitorConfig, serve
 from monitor.view.db import ViewDb
-from stream.engine.engine import Engine, open_checkpoint
+from stream.engine.engine import Engine
+from stream.engine.read_only import open_checkpoint
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.base import Message, RecordBatch
 from stream.schema import topics
@@ -102,13 +103,13 @@ def erase(site: Site) -> None:
 
 
 def in_replay(engine: Engine, user: bytes) -> int:
-    replay = engine._learner._parts.replay
+    replay = engine.learner._parts.replay
     key = np.uint64(int(user_keys([user])[0]))
     return sum(int((ring.users == key).sum()) for ring in (replay._recent, replay._uniform))
 
 
 def in_store(engine: Engine, user: bytes) -> int:
-    store = engine._store
+    store = engine.store
     return sum(user in users for p in range(store.partitions) for users, _ in store.scan(p))
 
 
@@ -118,7 +119,7 @@ def test_nothing_of_the_user_is_left_where_it_can_be_removed(site: Site) -> None
     assert newest(site.log, topics.RECOMMENDATIONS, USER) is not None
     erase(site)
     assert in_store(engine, USER) == 0 == in_replay(engine, USER)
-    assert engine._learner.refused_batches == []
+    assert engine.learner.refused_batches == []
     assert newest(site.log, topics.RECOMMENDATIONS, USER) is None  # the tombstone, by which the topic forgets too
     assert site.status("/recommendations/u1") == 404
     found = site.get("/users/u1")

@@ -9,7 +9,8 @@ import pytest
 
 from intentstream.config import Config
 from state import CheckpointStore, Watermarks
-from stream.engine.engine import Engine, open_checkpoint
+from stream.engine.engine import Engine
+from stream.engine.read_only import open_checkpoint
 from stream.errors import EngineError, StateMismatch
 from stream.log.base import RecordBatch
 from stream.log.partitioner import partition_of
@@ -28,7 +29,7 @@ def run(
     for batches in as_batches(records, config.log.partitions, step):
         result = engine.step(batches)
         published += [(m.topic, m.key, m.value) for m in result.messages]
-        engine.learn(engine.plan_learning(result.events, 0))
+        engine.learn(engine.plan_learning(result.records, 0))
     return engine, published
 
 
@@ -84,7 +85,7 @@ def test_a_checkpoint_written_beside_the_loop_holds_the_moment_it_began(
         engine.learn(2)
     digest = engine.digest()
     pending = engine.begin_checkpoint()
-    tracker = engine._learner.tracker
+    tracker = engine.learner.tracker
     update_centers = tracker.update_centers
     monkeypatch.setattr(
         tracker, "update_centers", lambda *asked: update_centers(*asked)._replace(absorbed=[3])
@@ -217,7 +218,7 @@ def test_small_steps_wait_until_a_tenth_of_a_mini_batch_is_there(tmp_path: Path)
     fresh: list[int] = []
     for (batch,) in as_batches(events(96), 1, 12):
         engine.step([batch])
-        fresh.append(engine._learner.unlearned)
+        fresh.append(engine.learner.unlearned)
         planned.append(engine.plan_learning(len(batch), 0))
         engine.learn(planned[-1])
     assert planned == [int(pairs >= 26) for pairs in fresh]
@@ -275,14 +276,16 @@ def forgetting(ttl_ms: int, folder: Path, partitions: int = 2) -> Engine:
 def test_a_forgotten_user_is_nobody_before_the_sweep_has_come_by(tmp_path: Path) -> None:
     ttl = 80_000
     engine = forgetting(ttl, tmp_path)
-    engine._store.sweep = lambda *_, **__: 0  # type: ignore[method-assign]
+    engine.store.sweep = lambda *_, **__: 0  # type: ignore[method-assign]
     clocks, seen = Watermarks(2, ttl, block_events=8), dict[bytes, int]()
     for batches in as_batches(events(600, users=200), 2, 100):
         engine.step(batches)
         for batch in batches:
             found = decode_events(batch.values)
-            came = np.maximum(found.ts, clocks.advance(np.full(len(found.ts), batch.partition), found.ts))
-            for user, at in zip(found.users, came.tolist(), strict=True):
+            came = np.maximum(
+                found.events.ts, clocks.advance(np.full(len(found.events.ts), batch.partition), found.events.ts)
+            )
+            for user, at in zip(found.events.users, came.tolist(), strict=True):
                 seen[user] = max(seen.get(user, 0), at)
     forgotten = {user for user, at in seen.items() if at < clocks.now[partition_of(user, 2)] - 2 * ttl}
     assert 0 < len(forgotten) < len(seen)
@@ -356,7 +359,7 @@ def test_small_steps_look_at_few_users_to_forget(tmp_path: Path) -> None:
 
     for records in (14, 100, 400):
         engine = Engine.open(small_config(), tmp_path / str(records))
-        engine._store.sweep = sweep  # type: ignore[method-assign]
+        engine.store.sweep = sweep  # type: ignore[method-assign]
         engine.step(as_batches(events(records), 2, records)[0])
         engine.learn(1)
         engine.close()

@@ -16,7 +16,7 @@ from learner.metrics import UNRANKED
 from learner.online.step import PrequentialResult
 from stream.engine.engine import Engine
 from stream.schema import topics
-from tests.unit.stream.engine.test_meaning import acting_config, alerts, steps
+from tests.unit.stream.engine.test_intents_and_drift import acting_config, alerts, steps
 from tests.unit.stream.streams import as_batches, events
 
 GATE = {
@@ -40,8 +40,8 @@ class Losing:
 
     def __init__(self, engine: Engine, bad: range) -> None:
         self._engine, self._bad = engine, bad
-        self._observe = engine._learner.observe
-        engine._learner.observe = self.observe  # type: ignore[method-assign]
+        self._observe = engine.learner.observe
+        engine.learner.observe = self.observe  # type: ignore[method-assign]
 
     def observe(self, *args: Any, **kwargs: Any) -> PrequentialResult:
         taken = self._observe(*args, **kwargs)
@@ -59,7 +59,7 @@ def test_a_learner_that_loses_is_stood_in_for_until_it_has_earned_its_place(tmp_
     results, serving, gauge = [], [], []
     for result in steps(engine, events(3600)):
         results.append(result)
-        serving.append(engine._learner.serving)
+        serving.append(engine.learner.serving)
         gauge.append(engine.gauges()["serving_snapshot"])
     away = [number for number, who in enumerate(serving, start=1) if who == "snapshot"]
     assert away == list(range(away[0], away[-1] + 1))
@@ -91,10 +91,10 @@ def test_a_checkpoint_while_the_snapshot_serves_continues_with_the_same_bits(tmp
     for number, step in enumerate(batches):
         for engine in (whole, first):
             result = engine.step(step)
-            engine.learn(engine.plan_learning(result.events, 0))
-        served.add(whole._learner.serving)
+            engine.learn(engine.plan_learning(result.records, 0))
+        served.add(whole.learner.serving)
         if number == at:
-            assert first._learner.serving == ("learner" if at == 10 else "snapshot")
+            assert first.learner.serving == ("learner" if at == 10 else "snapshot")
             first.checkpoint()
             first.close()
             first = Engine.open(config, tmp_path / "checkpoint")
@@ -109,7 +109,7 @@ def test_a_switched_off_gate_compares_nothing(tmp_path: Path) -> None:
     Losing(engine, BAD)
     results = list(steps(engine, events(1500)))
     assert alerts(results) == []
-    assert not engine._learner.has_snapshot
+    assert not engine.learner.has_snapshot
 
 
 def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(tmp_path: Path) -> None:
@@ -118,19 +118,19 @@ def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(t
     Losing(engine, range(20, 1000))
     for _ in steps(engine, events(1000)):
         pass
-    assert engine._learner.serving == "snapshot"
+    assert engine.learner.serving == "snapshot"
     engine.checkpoint()
     engine.close()
     without = msgspec.structs.replace(config, gate=FallbackConfig(enabled=False))
     engine = Engine.open(without, tmp_path)
-    assert (engine._learner.serving, engine.gauges()["serving_snapshot"]) == ("learner", 0.0)
+    assert (engine.learner.serving, engine.gauges()["serving_snapshot"]) == ("learner", 0.0)
     closed = alerts(list(steps(engine, events(2500)[1000:])))[0]
     assert (closed["state"], closed["signals"]) == ("closed", ["gate"])
 
 
 def test_refusals_take_the_learner_back_to_its_last_good_weights(tmp_path: Path) -> None:
     engine = Engine.open(gated_config(actions={"learner": ["rollback"]}), tmp_path)
-    learn, went_back, results = engine._learner.learn, [], []
+    learn, went_back, results = engine.learner.learn, [], []
 
     def refusing(*asked: Any, **named: Any) -> LearnReport:
         report = learn(*asked, **named)
@@ -138,10 +138,10 @@ def test_refusals_take_the_learner_back_to_its_last_good_weights(tmp_path: Path)
 
     def go_back() -> bool:
         went_back.append(engine.step_number)
-        return type(engine._learner).go_back(engine._learner)
+        return type(engine.learner).go_back(engine.learner)
 
-    engine._learner.learn = refusing  # type: ignore[method-assign]
-    engine._learner.go_back = go_back  # type: ignore[method-assign]
+    engine.learner.learn = refusing  # type: ignore[method-assign]
+    engine.learner.go_back = go_back  # type: ignore[method-assign]
     for result in steps(engine, events(2000)):
         results.append(result)
     opened = alerts(results)[0]

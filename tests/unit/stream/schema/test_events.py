@@ -56,8 +56,8 @@ records = st.one_of(
 def one(event: object, key: bytes | None = None) -> tuple[str, str, str]:
     value = event if isinstance(event, bytes) else json.dumps(event).encode()
     decoded = decode_events([value], [key])
-    assert len(decoded.bad) == 1 and not decoded.users
-    bad = decoded.bad[0]
+    assert len(decoded.rejections) == 1 and not decoded.events.users
+    bad = decoded.rejections[0]
     assert bad.rule
     return bad.reason, bad.field, bad.value
 
@@ -71,20 +71,24 @@ def one(event: object, key: bytes | None = None) -> tuple[str, str, str]:
 def test_any_bytes_become_an_event_an_erasure_or_a_dead_letter(pairs: list[tuple[bytes | None, bytes | None]]) -> None:
     values, keys = [value for value, _ in pairs], [key for _, key in pairs]
     decoded = decode_events(values, keys)
-    places = [*decoded.index.tolist(), *(bad.index for bad in decoded.bad), *(gone.index for gone in decoded.erasures)]
+    places = [
+        *decoded.index.tolist(),
+        *(bad.index for bad in decoded.rejections),
+        *(gone.index for gone in decoded.erasures),
+    ]
     assert sorted(places) == list(range(len(pairs)))
     assert decoded.index.tolist() == sorted(decoded.index.tolist())
-    for bad in decoded.bad:
+    for bad in decoded.rejections:
         assert bad.reason in REASONS and bad.field and bad.rule
         assert len(bad.value) <= 80
         (bad.value + bad.rule + bad.field).encode()
     # a record is judged by itself: alone it is judged as in company, and by itself as in the good case
     alone = [decode_events([value], [key]) for value, key in pairs]
-    assert [user for single in alone for user in single.users] == decoded.users
-    assert [item for single in alone for item in single.items] == decoded.items
-    assert [ts for single in alone for ts in single.ts.tolist()] == decoded.ts.tolist()
-    assert [(bad.reason, bad.field, bad.value) for single in alone for bad in single.bad] == [
-        (bad.reason, bad.field, bad.value) for bad in decoded.bad
+    assert [user for single in alone for user in single.events.users] == decoded.events.users
+    assert [item for single in alone for item in single.events.items] == decoded.events.items
+    assert [ts for single in alone for ts in single.events.ts.tolist()] == decoded.events.ts.tolist()
+    assert [(bad.reason, bad.field, bad.value) for single in alone for bad in single.rejections] == [
+        (bad.reason, bad.field, bad.value) for bad in decoded.rejections
     ]
     assert sum(single.unknown_fields for single in alone) == decoded.unknown_fields
 
@@ -106,11 +110,11 @@ def test_any_bytes_become_an_event_an_erasure_or_a_dead_letter(pairs: list[tuple
 def test_what_is_encoded_is_decoded(events: list[BehaviorEvent]) -> None:
     actions = ActionsConfig()
     decoded = decode_events([encode_event(event) for event in events], [str(event.user).encode() for event in events])
-    assert not decoded.bad
-    assert decoded.users == [str(event.user).encode() for event in events]
-    assert decoded.items == [str(event.item) for event in events]
-    assert decoded.ts.tolist() == [event.ts for event in events]
-    names = [actions.names()[code] for code in decoded.actions.tolist()]
+    assert not decoded.rejections
+    assert decoded.events.users == [str(event.user).encode() for event in events]
+    assert decoded.events.items == [str(event.item) for event in events]
+    assert decoded.events.ts.tolist() == [event.ts for event in events]
+    names = [actions.names()[code] for code in decoded.events.actions.tolist()]
     assert names == [event.action or "view" for event in events]
 
 
@@ -155,14 +159,14 @@ def test_every_reason_names_its_field(event: object, expected: tuple[str, ...]) 
 
 def test_the_key_must_be_the_user() -> None:
     assert one(GOOD, b"bert")[:2] == ("key_mismatch", "key")
-    assert decode_events([json.dumps({**GOOD, "user": 7}).encode()], [b"7"]).users == [b"7"]
-    assert decode_events([json.dumps(GOOD).encode()], [None]).users == [b"anna"]
+    assert decode_events([json.dumps({**GOOD, "user": 7}).encode()], [b"7"]).events.users == [b"7"]
+    assert decode_events([json.dumps(GOOD).encode()], [None]).events.users == [b"anna"]
 
 
 @pytest.mark.parametrize("size", [256, 257])
 def test_an_id_may_have_256_bytes(size: int) -> None:
     decoded = decode_events([json.dumps({**GOOD, "item": "x" * size}).encode()])
-    assert len(decoded.items) == (size == 256)
+    assert len(decoded.events.items) == (size == 256)
 
 
 def test_limits_of_time_are_those_of_1990_and_2100() -> None:
@@ -174,24 +178,28 @@ def test_unknown_fields_are_counted_not_refused() -> None:
     value = json.dumps({**GOOD, "session": "x", "page": {"user": 1}}).encode()
     decoded = decode_events([value, json.dumps(GOOD).encode(), value])
     assert decoded.unknown_fields == 4
-    assert len(decoded.users) == 3
+    assert len(decoded.events.users) == 3
 
 
 def test_an_erasure_needs_a_user_only() -> None:
     decoded = decode_events([b'{"user":"anna","action":"erase"}', b'{"action":"erase"}', json.dumps(GOOD).encode()])
     assert [(gone.index, gone.user) for gone in decoded.erasures] == [(0, b"anna")]
-    assert decoded.bad[0].reason == "missing_field"
+    assert decoded.rejections[0].reason == "missing_field"
     assert decoded.index.tolist() == [2]
 
 
 def test_an_unknown_action_may_count_as_the_default() -> None:
     value = json.dumps({**GOOD, "action": "teleport"}).encode()
-    assert Decoder(ActionsConfig(other="default")).decode([value], [None]).actions.tolist() == [0]
+    assert Decoder(ActionsConfig(other="default")).decode([value], [None]).events.actions.tolist() == [0]
 
 
 def test_columns_have_their_types_even_when_empty() -> None:
     decoded = decode_events([])
-    assert [str(a.dtype) for a in (decoded.ts, decoded.actions, decoded.index)] == ["int64", "uint8", "int64"]
+    assert [str(a.dtype) for a in (decoded.events.ts, decoded.events.actions, decoded.index)] == [
+        "int64",
+        "uint8",
+        "int64",
+    ]
 
 
 @pytest.mark.parametrize("weights", [{}, {"erase": 1.0}, {"view": 0.0}, {"dislike": -1.0}, {"": 1.0}, {"view": 1e9}])

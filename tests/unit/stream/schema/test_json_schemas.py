@@ -72,4 +72,4 @@ def test_the_schema_version_is_always_written_and_another_one_refused(kind: type
 
 
 def test_the_example_event_is_a_good_event() -> None:
-    assert not decode_events([msgspec.json.encode(EXAMPLES[topics.EVENTS])]).bad
+    assert not decode_events([msgspec.json.encode(EXAMPLES[topics.EVENTS])]).rejections

@@ -53,7 +53,14 @@ def decoded(file: EventFile) -> list[tuple[str, str, int]]:
         assert len(chunk) == len(chunk.values) == len(chunk.keys)
         position += len(chunk)
         columns = decode_events(chunk.values, chunk.keys)
-        found += list(zip([u.decode() for u in columns.users], columns.items, columns.ts.tolist(), strict=True))
+        found += list(
+            zip(
+                [u.decode() for u in columns.events.users],
+                columns.events.items,
+                columns.events.ts.tolist(),
+                strict=True,
+            )
+        )
     return found
 
 
@@ -106,7 +113,7 @@ def test_broken_lines_go_their_way_and_nothing_is_lost(write: Write) -> None:
     file = read_events(write("a.csv", b"\n".join(lines)), chunk_records=8)
     broken = {chunk.start + place: value for chunk in file for place, value in chunk.unparsed}
     assert [found for chunk in file for found in chunk.originals] == lines[1:]
-    bad = decode_events(list(broken.values())).bad
+    bad = decode_events(list(broken.values())).rejections
     assert [(one.reason, one.field, one.value) for one in bad] == [
         ("not_json", "record", "only,two"),
         ("wrong_type", "ts", "yesterday"),
@@ -123,7 +130,7 @@ def test_broken_lines_go_their_way_and_nothing_is_lost(write: Write) -> None:
 
 def test_rows_with_bad_ids_are_left_to_the_engine(write: Write) -> None:
     chunk = next(iter(read_events(write("a.csv", b"user,item,ts\n,lamp,1506826800000\nu1,lamp,1506826800000\n"))))
-    bad = decode_events(chunk.values, chunk.keys).bad
+    bad = decode_events(chunk.values, chunk.keys).rejections
     assert [(one.index, one.reason, one.field) for one in bad] == [(0, "bad_id", "user")]
 
 
@@ -189,9 +196,9 @@ def test_a_json_line_is_judged_as_on_the_log_whatever_its_names(
     for place, (_, said) in enumerate(cases):
         judged = decode_events([values[place]], [keys[place]])
         if isinstance(said, int):
-            assert (judged.unknown_fields, judged.ts.tolist()) == (said, [TS * 1000])
+            assert (judged.unknown_fields, judged.events.ts.tolist()) == (said, [TS * 1000])
         else:
-            (bad,) = judged.bad
+            (bad,) = judged.rejections
             assert (bad.reason, bad.field, bad.value) == said
     assert json.loads(values[2])["value"] == 4.5 and json.loads(values[2])["action"] == "cart"
     short = read_events(write("b.jsonl", b"\n".join(lines[:3])), limit=2)
@@ -214,7 +221,7 @@ def test_a_field_that_is_none_of_ours_does_not_stand_for_one_of_ours(write: Writ
     )
     (chunk,) = file
     judged = decode_events(chunk.values[-2:], chunk.keys[-2:])
-    assert judged.users == [b"u1"] and [bad.field for bad in judged.bad] == ["user"]
+    assert judged.events.users == [b"u1"] and [bad.field for bad in judged.rejections] == ["user"]
 
 
 @pytest.mark.parametrize("kind", ["number", "datetime", "float"])
@@ -242,7 +249,7 @@ def test_parquet_with_gaps_and_numbers_for_ids(tmp_path: Path) -> None:
     assert decoded(file) == [("1", "4", TS * 1000)]
     chunk = next(iter(file))
     assert len(chunk) == 3 and [place for place, _ in chunk.unparsed] == [1, 2]
-    assert len(decode_events(chunk.values, chunk.keys).bad) == 2
+    assert len(decode_events(chunk.values, chunk.keys).rejections) == 2
 
 
 @pytest.mark.parametrize(
@@ -278,7 +285,7 @@ def test_a_parquet_cell_that_makes_no_sense_is_one_dead_letter(tmp_path: Path, b
     file = read_events(tmp_path / "a.parquet")
     assert [ts for _, _, ts in decoded(file)] == [TS * 1000, TS * 1000 + 2000]
     chunk = next(iter(file))
-    (found,) = decode_events(chunk.values, chunk.keys).bad
+    (found,) = decode_events(chunk.values, chunk.keys).rejections
     assert (found.index, found.field) == (1, field)
 
 
@@ -408,7 +415,7 @@ def test_whatever_the_lines_are_each_is_one_record(
     assert sum(len(chunk) for chunk in chunks) == 4 + len(present)
     for chunk in chunks:
         found = decode_events(chunk.values, chunk.keys)
-        assert len(found.users) + len(found.bad) + len(found.erasures) == len(chunk)
+        assert len(found.events) + len(found.rejections) + len(found.erasures) == len(chunk)
 
 
 def test_small_parts() -> None:

@@ -72,20 +72,20 @@ def test_states_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_records_are_valid_but_for_those_that_are_not_meant_to_be(chunk: Chunk) -> None:
     decoded = Decoder(ActionsConfig()).decode(chunk.values, chunk.keys)
-    bad = [one.index for one in decoded.bad]
+    bad = [one.index for one in decoded.rejections]
     assert bad == np.flatnonzero(chunk.kinds == BAD).tolist()
     good = chunk.kinds != BAD
-    assert [user for user in decoded.users] == [key for key, fine in zip(chunk.keys, good, strict=True) if fine]
-    assert decoded.items == [item for item, fine in zip(chunk.item_ids, good, strict=True) if fine]
-    assert decoded.ts.tolist() == chunk.ts[good].tolist()
-    assert [ActionsConfig().names()[code] for code in decoded.actions] == [
+    assert [user for user in decoded.events.users] == [key for key, fine in zip(chunk.keys, good, strict=True) if fine]
+    assert decoded.events.items == [item for item, fine in zip(chunk.item_ids, good, strict=True) if fine]
+    assert decoded.events.ts.tolist() == chunk.ts[good].tolist()
+    assert [ActionsConfig().names()[code] for code in decoded.events.actions] == [
         ACTIONS[code] for code in chunk.actions[good]
     ]
 
 
 def test_bad_records_are_bad_in_many_ways() -> None:
     chunk = Simulator(msgspec.structs.replace(SMALL, bad_share=0.4), seed=1).next_chunk(500)
-    reasons = {bad.reason for bad in decode_events(chunk.values, chunk.keys).bad}
+    reasons = {bad.reason for bad in decode_events(chunk.values, chunk.keys).rejections}
     assert reasons >= set(REASONS) - {"too_large", "bad_value"}
 
 

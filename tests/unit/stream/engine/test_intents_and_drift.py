@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from intentstream.cli.app import app
 from intentstream.config import Config
 from learner import ActiveActions, IntentView
+from stream.engine.checkpoint import load_intents_and_drift
 from stream.engine.engine import Engine, StepResult
 from stream.errors import StateMismatch
 from stream.log import open_log
@@ -59,7 +60,7 @@ def steps(engine: Engine, records: list[bytes], step: int = 32) -> Iterator[Step
     for batches in as_batches(records, engine.config.log.partitions, step):
         result = engine.step(batches)
         yield result
-        engine.learn(engine.plan_learning(result.events, 0))
+        engine.learn(engine.plan_learning(result.records, 0))
 
 
 def alerts(results: list[StepResult]) -> list[dict[str, Any]]:
@@ -126,7 +127,7 @@ def test_every_action_does_something(tmp_path: Path, action: str) -> None:
         for _ in steps(engine, changing(after=400)):
             pass
         digest = hashlib.blake2b()
-        engine._learner.update_digest(digest)
+        engine.learner.update_digest(digest)
         digests.append(digest.hexdigest())
     assert digests[0] != digests[1]
 
@@ -139,7 +140,7 @@ def test_a_checkpoint_in_an_open_episode_continues_with_the_same_bits(tmp_path: 
     for number, step in enumerate(batches):
         for engine in (whole, first):
             result = engine.step(step)
-            engine.learn(engine.plan_learning(result.events, 0))
+            engine.learn(engine.plan_learning(result.records, 0))
         if number == at // 32:
             first.checkpoint()
             first.close()
@@ -160,20 +161,20 @@ def test_the_journal_repeats_the_actions(tmp_path: Path) -> None:
         log.append(as_messages(changing()))
         first = Worker(config, log, tmp_path / "state")
         first.recover()
-        while not first.engine.meaning.effects().half_lives < 1:
+        while not first.engine.drift.effects().half_lives < 1:
             assert first.turn()
         assert first.turn()
         first.close()  # without a checkpoint since the start: everything is redone from the journal
         second = Worker(config, log, tmp_path / "state")
         second.recover()
-        assert second.engine.meaning.effects() != ActiveActions()
+        assert second.engine.drift.effects() != ActiveActions()
         second.close()
 
 
 def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
     engine = Engine.open(small_config(), tmp_path)
     with pytest.raises(StateMismatch, match="intents and drift: state of format 0"):
-        engine.meaning.load_state({"format": 0})
+        load_intents_and_drift(engine, {"format": 0})
 
 
 # -- shifts -----------------------------------------------------------------------------------------------------------
@@ -184,8 +185,8 @@ class Moved:
 
     def __init__(self, engine: Engine, now: int, before: bool = False, stale: bool = False) -> None:
         self.now, self.before, self.stale = now, before, stale
-        self._asked = engine._learner.intents
-        engine._learner.intents = self.intents  # type: ignore[method-assign]
+        self._asked = engine.learner.intents
+        engine.learner.intents = self.intents  # type: ignore[method-assign]
 
     def intents(
         self, histories: Any, actions: Any, held: Any = None, span: Any = None, newest_alone: Any = None
@@ -239,22 +240,24 @@ def test_who_moved_is_told_by_the_older_items_under_the_new_model(
     moved = Moved(engine, now=0)
     assert shifts(one_user(engine, 5)) == []  # the first intent is no shift
     moved.now, moved.before, moved.stale = 1, before, stale
-    published = shifts(one_user(engine, 1, start=5))
+    results = one_user(engine, 1, start=5)
+    published = shifts(results)
     moved.before = moved.stale = False
-    (seen,) = engine.meaning.shifts
+    (seen,) = results[-1].shifts
     assert (seen.user, seen.from_intent, seen.to_intent, seen.cause, seen.held_for) == ("anna", 0, 1, cause, 5)
     assert published == ([seen] if publish or cause == "user" else [])
     assert (engine.counters["shifts"], engine.counters["model_shifts"]) == ((1, 0) if cause == "user" else (0, 1))
     assert set(seen.evidence) <= {f"i{n}" for n in range(6)}
-    assert shifts(one_user(engine, 3, start=6)) == []
-    assert engine.meaning.shifts == []
+    results = one_user(engine, 3, start=6)
+    assert shifts(results) == []
+    assert results[-1].shifts == []
 
 
 def test_who_moves_in_the_middle_of_a_step_is_then_compared_with_the_new_intent(tmp_path: Path) -> None:
     config = small_config(1)
     config = msgspec.structs.replace(config, shifts=msgspec.structs.replace(config.shifts, settle_events=5))
     engine = Engine.open(config, tmp_path)
-    asked = engine._learner.intents
+    asked = engine.learner.intents
 
     def next_one(
         histories: Any, actions: Any, held: Any = None, span: Any = None, newest_alone: Any = None
@@ -272,12 +275,12 @@ def test_who_moves_in_the_middle_of_a_step_is_then_compared_with_the_new_intent(
             retired=np.zeros(n, dtype=bool),
         )
 
-    engine._learner.intents = next_one  # type: ignore[method-assign]
+    engine.learner.intents = next_one  # type: ignore[method-assign]
     one_user(engine, 5)
     records = [json.dumps({"user": "anna", "item": f"i{n}", "ts": START_MS + n * 1000}).encode() for n in range(9)]
     ((batch,),) = as_batches(records[5:], 1, 4)
-    engine.step([type(batch)(batch.topic, 0, [5, 6, 7, 8], batch.keys, batch.values, [0] * 4, [()] * 4, 9)])
-    told = [(one.from_intent, one.to_intent, one.held_for, one.as_of.offset) for one in engine.meaning.shifts]
+    result = engine.step([type(batch)(batch.topic, 0, [5, 6, 7, 8], batch.keys, batch.values, [0] * 4, [()] * 4, 9)])
+    told = [(one.from_intent, one.to_intent, one.held_for, one.as_of.offset) for one in result.shifts]
     assert told == [(0, 1, 5, 5), (1, 2, 1, 6)]
 
 

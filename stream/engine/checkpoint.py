@@ -1,0 +1,199 @@
+"""The engine's state in a checkpoint: what is saved, what is refused, and the digest over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+
+from learner import Learner, LearnerStateError
+from state import Checkpoint, CheckpointStore, PendingCheckpoint, UserStore, Watermarks
+from stream.config import StreamConfig
+from stream.engine.accuracy import Accuracy
+from stream.engine.drift import DriftControl
+from stream.engine.intents import IntentFollower
+from stream.errors import StateMismatch
+
+ENGINE_FORMAT: Final = 3  # 2: forget_ts; 3: a clock per partition, users know when they were seen
+INTENTS_AND_DRIFT_FORMAT: Final = 4  # 4: learning steps since the last step
+
+
+class EngineParts(Protocol):
+    """What an engine has that a checkpoint keeps."""
+
+    @property
+    def config(self) -> StreamConfig: ...
+    @property
+    def learner(self) -> Learner: ...
+    @property
+    def store(self) -> UserStore: ...
+    @property
+    def intents(self) -> IntentFollower: ...
+    @property
+    def drift(self) -> DriftControl: ...
+    @property
+    def accuracy(self) -> Accuracy: ...
+    @property
+    def clocks(self) -> Watermarks: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
+
+    step_number: int
+    event_number: int
+    record_number: int
+    event_ts: int
+    positions: dict[int, int]
+    last_loss: float
+    journal_from: int
+    init_fingerprint: str
+
+
+def begin_checkpoint(engine: EngineParts, checkpoints: CheckpointStore) -> PendingCheckpoint:
+    """Begin an atomic snapshot of everything after the last step; `finish` of what is returned may run in a thread.
+
+    What must hold still is copied here; files are linked, written, checked and published by `finish`. A crash in
+    between leaves a folder without a manifest, which the next start deletes.
+    """
+
+    def save(folder: Path) -> Callable[[], None]:
+        checkpoint = engine.store.begin_checkpoint(folder / "histories")
+        write = engine.learner.begin_save()
+
+        def rest() -> None:
+            checkpoint()  # first: until it is made, the writes of every step stay in memory
+            write(folder / "learner")
+
+        return rest
+
+    # a copy, lists and all: a thread writes it while the next steps go on
+    small: dict[str, Any] = msgspec.to_builtins({"engine": to_state(engine), "shape": shape(engine.config)})
+    return checkpoints.begin(engine.step_number, small, save)
+
+
+def to_state(engine: EngineParts) -> dict[str, Any]:
+    """Everything small that the next step depends on, JSON-able, exact."""
+    intents_and_drift = {
+        "format": INTENTS_AND_DRIFT_FORMAT,
+        **engine.intents.to_state(),
+        **engine.drift.to_state(),
+    }
+    return {
+        "format": ENGINE_FORMAT,
+        "step": engine.step_number,
+        "event_number": engine.event_number,
+        "record_number": engine.record_number,
+        "meaning": intents_and_drift,
+        "event_ts": engine.event_ts,
+        "clocks": engine.clocks.to_state(),
+        "positions": {str(partition): offset for partition, offset in sorted(engine.positions.items())},
+        "counters": engine.counters,
+        **engine.accuracy.to_state(),
+        "last_loss": None if np.isnan(engine.last_loss) else engine.last_loss,
+        "journal_from": engine.journal_from,
+        "began_with": engine.init_fingerprint,
+    }
+
+
+def load(engine: EngineParts, checkpoint: Checkpoint) -> None:
+    """Put the learner and everything small of a checkpoint into a new engine.
+
+    Raises
+    ------
+    StateMismatch
+        Another format.
+    """
+    state = checkpoint.manifest["engine"]
+    if state["format"] != ENGINE_FORMAT:
+        raise StateMismatch(
+            f"checkpoint {checkpoint.path} has engine format {state['format']}, this version reads {ENGINE_FORMAT}: "
+            "run the version that wrote it, or start from an empty state folder"
+        )
+    engine.step_number = state["step"]
+    engine.event_number = state["event_number"]
+    engine.record_number = state["record_number"]
+    engine.learner.load(checkpoint.path / "learner")
+    try:
+        load_intents_and_drift(engine, state["meaning"])
+    except LearnerStateError as exc:
+        raise StateMismatch(
+            f"checkpoint {checkpoint.path}: {exc}: run the version that wrote it, or start from an empty state folder"
+        ) from exc
+    engine.event_ts = state["event_ts"]
+    engine.clocks.load_state(state["clocks"])
+    engine.positions = {int(partition): offset for partition, offset in state["positions"].items()}
+    engine.counters.update(state["counters"])
+    engine.accuracy.load_state(state)
+    engine.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
+    engine.journal_from = state.get("journal_from", 0)
+    engine.init_fingerprint = state["began_with"]
+
+
+def load_intents_and_drift(engine: EngineParts, state: dict[str, Any]) -> None:
+    """Let intents and drift go on; the learner has been loaded.
+
+    Raises
+    ------
+    StateMismatch
+        Another format.
+    """
+    if state.get("format") != INTENTS_AND_DRIFT_FORMAT:
+        raise StateMismatch(
+            f"intents and drift: state of format {state.get('format')!r}, this version reads "
+            f"{INTENTS_AND_DRIFT_FORMAT}: use the version that wrote it, or start from an empty state folder"
+        )
+    engine.intents.load_state(state)
+    engine.drift.load_state(state)
+
+
+def digest(engine: EngineParts) -> str:
+    """Hash of all state that a replay must reproduce, as 32 hexadecimal digits."""
+    small = to_state(engine)
+    del small["journal_from"]  # where to look, not what is known
+    made = hashlib.blake2b(msgspec.json.encode(small, order="sorted"), digest_size=16)
+    engine.store.update_digest(made, engine.clocks.now)
+    engine.learner.update_digest(made)
+    return made.hexdigest()
+
+
+def shape(config: StreamConfig) -> dict[str, Any]:
+    """The settings that shape stored data: a checkpoint made with others cannot be continued."""
+    learner = config.learner
+    return {
+        "log.partitions": config.log.partitions,
+        "engine.list_len": config.engine.list_len,
+        "actions": [f"{name}{'-' if weight < 0 else ''}" for name, weight in config.actions.weights_by_name.items()],
+        **{f"learner.{key}": value for key, value in learner.shape().items()},
+    }
+
+
+def refuse_other_shape(checkpoint: Checkpoint, wanted: dict[str, Any]) -> None:
+    """Compare the shape that a checkpoint was made with to the one wanted.
+
+    Raises
+    ------
+    StateMismatch
+        They differ.
+    """
+    stored = dict(checkpoint.manifest["shape"])
+    known = stored.pop("actions", [])  # checkpoints of earlier versions do not have it
+    if wanted["actions"][: len(known)] != known:
+        raise StateMismatch(
+            f"{checkpoint.path}: made with the actions {', '.join(known)}, the configuration says "
+            f"{', '.join(wanted['actions'])}: histories hold their places in this list; put new ones at its end, or "
+            "give another state folder"
+        )
+    wanted = {key: value for key, value in wanted.items() if key != "actions"}
+    for key in sorted(stored.keys() | wanted.keys()):
+        if stored.get(key) != wanted.get(key):
+            raise StateMismatch(
+                f"{checkpoint.path}: made with {key} = {stored.get(key)!r}, the configuration says "
+                f"{wanted.get(key)!r}: set {key} back, or give another state folder"
+                + (" and another engine.worker: intentstream worker --state NEW" if key == "log.partitions" else "")
+            )
+
+
+__all__ = ["begin_checkpoint", "digest", "load", "load_intents_and_drift", "refuse_other_shape", "shape", "to_state"]

@@ -1,0 +1,74 @@
+"""The first part of a step: records become events, requests to erase and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stream.engine.message_builders import dead_letter
+from stream.log.base import Message, RecordBatch
+from stream.schema.decoder import Decoder
+from stream.schema.event_batch import EventBatch
+from stream.schema.events import Erasure, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class FileBatch(RecordBatch):
+    """Records of a file: `values` is what they say in our form, `found` their own bytes, which a dead letter holds.
+
+    rule: what a line of the file must be; a dead letter of a line that cannot be parsed says so. Empty where the file
+    holds JSON.
+    """
+
+    found: list[bytes | None]
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedStep:
+    """What the records of a step are."""
+
+    events: EventBatch
+    erasures: list[Erasure]
+    dead_letters: list[Message]
+    unknown_fields: int
+    """fields that no version knows, over all good records"""
+
+
+def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedStep:
+    """Decode and validate the records of batches that are sorted by partition."""
+    events: list[EventBatch] = []
+    erasures: list[Erasure] = []
+    dead_letters: list[Message] = []
+    unknown_fields = count = 0
+    for batch in batches:
+        decoded = decoder.decode(batch.values, batch.keys)
+        offsets = np.asarray(batch.offsets, dtype=np.int64)[decoded.index]
+        partitions = np.full(len(offsets), batch.partition, dtype=np.int64)
+        events.append(replace(decoded.events, partitions=partitions, offsets=offsets))
+        erasures += [
+            replace(
+                erasure,
+                events_before=count + erasure.events_before,
+                partition=batch.partition,
+                offset=batch.offsets[erasure.index],
+            )
+            for erasure in decoded.erasures
+        ]
+        dead_letters += _dead_letters(batch, decoded.rejections)
+        unknown_fields += decoded.unknown_fields
+        count += len(decoded.events)
+    return DecodedStep(EventBatch.concatenate(events), erasures, dead_letters, unknown_fields)
+
+
+def _dead_letters(batch: RecordBatch, rejections: Sequence[Rejection]) -> list[Message]:
+    if isinstance(batch, FileBatch):
+        unparsable = ("not_json", "not_an_object") if batch.rule else ()
+        rejections = [replace(one, rule=batch.rule) if one.reason in unparsable else one for one in rejections]
+        batch = replace(batch, values=batch.found)
+    return [dead_letter(batch, one) for one in rejections]
+
+
+__all__ = ["DecodedStep", "FileBatch", "decode_batches"]

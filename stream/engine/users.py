@@ -1,0 +1,133 @@
+"""The users of a step: who they are, and their records in and out of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from state import UserStore, is_live
+from stream.schema.event_batch import EventBatch
+from stream.schema.events import Erasure
+from stream.schema.messages import AsOf
+
+
+@dataclass(frozen=True, slots=True)
+class StepUsers:
+    """The U distinct pairs of partition and user of a step, by partition and in order of first arrival."""
+
+    names: list[bytes]
+    partitions: NDArray[np.int64]
+    """(U,)"""
+    records: NDArray[Any]
+    """(U,) of `state.user_dtype`"""
+
+
+@dataclass(frozen=True, slots=True)
+class TouchedUsers:
+    """The U users who have events in a batch, in the order of their rows among the users of the step."""
+
+    names: list[bytes]
+    rows: NDArray[np.int64]
+    """(U,) among the users of the step, rising"""
+    event_counts: NDArray[np.int64]
+    """(U,) events of each user in the batch, at least 1"""
+    newest: NDArray[np.int64]
+    """(U,) place of each user's newest event in the batch"""
+    _events: EventBatch
+    _order: NDArray[np.int64]
+    _stops: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, events: EventBatch) -> TouchedUsers:
+        """Find the users of a batch whose `user_rows` are known."""
+        order = np.argsort(events.user_rows, kind="stable")
+        rows, counts = np.unique(events.user_rows, return_counts=True)
+        stops = np.cumsum(counts)
+        newest = order[stops - 1]
+        return cls([events.users[place] for place in newest.tolist()], rows, counts, newest, events, order, stops)
+
+    @property
+    def ts(self) -> NDArray[np.int64]:
+        """Time of each user's newest event, (U,) epoch milliseconds."""
+        return self._events.ts[self.newest]
+
+    def as_of(self, user: int, later: int = 0) -> AsOf:
+        """Coordinates of the event of `user` behind which `later` events of theirs are to come in the batch."""
+        place = int(self._order[int(self._stops[user]) - 1 - later])
+        events = self._events
+        return AsOf(
+            partition=int(events.partitions[place]), offset=int(events.offsets[place]), ts=int(events.ts[place])
+        )
+
+
+def number_users(events: EventBatch, erasures: Sequence[Erasure]) -> tuple[list[tuple[bytes, int]], NDArray[np.int64]]:
+    """Distinct (user, partition) pairs by partition and first arrival, and the row (n,) of each event's pair.
+
+    Events come partition by partition, so the pairs of one partition are neighbors.
+    """
+    pairs = list(zip(events.users, events.partitions.tolist(), strict=True))
+    asked = [(erasure.user, erasure.partition) for erasure in erasures]
+    distinct = sorted(dict.fromkeys(pairs + asked), key=lambda pair: pair[1])
+    row_of = {pair: row for row, pair in enumerate(distinct)}
+    return distinct, np.array([row_of[pair] for pair in pairs], dtype=np.int64)
+
+
+class UserRecords:
+    """Records of users who are remembered at the clocks, over a `UserStore`.
+
+    Parameters
+    ----------
+    store
+        Holds the records.
+    ttl_ms
+        Time to live of a user, milliseconds; 0 = for ever.
+    """
+
+    def __init__(self, store: UserStore, ttl_ms: int) -> None:
+        self._store, self._ttl_ms = store, ttl_ms
+
+    def read(self, pairs: Sequence[tuple[bytes, int]], now: NDArray[np.int64]) -> StepUsers:
+        """Read distinct (user, partition) pairs that are sorted by partition, with the clocks at `now` (P,)."""
+        names = [name for name, _ in pairs]
+        partitions = np.array([partition for _, partition in pairs], dtype=np.int64)
+        parts = [
+            self._store.read(p, [names[row] for row in np.flatnonzero(partitions == p).tolist()])
+            for p in np.unique(partitions).tolist()
+        ]
+        records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
+        return StepUsers(names, partitions, self._remembered(records, now[partitions]))
+
+    def write(self, users: StepUsers) -> None:
+        """Store the records; a record that never saw an event is removed."""
+        for p in np.unique(users.partitions).tolist():
+            rows = np.flatnonzero(users.partitions == p)
+            self._store.write(p, [users.names[row] for row in rows.tolist()], users.records[rows])
+
+    def blank(self, users: StepUsers, name: bytes) -> StepUsers:
+        """Erase a user from every partition, for misplaced events leave records outside the user's own one."""
+        rows = [row for row, other in enumerate(users.names) if other == name]
+        records = users.records.copy()
+        records[rows] = self._store.blank(len(rows))
+        for partition in range(self._store.partitions):
+            self._store.erase(partition, [name])
+        return StepUsers(users.names, users.partitions, records)
+
+    def scan(self, now: NDArray[np.int64]) -> Iterator[tuple[list[bytes], NDArray[Any]]]:
+        """All users with their records, some thousands at a time, with the clocks at `now` (P,)."""
+        for partition in range(self._store.partitions):
+            for names, records in self._store.scan(partition):
+                yield names, self._remembered(records, now[partition])
+
+    def _remembered(self, records: NDArray[Any], now: NDArray[np.int64]) -> NDArray[Any]:
+        """The records, blank where the user is forgotten at the clock, whether `sweep` has come by already or not."""
+        alive = is_live(records["seen_ts"], now, self._ttl_ms)
+        gone = np.flatnonzero((records["events"] > 0) & ~alive)
+        records[gone] = self._store.blank(len(gone))
+        return records
+
+
+__all__ = ["StepUsers", "TouchedUsers", "UserRecords", "number_users"]

@@ -1,4 +1,4 @@
-"""Events that come in over HTTP: into the log in groups, answered when durable; idempotency keys."""
+"""Appends events from HTTP to the log in groups, and answers when they are durable; idempotency keys."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Appender:
         self._thread = threading.Thread(target=self._run, name="monitor-appender", daemon=True)
 
     def start(self) -> None:
-        """Begin to take requests."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, then end."""
+        """Write the requests that wait, then end."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join(timeout=30)
@@ -89,7 +89,7 @@ class Appender:
             self._log.append([message for request in group for message in request.messages])
         except LogError as exc:
             error = exc
-        except Exception as exc:  # whatever it is, no caller may wait for ever
+        except Exception as exc:  # no caller may wait for ever
             error = LogError(f"appending failed: {exc}")
         for request in group:
             request.loop.call_soon_threadsafe(_answer, request.done, error)
@@ -105,7 +105,7 @@ def _answer(done: asyncio.Future[None], error: Exception | None) -> None:
 
 
 def event_message(user: bytes, value: bytes, now_ms: int) -> Message:
-    """A record of the input topic; its timestamp is when it was appended, which freshness is counted from."""
+    """A record of the input topic; its timestamp is the time of appending, from which freshness is measured."""
     return Message(topics.EVENTS, user, value, now_ms)
 
 

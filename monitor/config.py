@@ -1,4 +1,4 @@
-"""What can be set about the monitor."""
+"""Settings of the monitor."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     token: Annotated[
         str,
         Meta(
-            max_length=512, description='bearer token asked of every caller, at least 16 characters; "" asks for none'
+            max_length=512, description='bearer token that every caller must send, at least 16 characters; "" for none'
         ),
     ] = ""
-    token_env: Annotated[str, Meta(max_length=255, description="or the environment variable with the token")] = ""
-    token_file: Annotated[str, Meta(max_length=4096, description="or the file with the token")] = ""
+    token_env: Annotated[str, Meta(max_length=255, description="or the environment variable that holds the token")] = ""
+    token_file: Annotated[str, Meta(max_length=4096, description="or the file that holds the token")] = ""
     allowed_hosts: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
-        Meta(max_length=64, description="names, beside the bound address, by which clients may call this server"),
+        Meta(max_length=64, description="host names that clients may use beside the bound address"),
     ] = []
     max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30, description="largest request body; bytes")] = 8 << 20
     max_batch_events: Annotated[
@@ -67,9 +67,9 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         float, Meta(ge=1, le=365 * _DAY_S, description="how long an idempotency key is kept; seconds")
     ] = float(_DAY_S)
     poll_interval_s: Annotated[
-        float, Meta(ge=0.01, le=60, description="from one look at the topics to the next; seconds")
+        float, Meta(ge=0.01, le=60, description="time between two reads of the topics; seconds")
     ] = 0.25
-    poll_max_records: Annotated[int, Meta(ge=1, le=100_000, description="records taken in one look; records")] = 4000
+    poll_max_records: Annotated[int, Meta(ge=1, le=100_000, description="most records of one read; records")] = 4000
     history_len: Annotated[int, Meta(ge=1, le=1000, description="newest events shown per user; events")] = 50
     history_days: Annotated[
         float, Meta(gt=0, le=3650, description="event time for which a user's events and shifts are kept; days")
@@ -86,7 +86,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             ge=0,
             le=10**12,
-            description="records waiting, of the worker or of the monitor, above which not ready; records",
+            description="records waiting for the worker or the monitor above which it is not ready; records",
         ),
     ] = 10_000
 
@@ -105,12 +105,12 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             )
 
     def with_secret(self) -> MonitorConfig:
-        """The settings with the token read from where it is kept.
+        """The settings with the token read from its variable or file.
 
         Raises
         ------
         MonitorConfigError
-            It is not there, or is no token.
+            The token is missing or not valid.
         """
         if self.token_env:
             where = f"monitor.token_env = {self.token_env!r}"
@@ -125,7 +125,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         else:
             return self
         if not token:
-            raise MonitorConfigError(f"{where}: there is no token in it")
+            raise MonitorConfigError(f"{where}: it holds no token")
         try:
             return msgspec.structs.replace(self, token=token, token_env="", token_file="")
         except ValueError as exc:

@@ -1,7 +1,7 @@
 """Errors of monitor/, one root.
 
 MonitorError
-├── MonitorConfigError  an address or a token that must not be used
+├── MonitorConfigError  an address or a token that is not allowed
 ├── ViewInUse           the view folder belongs to another running monitor
 └── ViewError           the view folder cannot be opened, read or written
 """
@@ -18,7 +18,7 @@ class MonitorError(Exception):
 
 
 class MonitorConfigError(MonitorError):
-    """The settings would serve in an unsafe way, or nothing can be served with them."""
+    """With these settings the server would be unsafe, or cannot start."""
 
 
 class ViewInUse(MonitorError):
@@ -26,4 +26,4 @@ class ViewInUse(MonitorError):
 
 
 class ViewError(MonitorError):
-    """The view folder cannot be opened, read or written; it may be deleted, the topics fill it again."""
+    """The view folder cannot be opened, read or written. Delete it, and the monitor fills it again from the topics."""

@@ -48,11 +48,11 @@ class HealthCheck:
             return Health("none", None, 0.0, problems)
         for report in reports:
             problems += self._worker_problems(report)
-        # A worker that was stopped in order is no problem while another one runs.
+        # A worker that was shut down is no problem while another one runs.
         first = max(reports, key=lambda one: (not self.is_gone(one) and one.state != "stopped", one.ts))
         gone = self.is_gone(first)
         if first.state == "stopped":
-            problems.append(f"{first.worker} was stopped in order")
+            problems.append(f"{first.worker} was shut down")
         lag, most = self.lag(), self._config.ready_max_lag
         if first.state == "running" and not gone and lag > most:
             problems.append(f"{lag:,} records wait for the worker, more than {most:,}")
@@ -70,7 +70,7 @@ class HealthCheck:
 
     def _worker_problems(self, report: StreamMetrics) -> list[str]:
         if self.is_gone(report):
-            return [f"the newest report of {report.worker} is {self.age_s(report):,.0f} s old: it is gone or hangs"]
+            return [f"the newest report of {report.worker} is {self.age_s(report):,.0f} s old: it has ended or hangs"]
         if report.state == "recovering":
             return [f"{report.worker} is recovering"]
         return []

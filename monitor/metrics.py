@@ -33,13 +33,13 @@ class Figure(NamedTuple):
 
 
 COUNTERS: Final[dict[str, Figure]] = {
-    "events": Figure("intentstream_events", "Events taken into histories."),
+    "events": Figure("intentstream_events", "Events accepted into histories."),
     "users": Figure("intentstream_users", "Users seen for the first time."),
     "dead_letters": Figure("intentstream_dead_letters", "Records refused."),
-    "duplicates": Figure("intentstream_duplicates", "Events dropped because they were there already."),
-    "late": Figure("intentstream_late_events", "Events put before newer ones of the same user."),
+    "duplicates": Figure("intentstream_duplicates", "Events dropped because the history holds them already."),
+    "late": Figure("intentstream_late_events", "Events older than the newest event of the same user."),
     "misplaced": Figure("intentstream_misplaced_events", "Events on another partition than their user's."),
-    "unknown_fields": Figure("intentstream_unknown_fields", "Fields of events that no version knows."),
+    "unknown_fields": Figure("intentstream_unknown_fields", "Fields of events outside the schema."),
     "truncated": Figure("intentstream_truncated_records", "Input records lost to retention before they were read."),
     "recommendations": Figure("intentstream_recommendations", "Lists published."),
     "shifts": Figure("intentstream_intent_shifts", "Intent shifts published."),
@@ -48,7 +48,9 @@ COUNTERS: Final[dict[str, Figure]] = {
     "erased": Figure("intentstream_erased_users", "Users forgotten on request."),
     "items_admitted": Figure("intentstream_items_admitted", "Items seen for the first time."),
     "learn_steps": Figure("intentstream_learn_steps", "Optimizer steps made."),
-    "learn_refused": Figure("intentstream_learn_steps_refused", "Optimizer steps refused: loss or gradient not sound."),
+    "learn_refused": Figure(
+        "intentstream_learn_steps_refused", "Optimizer steps refused: loss or gradient not finite, or exploded."
+    ),
     "examples": Figure("intentstream_examples", "Examples learned from."),
 }
 STATES: Final = ("recovering", "running", "stopped")
@@ -65,7 +67,7 @@ GAUGES: Final[dict[str, Figure]] = {
     "commit_ms": Figure("intentstream_step_commit_seconds", "Running mean of a step's commit.", 1e-3),
     "learn_ms": Figure("intentstream_step_learn_seconds", "Running mean of a step's learning.", 1e-3),
     "checkpoint_hold_ms": Figure(
-        "intentstream_checkpoint_hold_seconds", "How long the newest checkpoint held the stream up.", 1e-3
+        "intentstream_checkpoint_hold_seconds", "How long the newest checkpoint paused the stream.", 1e-3
     ),
     "items": Figure("intentstream_items", "Items in the vocabulary."),
     "intents_active": Figure("intentstream_intents_active", "Intents with users."),
@@ -75,7 +77,7 @@ GAUGES: Final[dict[str, Figure]] = {
     "loss": Figure("intentstream_loss", "Loss of the newest learning step."),
 }
 QUALITY: Final = {
-    "served": "The item taken against the list that was published; newest 10,000 scored events.",
+    "served": "Items taken against the lists published before; newest 10,000 scored events.",
     "prequential": "Test, then train: all items ranked; newest 10,000 scored events.",
 }
 
@@ -222,5 +224,5 @@ class Telemetry(Collector):
         spent = CounterMetricFamily(
             "intentstream_http_cpu_seconds", "Processor time of the thread that serves the page and the API."
         )
-        spent.add_metric([], time.thread_time())  # that thread is the one that asks
+        spent.add_metric([], time.thread_time())  # that thread runs this function
         yield from (lag, read, reasons, open_now, intents, share, streams, spent)

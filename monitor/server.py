@@ -72,12 +72,12 @@ def serve(
 ) -> Iterator[str]:
     """Serve in a thread while the context is open; gives the URL.
 
-    `log` and `producer` are two handles for the monitor alone; they are not closed here.
+    `log` and `producer` are two handles for the monitor alone; the caller closes them.
 
     Raises
     ------
     MonitorConfigError
-        The address is taken or cannot be bound, or the token is not where it is said to be.
+        The address is taken or cannot be bound, or the token cannot be read.
     ViewInUse
         Another monitor uses the view folder.
     """
@@ -97,7 +97,7 @@ def serve(
                 break
             waited.wait(0.02)
         if not server.started:
-            raise MonitorError(f"the monitor did not start within {_START_S:.0f} s; its log says why")
+            raise MonitorError(f"the monitor did not start within {_START_S:.0f} s; its log has the reason")
         yield _url(sock, config)
     finally:
         server.should_exit = True

@@ -1,4 +1,4 @@
-"""The API's own description: the OpenAPI document and a page of it that loads nothing from elsewhere."""
+"""The OpenAPI document of the API, and an HTML page of it that loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EVENT: Final = {
     "required": ["user"],
     "properties": {
         "user": {"type": ["string", "integer"], "description": "1 to 256 bytes of UTF-8"},
-        "item": {"type": ["string", "integer"], "description": "like user; left out for the action erase"},
+        "item": {"type": ["string", "integer"], "description": "like user; omit it for the action erase"},
         "ts": {"type": "integer", "description": "event time, epoch milliseconds, from 1990 to 2100"},
         "action": {"type": ["string", "null"], "description": "a name from the configuration, or erase"},
         "value": {"type": ["number", "null"], "description": "finite"},
@@ -34,10 +34,10 @@ _EVENT: Final = {
 
 
 def answers(answer: type | str, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """What a route answers: one struct when all is well, problem details otherwise."""
+    """The responses of a route: one struct on success, problem details otherwise."""
     name = answer if isinstance(answer, str) else answer.__name__
     return {
-        status: {"description": "done", "content": {"application/json": {"schema": {"$ref": _REF + name}}}},
+        status: {"description": "success", "content": {"application/json": {"schema": {"$ref": _REF + name}}}},
         "default": {
             "description": "problem details (RFC 9457)",
             "content": {MEDIA_TYPE: {"schema": {"$ref": _REF + "ProblemDetails"}}},

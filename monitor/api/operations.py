@@ -36,7 +36,7 @@ def add_operation_routes(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", summary="Whether this process works", responses=answers(Healthy), response_model=None)
     async def healthz() -> Response:
         if not service.reader.alive:
-            raise Problem(503, "the monitor does not read the topics; its log says why")
+            raise Problem(503, "the monitor does not read the topics; its log has the reason")
         return reply(Healthy())
 
     @app.get(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query
+from fastapi.sse import EventSourceResponse
 from starlette.responses import Response, StreamingResponse
 
 from monitor.answers import Appended
@@ -54,4 +55,4 @@ def add_stream_routes(app: FastAPI, service: Service) -> None:
             finally:
                 service.hub.close(listener)
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return EventSourceResponse(events(), headers={"x-accel-buffering": "no"})

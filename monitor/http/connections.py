@@ -1,4 +1,4 @@
-"""Connections that say nothing: they cost a place for ten seconds at most, and never one that a request needs."""
+"""Connections without a request: each is closed after ten seconds, earlier when there are too many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_S: Final = 10.0  # in which the head of a request must be there: a slow one holds a connection no longer
+HEAD_S: Final = 10.0  # time for the head of a request to arrive
 
 
 class Connections:
@@ -17,7 +17,7 @@ class Connections:
     Parameters
     ----------
     most
-        So many may be without a request; of more the one that waits longest is closed.
+        Most connections without a request; one more closes the one that has waited longest.
     """
 
     def __init__(self, most: int, head_s: float = HEAD_S) -> None:
@@ -32,7 +32,7 @@ class Connections:
         return len(self.open) - len(self._silent)
 
     def wait_for(self, connection: HttpToolsProtocol) -> None:
-        """A request of this connection is to come."""
+        """Start to wait for a request on this connection."""
         if connection in self._silent:
             return
         loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ class Connections:
             self._close(next(iter(self._silent)))
 
     def heard(self, connection: HttpToolsProtocol) -> None:
-        """The head of a request is there, or the connection is over."""
+        """The head of a request has arrived, or the connection is closed."""
         timer = self._silent.pop(connection, None)
         if timer is not None:
             timer.cancel()
@@ -52,7 +52,7 @@ class Connections:
 
 
 def protocol_of(connections: Connections) -> type[HttpToolsProtocol]:
-    """The HTTP protocol of uvicorn, which by itself waits for a request for ever."""
+    """The HTTP protocol of uvicorn, with a limit on the wait for a request, which uvicorn does not have."""
 
     class Connection(HttpToolsProtocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's

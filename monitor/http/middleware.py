@@ -1,4 +1,4 @@
-"""The outermost layer of the HTTP server: who may call, how much, and what every answer carries.
+"""The outermost layer of the HTTP server: access checks, limits and security headers.
 
 Plain ASGI, because it runs for every request of the fast paths.
 """
@@ -23,9 +23,7 @@ from monitor.http.problems import Problem
 
 COOKIE: Final = "intentstream"
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login"})
-WATCHED_PATHS: Final = frozenset(
-    {"/healthz", "/readyz", "/metrics"}
-)  # by which an operator sees that there are too many
+WATCHED_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # these show an operator that there are too many
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLIENTS: Final = 10_000
 _PAGE_POLICY: Final = (
@@ -46,13 +44,13 @@ _HEADERS: Final = {
 
 
 def session_value(token: str) -> str:
-    """What the page's cookie holds: proves the token without being it."""
+    """The value of the page's cookie: proves the token without revealing it."""
     return hmac.new(token.encode(), b"intentstream page session", hashlib.sha256).hexdigest()
 
 
-def same(given: str, wanted: str) -> bool:
+def same(given: str, expected: str) -> bool:
     """Whether two secrets are equal, in a time that does not tell where they differ."""
-    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 def local_path(path: str) -> str:
@@ -87,10 +85,10 @@ def _is_utf8(raw_path: bytes) -> bool:
 
 
 def _login(scope: Scope) -> str:
-    """Where a browser without the token is sent: it comes back to the page that it asked for."""
+    """The login URL for a browser without the token, which leads back to the page that it requested."""
     query = scope["query_string"].decode("latin-1")
-    wanted = local_path(scope["raw_path"].decode("latin-1") + (f"?{query}" if query else ""))
-    return "/login" if wanted == "/" or scope["method"] != "GET" else f"/login?next={quote(wanted, safe='')}"
+    requested = local_path(scope["raw_path"].decode("latin-1") + (f"?{query}" if query else ""))
+    return "/login" if requested == "/" or scope["method"] != "GET" else f"/login?next={quote(requested, safe='')}"
 
 
 class RateLimit:
@@ -102,7 +100,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> (left, when)
 
     def allow(self, client: str) -> bool:
-        """Take one; False when there is none."""
+        """Take a token from the bucket; False when it is empty."""
         now = self._clock()
         left, when = self._buckets.pop(client, (self._per_second, now))
         left = min(self._per_second, left + (now - when) * self._per_second)
@@ -113,16 +111,16 @@ class RateLimit:
 
 
 class Guard:
-    """Checks host, origin, token, rate and body size; adds the security headers; tells `observe` what was answered.
+    """Checks host, origin, token, rate and body size; adds the security headers; reports each answer to `observe`.
 
     Parameters
     ----------
     observe
         Called with (route, method, status, seconds) after each HTTP request.
     connections
-        How many connections have sent a request; of too many only those for `WATCHED_PATHS` are answered.
+        Number of connections that have sent a request; above the limit only `WATCHED_PATHS` are answered.
     body_s
-        Longest silence in the middle of a request's body.
+        Longest pause within a request's body, seconds.
     """
 
     def __init__(
@@ -203,18 +201,18 @@ class Guard:
         host = headers.get("host", "")
         # Without a token, a web site could reach this server through a name of its own that resolves to loopback.
         if not config.token and _split("//" + host)[1] not in self._hosts:
-            return Problem(421, f"host {host[:100]!r} is not served here; name it in `monitor.allowed_hosts`")
+            return Problem(421, f"host {host[:100]!r} is not served here; add it to `monitor.allowed_hosts`")
         method = scope.get("method", "GET")
         origin = headers.get("origin")
         if origin and (method not in _READING or scope["type"] == "websocket") and _split(origin)[0] != host:
             return Problem(403, f"origin {origin[:100]!r} is another site")
         if config.token and scope["path"] not in OPEN_PATHS and not self._knows(scope, headers, method):
-            return Problem(401, "a bearer token is needed", {"www-authenticate": 'Bearer realm="intentstream"'})
+            return Problem(401, "a bearer token is required", {"www-authenticate": 'Bearer realm="intentstream"'})
         if not _is_utf8(scope.get("raw_path") or b""):
             return Problem(400, "the path is not UTF-8 when its %-signs are decoded")  # else another user is named
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > config.max_body_bytes:
-            return Problem(413, f"body of {length[:20]} bytes, at most {config.max_body_bytes} are taken")
+            return Problem(413, f"body of {length[:20]} bytes; at most {config.max_body_bytes} are accepted")
         return None
 
     def _knows(self, scope: Scope, headers: Headers, method: str) -> bool:
@@ -239,7 +237,7 @@ class Guard:
                     message = await receive()
             except TimeoutError:
                 raise Problem(
-                    408, f"nothing of the body came for {self._body_s:g} s", {"connection": "close"}
+                    408, f"no byte of the body arrived for {self._body_s:g} s", {"connection": "close"}
                 ) from None
             if message["type"] == "http.request":
                 more = message.get("more_body", False)

@@ -1,4 +1,4 @@
-"""Server-sent events: what the reader takes, to those who listen."""
+"""Server-sent events: the records that the reader takes, to the clients that listen."""
 
 from __future__ import annotations
 
@@ -8,39 +8,28 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import msgspec
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from monitor.view import records
 from stream.log.base import RecordBatch
 from stream.schema import topics
 
-_QUEUED: Final = 500  # events that wait for a slow listener; older ones are dropped and counted
+_QUEUED: Final = 500  # events that wait for a slow client; the oldest are dropped and counted
 _HEARTBEAT_S: Final = 15.0
 
 
-def frame(event: str, data: bytes, id_: str | None = None) -> bytes:
-    r"""One event as it goes over the wire.
-
-    >>> frame("shift", b'{"a":1}', "0-7")
-    b'id: 0-7\nevent: shift\ndata: {"a":1}\n\n'
-    """
-    lines = [b"data: " + line for line in data.replace(b"\r", b"\n").split(b"\n")]
-    head = [b"id: " + id_.encode()] if id_ is not None else []
-    return b"\n".join([*head, b"event: " + event.encode(), *lines]) + b"\n\n"
-
-
-def frames(batch: RecordBatch, user: bytes | None) -> Iterable[bytes]:
-    """The batch's records as events, of one user only when given."""
+def encode_events(batch: RecordBatch, user: bytes | None) -> Iterable[bytes]:
+    """The batch's records as they go over the wire, only those with this key where one is given."""
     rows = zip(batch.offsets, batch.keys, batch.values, batch.timestamps_ms, batch.headers, strict=True)
     for offset, key, value, ts, headers in rows:
         if user is not None and key != user:
             continue
-        id_ = f"{batch.partition}-{offset}"
+        event = "message"
         if batch.topic == topics.DEAD_LETTERS:
-            yield frame("dead-letter", records.to_json(records.dead_letter_view(offset, key, value, ts, headers)), id_)
+            event, value = "dead-letter", records.to_json(records.dead_letter_view(offset, key, value, ts, headers))
         elif value is None:
-            yield frame("tombstone", msgspec.json.encode({"key": records.readable(key)}), id_)
-        else:
-            yield frame("message", value, id_)
+            event, value = "tombstone", msgspec.json.encode({"key": records.readable(key)})
+        yield format_sse_event(id=f"{batch.partition}-{offset}", event=event, data_str=value.decode("utf-8", "replace"))
 
 
 class Listener:
@@ -53,10 +42,10 @@ class Listener:
         self._wake = asyncio.Event()
         self._closed = False
 
-    def put(self, some: list[bytes]) -> None:
+    def put(self, events: list[bytes]) -> None:
         """Queue events; the oldest give way."""
-        self._dropped += max(0, len(self._waiting) + len(some) - _QUEUED)
-        self._waiting.extend(some)
+        self._dropped += max(0, len(self._waiting) + len(events) - _QUEUED)
+        self._waiting.extend(events)
         self._wake.set()
 
     def close(self) -> None:
@@ -65,22 +54,22 @@ class Listener:
         self._wake.set()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """What to send, with a comment now and then so that both sides notice a dead connection."""
-        yield b": connected\n\n"
+        """Bytes to send, with a comment now and then so that both sides notice a dead connection."""
+        yield format_sse_event(comment="connected")
         while not self._closed:
             try:
                 await asyncio.wait_for(self._wake.wait(), _HEARTBEAT_S)
             except TimeoutError:
-                yield b": alive\n\n"
+                yield KEEPALIVE_COMMENT
                 continue
             self._wake.clear()
             if self._dropped:
-                lost, self._dropped = self._dropped, 0
-                yield frame("dropped", b'{"events":%d}' % lost)
+                dropped, self._dropped = self._dropped, 0
+                yield format_sse_event(event="dropped", data_str=f'{{"events":{dropped}}}')
             if self._waiting:
-                some = b"".join(self._waiting)
+                waiting = b"".join(self._waiting)
                 self._waiting.clear()
-                yield some
+                yield waiting
 
 
 class Hub:
@@ -101,7 +90,7 @@ class Hub:
         return listener
 
     def close(self, listener: Listener) -> None:
-        """The stream has ended."""
+        """Remove a stream that has ended."""
         self._listeners.discard(listener)
 
     def close_all(self) -> None:
@@ -110,21 +99,20 @@ class Hub:
             listener.close()
 
     def publish(self, batches: list[RecordBatch]) -> None:
-        """Called by the reader's thread."""
+        """Hand records to the streams; called by the reader's thread."""
         if not self._listeners or self._loop is None:
             return
         self._loop.call_soon_threadsafe(self._deliver, batches)
 
     def _deliver(self, batches: list[RecordBatch]) -> None:
-        made: dict[tuple[str, bytes | None], list[bytes]] = {}
+        encoded: dict[tuple[str, bytes | None], list[bytes]] = {}
         for listener in list(self._listeners):
             key = (listener.topic, listener.user)
-            if key not in made:
-                made[key] = [
-                    f for b in batches if b.topic == listener.topic and len(b) for f in frames(b, listener.user)
-                ]
-            if made[key]:
-                listener.put(made[key])
+            if key not in encoded:
+                of_topic = [batch for batch in batches if batch.topic == listener.topic and len(batch)]
+                encoded[key] = [event for batch in of_topic for event in encode_events(batch, listener.user)]
+            if encoded[key]:
+                listener.put(encoded[key])
 
     def __len__(self) -> int:
         return len(self._listeners)

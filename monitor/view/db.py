@@ -63,7 +63,7 @@ class ViewDb:
             if "lock" in text.lower():
                 raise ViewInUse(f"view {path}: another monitor has it open; give this one another folder") from exc
             raise ViewError(
-                f"view {path}: cannot be opened: {text}; it may be deleted, the topics fill it again"
+                f"view {path}: cannot be opened: {text}; it may be deleted: the monitor fills it again from the topics"
             ) from exc
         self._closed = False
         found = self.get(b"v")

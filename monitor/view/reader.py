@@ -1,4 +1,4 @@
-"""The thread that reads the topics into the view, and hands what came to the event streams."""
+"""The thread that reads the topics into the view and passes new records to the event streams."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
 _LAG_EVERY_S: Final = 1.0
-_SWEEP_MIN: Final = 200  # keys looked at per turn, beside two for each record taken
+_SWEEP_MIN: Final = 200  # keys checked per turn, beside two for each record applied
 
 
 @dataclass(slots=True)
 class Reading:
-    """How the reading stands; replaced as a whole, so any thread may look."""
+    """Progress of the reader; replaced as a whole, so any thread may look."""
 
-    lag: dict[str, int] = field(default_factory=dict)  # records not yet taken, per topic
+    lag: dict[str, int] = field(default_factory=dict)  # records not yet read, by topic
     caught_up: bool = False
     problem: str = "the topics have not been read yet"
 
     @property
     def waiting(self) -> int:
-        """Records not yet taken."""
+        """Records not yet read."""
         return sum(self.lag.values())
 
 
@@ -39,7 +39,7 @@ class Reader:
     Parameters
     ----------
     on_batches
-        Called in that thread with what was taken in one look, for the event streams.
+        Called in that thread with the batches of each read, for the event streams.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class Reader:
         self.reading = Reading()
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the look at hand and wait for it."""
+        """End after the current read, and wait for that."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
@@ -88,12 +88,12 @@ class Reader:
                 logger.warning("reading the topics: %s; trying again", exc)
                 self._stop.wait(_RETRY_S)
             except Exception:
-                self.reading = Reading(problem="the monitor's reader failed; its log says why")
+                self.reading = Reading(problem="the monitor's reader failed; its log has the reason")
                 logger.exception("the monitor's reader failed")
                 return
 
     def turn(self) -> int:
-        """One look at all topics; returns the number of records taken."""
+        """Read all topics once; returns the number of records."""
         try:
             batches = self._log.poll(self._view.positions, self._max_records, 0)
         except OffsetOutOfRange as exc:
@@ -109,7 +109,7 @@ class Reader:
         return count
 
     def _place(self) -> None:
-        """Positions for every partition: where the view is, or where the topic begins when there is nothing before."""
+        """Set a position for every partition: the view's own, or the begin of the topic where the view has none."""
         view = self._view
         moves: dict[TopicPartition, int] = {}
         for topic in READ:

@@ -420,7 +420,7 @@ def test_the_token_is_read_from_where_it_is_kept(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("MONITOR_TOKEN")
     kept.write_text("short")
     for where, words in (
-        ({"token_env": "MONITOR_TOKEN"}, "token_env = 'MONITOR_TOKEN': there is no token in it"),
+        ({"token_env": "MONITOR_TOKEN"}, "token_env = 'MONITOR_TOKEN': it holds no token"),
         ({"token_file": str(kept)}, "token_file = .*at least 16"),
         ({"token_file": str(tmp_path / "none")}, "token_file = .*cannot be read: No such file"),
     ):

@@ -57,7 +57,7 @@ def test_one_of_two_workers_that_is_gone_is_named(make_service: MakeService) -> 
     service = make_service(report("a", ago_s=2, lag=3), report("b", ago_s=600, lag=5000))
     health = service.health.check()
     assert health.state == "running" and health.report is not None and health.report.worker == "a"
-    assert health.problems == ["the newest report of b is 600 s old: it is gone or hangs"]
+    assert health.problems == ["the newest report of b is 600 s old: it has ended or hangs"]
     assert service.health.lag() == 3  # what a worker said ten minutes ago is no lag of now
 
 
@@ -80,7 +80,7 @@ def test_a_worker_that_was_stopped_in_order_is_a_problem_when_no_other_one_runs(
     service = make_service(report("a", ago_s=2), report("b", ago_s=1, state="stopped"))
     assert service.health.check().state == "running" and service.health.check().problems == []
     service.view.reports.workers = {name: one for name, one in service.view.reports.workers.items() if name != "a"}
-    assert service.health.check().state == "stopped" and service.health.check().problems == ["b was stopped in order"]
+    assert service.health.check().state == "stopped" and service.health.check().problems == ["b was shut down"]
 
 
 def test_a_new_worker_takes_the_place_of_one_that_was_given_up(log: EventLog, make_service: MakeService) -> None:

@@ -94,7 +94,7 @@ def delays(drifts: Sequence[tuple[int, str]], opened: Sequence[int], every: int)
 
 def found(result: Run, every: int) -> list[tuple[str, int | None]]:
     """The same of a run."""
-    return delays(result.drifts, [one["at_event"] for one in result.opened], every)
+    return delays(result.drifts, [one["step"] * STEP for one in result.opened], every)
 
 
 def recovery(result: Run, every: int, window: int, level_of: Run | None = None) -> dict[tuple[str, int], int]:

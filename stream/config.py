@@ -89,7 +89,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = 3600 * 1000
     catalog_events: Annotated[
         int,
-        Meta(ge=1, le=10**9, description="records from one publication of the intent catalogue to the next; records"),
+        Meta(ge=1, le=10**9, description="events from one publication of the intent catalog to the next; events"),
     ] = 2000
     checkpoint_every_steps: Annotated[
         int, Meta(ge=1, le=10**9, description="steps from one checkpoint to the next; steps")

@@ -296,7 +296,6 @@ class DriftMonitor:
         return ActiveActions(
             steps=config.more_steps if "more_steps" in asked else 1.0,
             rate=config.higher_rate if "higher_rate" in asked else 1.0,
-            # records, and a pair is a record: what is not a good event makes it a few more, from before the change
             newest=self._event - episode.first.since_event if "fresh_replay" in asked else 0,
             half_lives=config.faster_decay if "faster_decay" in asked else 1.0,
             followers=config.fade_followers if "fade_followers" in self._once else 1.0,

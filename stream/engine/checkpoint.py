@@ -18,8 +18,8 @@ from stream.engine.drift import DriftControl
 from stream.engine.intents import IntentFollower
 from stream.errors import StateMismatch
 
-ENGINE_FORMAT: Final = 3  # 2: forget_ts; 3: a clock per partition, users know when they were seen
-INTENTS_AND_DRIFT_FORMAT: Final = 4  # 4: learning steps since the last step
+ENGINE_FORMAT: Final = 4  # 4: intents and drift count events
+INTENTS_AND_DRIFT_FORMAT: Final = 5  # 5: event numbers instead of record numbers
 
 
 class EngineParts(Protocol):
@@ -43,7 +43,6 @@ class EngineParts(Protocol):
     def counters(self) -> dict[str, int]: ...
 
     step_number: int
-    event_number: int
     record_number: int
     event_ts: int
     positions: dict[int, int]
@@ -84,9 +83,8 @@ def to_state(engine: EngineParts) -> dict[str, Any]:
     return {
         "format": ENGINE_FORMAT,
         "step": engine.step_number,
-        "event_number": engine.event_number,
         "record_number": engine.record_number,
-        "meaning": intents_and_drift,
+        "intents_and_drift": intents_and_drift,
         "event_ts": engine.event_ts,
         "clocks": engine.clocks.to_state(),
         "positions": {str(partition): offset for partition, offset in sorted(engine.positions.items())},
@@ -113,11 +111,10 @@ def load(engine: EngineParts, checkpoint: Checkpoint) -> None:
             "run the version that wrote it, or start from an empty state folder"
         )
     engine.step_number = state["step"]
-    engine.event_number = state["event_number"]
     engine.record_number = state["record_number"]
     engine.learner.load(checkpoint.path / "learner")
     try:
-        load_intents_and_drift(engine, state["meaning"])
+        load_intents_and_drift(engine, state["intents_and_drift"])
     except LearnerStateError as exc:
         raise StateMismatch(
             f"checkpoint {checkpoint.path}: {exc}: run the version that wrote it, or start from an empty state folder"

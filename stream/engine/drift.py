@@ -73,7 +73,7 @@ class DriftControl:
         self._movement = 0.0  # of the centers since the last step
         self._updates = 0.0  # learning steps since the last step, by their rate
         self._refused = 0  # learning steps that the guard refused since the last step
-        self._aged_at = 0  # count up to which the item statistics have aged
+        self._aged_event = 0  # event number up to which the item statistics have aged
 
     # -- fallback ---------------------------------------------------------------------------------------------------
 
@@ -112,15 +112,15 @@ class DriftControl:
 
     # -- detection --------------------------------------------------------------------------------------------------
 
-    def detect(self, stats: StepStats, number: int, ts: int, step: int) -> list[Message]:
+    def detect(self, stats: StepStats, event_number: int, ts: int, step: int) -> list[Message]:
         """Give what a step showed to the detectors; returns the alerts.
 
         Parameters
         ----------
         stats
             What the step showed.
-        number
-            Count of the stream so far, this step included.
+        event_number
+            Events accepted so far, this step included.
         ts
             Newest event time so far, epoch milliseconds.
         step
@@ -131,10 +131,10 @@ class DriftControl:
         changes = []
         can_go_back = self._learner.has_snapshot
         if self._lead is not None:
-            changes += self._monitor.tell(GATE, 0.0, self._lead, number, ts, can_go_back=can_go_back)
+            changes += self._monitor.tell(GATE, 0.0, self._lead, event_number, ts, can_go_back=can_go_back)
             self._lead = None
         hold = self._gate.serving == "snapshot"  # its episode lasts as long
-        changes += self._monitor.step(seen, number, hold=hold, can_go_back=can_go_back)
+        changes += self._monitor.step(seen, event_number, hold=hold, can_go_back=can_go_back)
         return [_alert(change, step) for change in changes]
 
     def _observed(self, stats: StepStats, ts: int) -> Observed:
@@ -170,13 +170,13 @@ class DriftControl:
         notes = {f"drift.{name}": str(value) for name, value in changed.items()}
         return notes | ({"serving": "snapshot"} if self._gate.serving == "snapshot" else {})
 
-    def apply_actions(self, number: int) -> None:
-        """Do what the open episode changes beside learning; call after every step's learning, at `number`."""
+    def apply_actions(self, event_number: int) -> None:
+        """Do what the open episode changes beside learning; call after every step's learning."""
         effects = self._monitor.effects()
         if effects.half_lives < 1:
-            passed = max(number - self._aged_at, 0)
+            passed = event_number - self._aged_event
             self._learner.age_popularity(passed * (1 / effects.half_lives - 1))
-        self._aged_at = number
+        self._aged_event = event_number
         if effects.followers < 1:
             self._learner.fade_followers(effects.followers)
         if effects.rollback and self._learner.go_back():
@@ -209,7 +209,7 @@ class DriftControl:
             "movement": self._movement,
             "updates": self._updates,
             "refused": self._refused,
-            "aged_at": self._aged_at,
+            "aged_event": self._aged_event,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -218,7 +218,7 @@ class DriftControl:
         self._gate.load_state(state["gate"])
         self._learner.serving = self._gate.serving
         self._movement, self._updates, self._refused = state["movement"], state["updates"], state["refused"]
-        self._aged_at = state["aged_at"]
+        self._aged_event = state["aged_event"]
 
 
 def _alert(change: EpisodeChange, step: int) -> Message:

@@ -145,7 +145,6 @@ class Engine:
         self.drift = DriftControl(config, self.learner)
         self._publisher = Publisher(config.engine, self.learner)
         self.step_number = 0
-        self.event_number = 0
         self.record_number = 0
         self.event_ts = 0
         self.clocks = Watermarks(config.log.partitions, config.state.history_ttl_ms)  # by which users are forgotten
@@ -227,8 +226,8 @@ class Engine:
             items=outcome.items,
             learned=outcome.learned,
         )
-        alerts = self.drift.detect(stats, self.record_number, self.event_ts, self.step_number)
-        catalog = self.intents.catalog(self.record_number, self.event_ts, self.step_number)
+        alerts = self.drift.detect(stats, self.event_number, self.event_ts, self.step_number)
+        catalog = self.intents.catalog(self.event_number, self.event_ts, self.step_number)
         self.counters["alerts"] += len(alerts)
         messages = [*decoded.dead_letters, *arrived.receipts, *outcome.messages, *alerts, *catalog]
         return StepResult(
@@ -297,8 +296,7 @@ class Engine:
         if not len(events):
             return events
         known = self.learner.lookup(events.items)
-        numbers = np.arange(self.event_number, self.event_number + len(events), dtype=np.int64)
-        self.event_number += len(events)
+        numbers = np.arange(self.record_number, self.record_number + len(events), dtype=np.int64)
         handles = self.learner.admit(events.items, numbers)
         # a full vocabulary may give away an item's row and take the item in again within a step
         self.counters["items_admitted"] += len(set(handles[handles != known].tolist()))
@@ -426,12 +424,17 @@ class Engine:
             self.counters["learn_refused"] += refused
             self.counters["examples"] += report.examples
             self.last_loss = report.loss
-        self.drift.apply_actions(self.record_number)
-        movement = self.intents.update_centers(self.record_number, effects.reseed)
+        self.drift.apply_actions(self.event_number)
+        movement = self.intents.update_centers(self.event_number, effects.reseed)
         self.drift.note_learning(movement, updates, refused)
         # No result depends on it, so the number of users scanned may: all 64 cost a tenth of the learning after 14
         # records.
         self.store.sweep(self.clocks.now, max_users=min(_SWEPT, max(_SWEPT_LEAST, self._step_records // 4)))
+
+    @property
+    def event_number(self) -> int:
+        """Events accepted so far; `record_number` also counts duplicates and dead letters."""
+        return self.counters["events"]
 
     @property
     def model_step(self) -> int:

@@ -70,7 +70,7 @@ class IntentFollower:
         self._titles = dict(titles or {})
         self._rule = ShiftRule(config.shifts)
         self._dead: list[int] = []  # intents whose tombstone is still to be published
-        self._catalog_number = -1  # count at which the catalog was last published
+        self._catalog_event = -1  # event number at which the catalog was last published
 
     # -- shifts -----------------------------------------------------------------------------------------------------
 
@@ -216,26 +216,26 @@ class IntentFollower:
 
     # -- catalog ----------------------------------------------------------------------------------------------------
 
-    def update_centers(self, number: int, reseed: bool) -> float:
+    def update_centers(self, event_number: int, reseed: bool) -> float:
         """Follow the centers after a step's learning: place dead ones anew, merge what is one; returns how far the
         centers moved.
 
         Parameters
         ----------
-        number
-            Count of the stream so far.
+        event_number
+            Events accepted so far.
         reseed
             Whether dead and crowded centers are placed anew at once.
         """
-        update = self._learner.tracker.update_centers(number, reseed)
+        update = self._learner.tracker.update_centers(event_number, reseed)
         self._dead += [birth.died for birth in update.births] + update.absorbed
         return update.movement
 
-    def catalog(self, number: int, ts: int, step: int) -> list[Message]:
-        """Build tombstones of dead intents and the entries of all others, when they are due at `number`."""
-        if not self._dead and number - self._catalog_number < self._config.engine.catalog_events:
+    def catalog(self, event_number: int, ts: int, step: int) -> list[Message]:
+        """Build tombstones of dead intents and the entries of all others, when they are due at `event_number`."""
+        if not self._dead and event_number - self._catalog_event < self._config.engine.catalog_events:
             return []
-        self._catalog_number = number
+        self._catalog_event = event_number
         tombstones = [Message(topics.INTENT_CATALOG, str(intent).encode(), None, ts) for intent in self._dead]
         self._dead = []
         self._learner.update_map()
@@ -260,12 +260,12 @@ class IntentFollower:
 
     def to_state(self) -> dict[str, Any]:
         """Everything that the next step depends on, JSON-able, exact."""
-        return {"rule": self._rule.to_state(), "dead": self._dead, "catalogued_at": self._catalog_number}
+        return {"rule": self._rule.to_state(), "dead": self._dead, "catalog_event": self._catalog_event}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what `to_state` gave; the learner has been loaded."""
         self._rule.load_state(state["rule"])
-        self._dead, self._catalog_number = list(state["dead"]), state["catalogued_at"]
+        self._dead, self._catalog_event = list(state["dead"]), state["catalog_event"]
 
 
 def _shift_message(shift: IntentShift) -> Message:

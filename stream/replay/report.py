@@ -23,7 +23,7 @@ _decode_alert = msgspec.json.Decoder(DriftAlert).decode
 
 
 class DriftEpisodes:
-    """The drift episodes of a run, from its alerts; positions are record numbers of the file, from 0."""
+    """The drift episodes of a run, from its alerts; where they opened and closed is in accepted events."""
 
     def __init__(self) -> None:
         self._found: dict[int, dict[str, Any]] = {}

@@ -76,7 +76,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     separation: Annotated[float, Meta(description="distance to the nearest other center, 0 to 2")]
     speed: Annotated[float, Meta(ge=0, description="distance moved per 1,000 events")]
     position: Annotated[list[float], Meta(description="projection for a map, two numbers in -1 to 1; stable over time")]
-    born_at: Annotated[int, Meta(description="records of the stream before its birth; 0: there from the start")]
+    born_at: Annotated[int, Meta(description="events accepted before its birth; 0: there from the start")]
     step: int
     ts: int
 
@@ -91,9 +91,11 @@ class DriftAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     detector: str
     before: Annotated[float, Meta(description="level of the first signal before the change")]
     after: Annotated[float, Meta(description="level of the first signal after the change")]
-    since_event: Annotated[int, Meta(description="number of the event at which the change is put, from 0")]
+    since_event: Annotated[
+        int, Meta(description="events accepted before the change, as `counters` in stream-metrics count them")
+    ]
     since_ts: int
-    at_event: Annotated[int, Meta(description="number of the event at which this alert was made, from 0")]
+    at_event: Annotated[int, Meta(description="events accepted before this alert")]
     action: Annotated[str, Meta(description="what was done: 'none', 'more_steps', 'reseed', ...")]
     step: int
     ts: int

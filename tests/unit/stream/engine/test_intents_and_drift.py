@@ -70,7 +70,10 @@ def alerts(results: list[StepResult]) -> list[dict[str, Any]]:
 
 def test_an_episode_is_one_alert_at_its_start_and_one_at_its_end(tmp_path: Path) -> None:
     engine = Engine.open(acting_config(), tmp_path)
-    results = list(steps(engine, changing()))
+    results, accepted = [], [0]
+    for result in steps(engine, changing()):
+        results.append(result)
+        accepted.append(engine.counters["events"])
     found = alerts(results)
     assert [(one["episode"], one["state"]) for one in found] == [(1, "opened"), (1, "closed")]
     opened = found[0]
@@ -79,11 +82,34 @@ def test_an_episode_is_one_alert_at_its_start_and_one_at_its_end(tmp_path: Path)
     assert opened["action"] == "+".join(ACTIONS)
     assert opened["action_until"] == opened["at_event"] + engine.config.drift.action_events
     acting = [r.step for r in results if any(name.startswith("drift.") for name in r.notes)]
-    assert opened["at_event"] <= max(acting) * 32 < opened["action_until"]  # in the journal to the end, and no longer
+    # in the journal to the end, and no longer
+    assert opened["at_event"] <= accepted[max(acting)] < opened["action_until"]
     assert opened["after"] > opened["before"]
     assert 700 < opened["since_event"] < opened["at_event"] < 1100
     assert engine.counters["alerts"] == 2
     assert [m.key for r in results for m in r.messages if m.topic == topics.DRIFT_ALERTS] == [b"new_items"] * 2
+
+
+@pytest.mark.parametrize("kind", ["dead letters", "duplicates"])
+def test_an_alert_counts_events_as_the_metrics_do_not_records(tmp_path: Path, kind: str) -> None:
+    """One record in ten is refused, and as many come twice: the alert's numbers lie on the page's event axis."""
+    records = []
+    for number, record in enumerate(changing()):
+        records.append(record)
+        if number % 10 == 0:
+            records.append(b'{"user": "u1", "item": "", "ts": 1}' if kind == "dead letters" else record)
+    engine = Engine.open(acting_config(signals={"new_items": "page_hinkley"}), tmp_path)
+    results, accepted = [], [0]
+    for result in steps(engine, records):
+        results.append(result)
+        accepted.append(engine.counters["events"])
+    opened, closed = alerts(results)
+    assert engine.counters["dead_letters" if kind == "dead letters" else "duplicates"] >= len(records) // 12
+    assert opened["at_event"] == accepted[opened["step"]] < opened["step"] * 32 - 50
+    assert closed["at_event"] == accepted[closed["step"]]
+    assert opened["since_event"] in accepted
+    before = engine.counters["events"] - 700  # each of the records after the change is accepted once
+    assert abs(opened["since_event"] - before) <= 4 * 32
 
 
 def test_actions_change_the_learning_while_they_last_and_stand_in_the_notes(tmp_path: Path) -> None:
@@ -291,10 +317,14 @@ def test_the_catalogue_is_published_when_due_with_names_from_the_item_file(tmp_p
     config = small_config(1, catalog_events=200)
     titles = {f"i{n}": (f"Item {n}", "shoes") for n in range(60)}
     engine = Engine.open(config, tmp_path, titles)
-    results = list(steps(engine, events(450), 50))
+    results, accepted = [], [0]
+    for result in steps(engine, events(500), 50):
+        results.append(result)
+        accepted.append(engine.counters["events"])
     due = [r.step for r in results if any(m.topic == topics.INTENT_CATALOG for m in r.messages)]
-    assert due == [4, 8]
-    entries = [json.loads(m.value or b"") for m in results[7].messages if m.topic == topics.INTENT_CATALOG]
+    first = next(step for step, count in enumerate(accepted) if count >= 199)  # the first counts from -1
+    assert due == [first, next(step for step, count in enumerate(accepted) if count >= accepted[first] + 200)]
+    entries = [json.loads(m.value or b"") for m in results[due[1] - 1].messages if m.topic == topics.INTENT_CATALOG]
     assert [entry["intent"] for entry in entries] == [0, 1, 2, 3]
     assert sum(entry["share"] for entry in entries) == pytest.approx(1, abs=1e-4)
     assert {entry["name"] for entry in entries} == {"shoes"}

@@ -1,7 +1,7 @@
-"""When a user has moved to another intent: the rule, its calibrated confidence, and whether user or model moved.
+"""When a user has shifted to another intent: the rule, and its calibrated confidence.
 
-Everything works on columns of users. What is remembered about a user is five numbers, kept by the caller beside the
-user's history; what is remembered about the rule itself is how often shifts of each kind held, in two small tables.
+Everything works on columns of users. The state of a user is five numbers, which the caller keeps beside the user's
+history. The state of the rule is two small tables: how often shifts of each kind held.
 """
 
 from __future__ import annotations
@@ -19,146 +19,140 @@ from learner.intents.config import ShiftConfig
 NO_INTENT: Final = -1
 MAX_COUNT: Final = 2**16 - 1  # of the counters that a record keeps in two bytes
 FORMAT: Final = 1
-_LEVELS: Final = 16  # levels of the margin, per way in which a shift came about
+_LEVELS: Final = 16  # levels of the margin, per kind of shift: persisted or at once
 _LEVEL_WIDTH: Final = 0.5  # log-odds
 _PRIOR_SHIFTS: Final = 4.0  # outcomes that the prior counts as, per level
 
 
 class IntentState(NamedTuple):
-    """What is remembered about B users; every field (B,)."""
+    """State of B users; every field (B,)."""
 
     intent: NDArray[np.int32]
     """held intent id, -1 = none yet"""
     events: NDArray[np.int64]
-    """the user's events since the intent is held, the one that brought it included"""
+    """the user's events since the held intent began, the first one of it included"""
     candidate: NDArray[np.int32]
-    """intent id that leads but has not won yet, -1 = none"""
+    """intent id that leads the held one but is not confirmed yet, -1 = none"""
     waited: NDArray[np.int64]
-    """events for which the candidate leads"""
+    """events for which the candidate has led"""
     level: NDArray[np.int64]
-    """how sure the last shift was, from 1, while it is not known whether it holds; 0 = nothing to find out"""
+    """level of the lead of the last shift, from 1, until its outcome is known; 0 = no open shift"""
 
     def of(self, rows: NDArray[np.int64]) -> IntentState:
-        """What is remembered about some of them."""
+        """The state of some of them."""
         return IntentState(
             self.intent[rows], self.events[rows], self.candidate[rows], self.waited[rows], self.level[rows]
         )
 
 
-class Moves(NamedTuple):
-    """What one look at B users gave."""
+class ShiftUpdate(NamedTuple):
+    """The outcome of one update of B users; every field but `state` (B,)."""
 
-    standing: IntentState
-    first: NDArray[np.bool_]
-    """(B,) who holds an intent for the first time, or another one while it is still looked for"""
+    state: IntentState
     shifted: NDArray[np.bool_]
-    """(B,) who left the held intent for the nearest"""
-    changed: NDArray[np.int64]
-    """(B,) events since the new intent began, the newest included: the history before them is the old one"""
+    """who left the held intent for the nearest"""
     confidence: NDArray[np.float64]
-    """(B,) calibrated probability that the shift holds; 0 where there is none"""
+    """calibrated probability that the shift holds; 0 without a shift"""
     held_for: NDArray[np.int64]
-    """(B,) events for which the intent left was held; 0 where there is no shift"""
+    """events for which the previous intent was held; 0 without a shift"""
 
 
 class ShiftRule:
-    """Margin and persistence, and a confidence that is right as often as it says.
+    """Margin, persistence, and a calibrated confidence.
 
-    A user moves to the nearest intent when it leads the held one by `sure_margin`, or by `margin` over `persistence`
-    events. Whether a shift held is known `hold_events` of the user's events later; how often shifts with the same lead
-    held, lately, is the confidence of the next one (isotonic regression: never falling with the lead).
+    A user shifts to the nearest intent when it leads the held one by `sure_margin`, or by `margin` over `persistence`
+    events. Whether a shift held is known `hold_events` of the user's events later; the share of recent shifts with the
+    same lead that held is the confidence of the next one (isotonic regression: never falling with the lead).
 
     Examples
     --------
     >>> rule = ShiftRule(ShiftConfig(margin=1.0, sure_margin=6.0, persistence=2))
     >>> user = IntentState(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
     >>> for lead in (2.0, 2.5):
-    ...     moves = rule.look(user, nearest=np.array([7]), lead=np.array([lead]), events=np.array([1]))
-    ...     user = moves.standing
-    ...     print(bool(moves.shifted[0]), int(user.intent[0]), int(moves.changed[0]), int(moves.held_for[0]))
-    False 3 1 0
+    ...     update = rule.update(user, nearest=np.array([7]), lead=np.array([lead]), events=np.array([1]))
+    ...     user = update.state
+    ...     print(bool(update.shifted[0]), int(user.intent[0]), int(user.events[0]), int(update.held_for[0]))
+    False 3 41 0
     True 7 2 40
     """
 
     def __init__(self, config: ShiftConfig) -> None:
         self.config = config
-        # decayed counts of shifts by (way: persisted or at once, level of the lead)
+        # decayed counts of shifts by (kind: persisted or at once, level of the lead)
         self._held = np.zeros((2, _LEVELS))
         self._known = np.zeros((2, _LEVELS))
-        self._fitted: NDArray[np.float64] | None = None  # made when it is asked for
+        self._fitted: NDArray[np.float64] | None = None  # computed on first use
 
-    def look(
+    def update(
         self,
-        standing: IntentState,
+        state: IntentState,
         nearest: NDArray[np.integer[Any]],
         lead: NDArray[np.floating[Any]],
         events: NDArray[np.integer[Any]],
         retired: NDArray[np.bool_] | None = None,
         began: NDArray[np.integer[Any]] | None = None,
         settling: NDArray[np.bool_] | None = None,
-    ) -> Moves:
-        """Look at B users after a step; the caller stores what comes back.
+    ) -> ShiftUpdate:
+        """Apply the rule to B users after a step; the caller stores the returned state.
 
         Parameters
         ----------
-        standing
-            What was remembered.
+        state
+            As returned by the update before.
         nearest
             (B,) id of the nearest intent now, -1 for a user without history.
         lead
-            (B,) log-odds of the nearest against the held intent; not read where there is no held one.
+            (B,) log-odds of the nearest against the held intent; ignored without a held intent.
         events
             (B,) events of the user in this step, at least 1.
         retired
-            (B,) the held intent exists no more, or is not what the model sees in the user's older items: whatever is
-            nearest follows at once, which says nothing about the user.
+            (B,) the held intent is retired, or the model no longer assigns the user's older items to it: the nearest
+            intent follows at once, which says nothing about the user.
         began
-            (B,) events since the nearest intent began, where that is known better than by when it first led.
+            (B,) events since the nearest intent began, where evidence dates that better than the first lead.
         settling
-            (B,) users whose intent is still looked for: they move to the nearest without a shift.
+            (B,) users whose intent is not settled yet: they move to the nearest one without a shift.
         """
         config = self.config
         gone = np.zeros(len(nearest), dtype=bool) if retired is None else retired
         nearest = np.asarray(nearest, dtype=np.int32)
         known = nearest >= 0
-        open_yet = standing.intent < 0
+        open_yet = state.intent < 0
         if settling is not None:
             open_yet |= settling
-        first = known & open_yet & (nearest != standing.intent)
-        leads = known & ~open_yet & (nearest != standing.intent) & ((lead >= config.margin) | gone)
-        again = leads & (standing.candidate == nearest)
-        waited = np.where(leads, np.where(again, standing.waited, 0) + events, 0)
+        first = known & open_yet & (nearest != state.intent)
+        leads = known & ~open_yet & (nearest != state.intent) & ((lead >= config.margin) | gone)
+        again = leads & (state.candidate == nearest)
+        waited = np.where(leads, np.where(again, state.waited, 0) + events, 0)
         at_once = leads & ((lead >= config.sure_margin) | gone)
-        # a candidate must lead in two looks, or in one when persistence is one event: a step may hold several events
+        # a candidate must lead in two updates, or in one when persistence is one event: a step may hold several events
         shifted = at_once | (leads & (waited >= config.persistence) & (again | (config.persistence == 1)))
         some = bool(shifted.any())
-        level = self._levels(lead, at_once) if some else standing.level
-        held_now = standing.events + events
-        self._learn_outcomes(np.where(gone, 0, standing.level), shifted, held_now)
+        level = self._levels(lead, at_once) if some else state.level
+        held_now = state.events + events
+        self._learn_outcomes(np.where(gone, 0, state.level), shifted, held_now)
         confidence = np.zeros(len(shifted))
         if some:
             confidence[shifted] = self.probabilities().ravel()[level[shifted] - 1]
-        moved = first | shifted
+        since = waited if began is None else np.where(shifted, np.maximum(began, 1), waited)
         waiting = leads & ~shifted
-        changed = waited if began is None else np.where(shifted, np.maximum(began, 1), waited)
         after = IntentState(
-            np.where(moved, nearest, standing.intent).astype(np.int32),
-            np.where(shifted & ~gone, changed, held_now),
+            np.where(first | shifted, nearest, state.intent).astype(np.int32),
+            np.where(shifted & ~gone, since, held_now),
             np.where(waiting, nearest, NO_INTENT).astype(np.int32),
             np.where(waiting, np.minimum(waited, MAX_COUNT), 0),
-            np.where(shifted & ~gone, level, np.where(shifted | (held_now > config.hold_events), 0, standing.level)),
+            np.where(shifted & ~gone, level, np.where(shifted | (held_now > config.hold_events), 0, state.level)),
         )
-        held_for = np.where(shifted, np.maximum(held_now - changed, 0), 0)
-        return Moves(after, first, shifted, np.where(shifted | waiting, changed, 0), confidence, held_for)
+        return ShiftUpdate(after, shifted, confidence, np.where(shifted, np.maximum(held_now - since, 0), 0))
 
     def _levels(self, lead: NDArray[np.floating[Any]], at_once: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Cell of the tables from 1, (B,)."""
         above = (np.asarray(lead, dtype=np.float64) - self.config.margin) / _LEVEL_WIDTH
-        level = np.fmin(np.fmax(above, 0), _LEVELS - 1).astype(np.int64)  # 0 where the lead is no number
+        level = np.fmin(np.fmax(above, 0), _LEVELS - 1).astype(np.int64)  # 0 where the lead is NaN
         return np.asarray(1 + level + np.where(at_once, _LEVELS, 0))
 
     def _learn_outcomes(self, level: NDArray[np.int64], shifted: NDArray[np.bool_], held: NDArray[np.int64]) -> None:
-        """Count shifts whose end is known by now: left again too early, or held for long enough."""
+        """Count shifts whose outcome is known now: left again too early, or held for long enough."""
         long_enough = held > self.config.hold_events
         over = (level > 0) & (shifted | long_enough)
         count = int(over.sum())
@@ -185,7 +179,7 @@ class ShiftRule:
         )
 
     def probabilities(self) -> NDArray[np.float64]:
-        """Probability that a shift holds, (2, levels): the ones that persisted, then the ones at once, by lead."""
+        """Probability that a shift holds, (2, levels): persisted shifts, then those at once, by level of the lead."""
         if self._fitted is None:
             self._fitted = self._fit()
         return self._fitted.copy()
@@ -193,11 +187,11 @@ class ShiftRule:
     # -- durable ----------------------------------------------------------------------------------------------------
 
     def to_state(self) -> dict[str, Any]:
-        """Everything that the next look depends on, JSON-able, exact."""
+        """Everything that the next update depends on, as JSON-able exact values."""
         return {"format": FORMAT, "held": self._held.tolist(), "known": self._known.tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `to_state` gave.
+        """Continue from what `to_state` returned.
 
         Raises
         ------
@@ -236,25 +230,27 @@ def history_before(
     )
 
 
-def strongest(handles: NDArray[np.int64], pull: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
-    """The items that pulled most, best first, (m, count), 0 where there are fewer; an item is named once.
+def strongest(handles: NDArray[np.int64], attraction: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
+    """The items that drew users to their new intent most, best first, (m, count), each once; 0 where there are fewer.
 
     Parameters
     ----------
     handles
         (m, w) newest items of each user's history, newest last, 0 = empty
-    pull
-        (m, w) how much each drew the user to the new intent; only positive pulls count
+    attraction
+        (m, w) how much each drew the user to the new intent; only positive numbers count
     count
         items to name
     """
     m, w = handles.shape
     if not m or not w or not count:
         return np.zeros((m, count), dtype=np.int64)
-    # the newer occurrence of an item stands for all of them
+    # the newest occurrence of an item counts for all of them
     same = (handles[:, :, None] == handles[:, None, :]) & (np.arange(w)[None, :, None] < np.arange(w)[None, None, :])
-    usable = (handles != 0) & (pull > 0) & ~same.any(axis=2)
-    order = np.argsort(np.where(usable, -np.asarray(pull, dtype=np.float64), np.inf), axis=1, kind="stable")[:, :count]
+    usable = (handles != 0) & (attraction > 0) & ~same.any(axis=2)
+    order = np.argsort(np.where(usable, -np.asarray(attraction, dtype=np.float64), np.inf), axis=1, kind="stable")[
+        :, :count
+    ]
     found = np.where(np.take_along_axis(usable, order, axis=1), np.take_along_axis(handles, order, axis=1), 0)
     return np.pad(found, ((0, 0), (0, count - found.shape[1])))
 
@@ -262,9 +258,9 @@ def strongest(handles: NDArray[np.int64], pull: NDArray[np.floating[Any]], count
 __all__ = [
     "IntentState",
     "MAX_COUNT",
-    "Moves",
     "NO_INTENT",
     "ShiftRule",
+    "ShiftUpdate",
     "history_before",
     "strongest",
 ]

@@ -192,30 +192,20 @@ def tune(
     if trials < 1 or not 0 <= judge_from < 1:
         raise ValueError(f"trials must be >= 1 and judge_from in [0, 1), got {trials} and {judge_from}")
     first = int(len(stream) * judge_from)
-
-    def ndcg(config: LearnerConfig, setting: str, value: Any) -> float:
-        step = None if on_step is None else partial(on_step, setting, value)
-        return _ndcg20(prequential(stream, config, step_events, step).ranks[first:])
-
-    def finish(trial: Trial) -> Trial:
-        if progress is not None:
-            progress(trial)
-        return trial
-
-    best = base
-    done = [finish(Trial("defaults", None, ndcg(base, "defaults", None), True))]
-    best_ndcg = done[0].ndcg
+    best, best_ndcg, done = base, -1.0, list[Trial]()
     try:
-        for setting, value in _candidates(base)[: trials - 1]:
-            config = _replace(best, setting, value)
-            found = ndcg(config, setting, value)
-            trial = Trial(setting, value, found, found > best_ndcg)
-            done.append(trial)
-            if trial.kept:
-                best, best_ndcg = config, found
-            finish(trial)
+        for setting, value in [("defaults", None), *_candidates(base)][:trials]:
+            config = best if value is None else _replace(best, setting, value)
+            step = None if on_step is None else partial(on_step, setting, value)
+            ndcg = _ndcg20(prequential(stream, config, step_events, step).ranks[first:])
+            done.append(Trial(setting, value, ndcg, kept=ndcg > best_ndcg))
+            if ndcg > best_ndcg:
+                best, best_ndcg = config, ndcg
+            if progress is not None:
+                progress(done[-1])
     except SearchEnded:
-        pass
+        if not done:
+            raise
     return best, done
 
 

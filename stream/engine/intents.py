@@ -140,11 +140,11 @@ class IntentFollower:
         before = state.of(users)
         nearest = np.where(settling, now.best, now.nearest)
         forced = now.retired | now.stale
-        moves = self._rule.look(before, nearest, now.lead, tests.new[rows], forced, now.began, settling)
-        columns: Iterator[tuple[Any, NDArray[Any]]] = zip(state, moves.standing, strict=True)
+        update = self._rule.update(before, nearest, now.lead, tests.new[rows], forced, now.began, settling)
+        columns: Iterator[tuple[Any, NDArray[Any]]] = zip(state, update.state, strict=True)
         for column, values in columns:
             column[users] = values
-        shifted = np.flatnonzero(moves.shifted)
+        shifted = np.flatnonzero(update.shifted)
         if not len(shifted):
             return []
         return [
@@ -153,8 +153,8 @@ class IntentFollower:
                 (now.before | forced)[shifted],
                 before.intent[shifted],
                 nearest[shifted],
-                moves.confidence[shifted],
-                moves.held_for[shifted],
+                update.confidence[shifted],
+                update.held_for[shifted],
             )
         ]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from learner.errors import LearnerStateError
 from learner.intents.config import ShiftConfig
-from learner.intents.shifts import IntentState, Moves, ShiftRule, history_before, strongest
+from learner.intents.shifts import IntentState, ShiftRule, ShiftUpdate, history_before, strongest
 
 CONFIG = ShiftConfig(margin=1.0, sure_margin=5.0, persistence=3, hold_events=4)
 
@@ -26,35 +26,36 @@ class User:
 
     def __init__(self, rule: ShiftRule | None = None) -> None:
         self.rule = rule or ShiftRule(CONFIG)
-        self.standing = nobody()
+        self.state = nobody()
 
-    def see(self, nearest: int, lead: float = 0.0, events: int = 1, retired: bool = False) -> Moves:
-        moves = self.rule.look(
-            self.standing, np.array([nearest]), np.array([lead]), np.array([events]), np.array([retired])
+    def see(self, nearest: int, lead: float = 0.0, events: int = 1, retired: bool = False) -> ShiftUpdate:
+        update = self.rule.update(
+            self.state, np.array([nearest]), np.array([lead]), np.array([events]), np.array([retired])
         )
-        self.standing = moves.standing
-        return moves
+        self.state = update.state
+        return update
 
     @property
     def intent(self) -> int:
-        return int(self.standing.intent[0])
+        return int(self.state.intent[0])
 
 
 def test_the_first_intent_is_no_shift() -> None:
     user = User()
-    moves = user.see(4)
-    assert (moves.first[0], moves.shifted[0], user.intent) == (True, False, 4)
-    assert user.see(4).first[0] is np.False_
+    assert user.intent == -1
+    update = user.see(4)
+    assert (bool(update.shifted[0]), user.intent) == (False, 4)
+    assert (bool(user.see(4).shifted[0]), user.intent) == (False, 4)
 
 
-def test_a_small_lead_never_moves_a_user() -> None:
+def test_a_small_lead_never_update_a_user() -> None:
     user = User()
     user.see(4)
     assert not any(user.see(7, 0.99).shifted[0] for _ in range(50))
     assert user.intent == 4
 
 
-def test_flapping_at_the_margin_moves_nobody() -> None:
+def test_flapping_at_the_margin_update_nobody() -> None:
     user = User()
     user.see(4)
     for _ in range(30):
@@ -65,24 +66,24 @@ def test_flapping_at_the_margin_moves_nobody() -> None:
         assert not user.see(7 + number % 2, 3.0).shifted[0]
 
 
-def test_a_lead_that_lasts_moves_the_user_once() -> None:
+def test_a_lead_that_lasts_update_the_user_once() -> None:
     user = User()
     user.see(4)
     for _ in range(9):
         user.see(4)
     shifted = [user.see(7, 2.0) for _ in range(3)]
-    assert [bool(moves.shifted[0]) for moves in shifted] == [False, False, True]
+    assert [bool(update.shifted[0]) for update in shifted] == [False, False, True]
     assert int(shifted[2].held_for[0]) == 10
-    assert int(shifted[2].changed[0]) == 3
+    assert int(shifted[2].state.events[0]) == 3
     assert not user.see(7).shifted[0]
 
 
-def test_a_sure_lead_moves_at_once() -> None:
+def test_a_sure_lead_update_at_once() -> None:
     user = User()
     user.see(4)
-    moves = user.see(7, 5.0, events=2)
-    assert moves.shifted[0]
-    assert int(moves.changed[0]) == 2
+    update = user.see(7, 5.0, events=2)
+    assert update.shifted[0]
+    assert int(update.state.events[0]) == 2
 
 
 def test_several_events_in_one_step_are_one_look() -> None:
@@ -96,8 +97,8 @@ def test_a_retired_intent_is_left_at_once_and_teaches_nothing() -> None:
     user = User()
     user.see(4)
     before = user.rule.to_state()
-    moves = user.see(7, 0.0, retired=True)
-    assert moves.shifted[0]
+    update = user.see(7, 0.0, retired=True)
+    assert update.shifted[0]
     for _ in range(10):
         user.see(7)
     assert user.rule.to_state() == before
@@ -105,7 +106,8 @@ def test_a_retired_intent_is_left_at_once_and_teaches_nothing() -> None:
 
 def test_an_unknown_user_has_no_intent_and_one_without_history_keeps_his() -> None:
     user = User()
-    assert not user.see(-1).first[0]
+    user.see(-1)
+    assert user.intent == -1
     user.see(4)
     assert not user.see(-1, 100.0).shifted[0]
     assert user.intent == 4
@@ -114,18 +116,18 @@ def test_an_unknown_user_has_no_intent_and_one_without_history_keeps_his() -> No
 def test_the_change_is_dated_by_the_evidence_where_there_is_some() -> None:
     rule = ShiftRule(CONFIG)
     user = IntentState(*(np.array([value]) for value in (3, 40, -1, 0, 0)))
-    moves = rule.look(user, np.array([7]), np.array([9.0]), np.array([1]), began=np.array([4]))
-    assert moves.shifted[0]
-    assert (int(moves.changed[0]), int(moves.held_for[0]), int(moves.standing.events[0])) == (4, 37, 4)
+    update = rule.update(user, np.array([7]), np.array([9.0]), np.array([1]), began=np.array([4]))
+    assert update.shifted[0]
+    assert (int(update.held_for[0]), int(update.state.events[0])) == (37, 4)
 
 
 def test_while_it_is_looked_for_an_intent_follows_without_a_shift() -> None:
     rule = ShiftRule(CONFIG)
     user = nobody()
     for nearest in (4, 7, 7, 5):
-        moves = rule.look(user, np.array([nearest]), np.zeros(1), np.ones(1, int), settling=np.array([True]))
-        assert not moves.shifted[0]
-        user = moves.standing
+        update = rule.update(user, np.array([nearest]), np.zeros(1), np.ones(1, int), settling=np.array([True]))
+        assert not update.shifted[0]
+        user = update.state
     assert (int(user.intent[0]), int(user.events[0])) == (5, 4)
 
 
@@ -138,19 +140,19 @@ def test_the_confidence_becomes_the_share_that_holds() -> None:
     users = nobody(600)
     kind = np.arange(600) % 3
     nearest = np.zeros(600, dtype=np.int32)
-    users = rule.look(users, nearest, np.zeros(600), np.ones(600, dtype=np.int64)).standing
+    users = rule.update(users, nearest, np.zeros(600), np.ones(600, dtype=np.int64)).state
     for _ in range(40):
-        moves = rule.look(users, users.intent + 1, leads[kind], np.ones(600, dtype=np.int64))
-        assert moves.shifted.all()
+        update = rule.update(users, users.intent + 1, leads[kind], np.ones(600, dtype=np.int64))
+        assert update.shifted.all()
         for number in range(3):
-            told[number].append(float(moves.confidence[kind == number].mean()))
-        users = moves.standing
+            told[number].append(float(update.confidence[kind == number].mean()))
+        users = update.state
         back = rng.random(600) >= chances[kind]
         for _ in range(6):  # who does not hold goes back after one event, at once
-            held = rule.look(
+            held = rule.update(
                 users, np.where(back, users.intent + 1, users.intent), np.full(600, 50.0), np.ones(600, int)
             )
-            users, back = held.standing, np.zeros(600, dtype=bool)
+            users, back = held.state, np.zeros(600, dtype=bool)
     assert [np.mean(values[10:]) for values in told] == pytest.approx(chances, abs=0.05)
     assert (np.diff(rule.probabilities(), axis=1) >= 0).all()
 

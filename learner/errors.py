@@ -1,9 +1,9 @@
-"""What learner/ raises on purpose.
+"""The exceptions of learner/.
 
 LearnerError
-├── DataError           a data file is not what `fit` and `evaluate` read; the message names file and line
+├── DataError           a data file cannot be read or parsed; the message names file and line
 ├── LearnerStateError   a saved learner does not fit this configuration, version or file
-└── ModelFileError      a model file cannot be read or is not what it should be
+└── ModelFileError      a model file cannot be read, or does not fit
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class LearnerError(Exception):
 
 
 class DataError(LearnerError):
-    """A data file cannot be read or is not `user item item ...`: the message names file, line and rule."""
+    """A data file cannot be read, or is not `user item item ...`; the message names file, line and rule."""
 
 
 class LearnerStateError(LearnerError):
@@ -26,7 +26,7 @@ class LearnerStateError(LearnerError):
 
 
 class ModelFileError(LearnerError):
-    """A model file cannot be read or is not what it should be: the message says which file and what was found."""
+    """A model file cannot be read, or does not fit; the message names the file and what it holds."""
 
 
 __all__ = ["DataError", "LearnerError", "LearnerStateError", "ModelFileError"]

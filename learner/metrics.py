@@ -1,4 +1,4 @@
-"""Accuracy from ranks: hit rate and NDCG at several list lengths, since the start and over a window of events."""
+"""Accuracy from ranks: hit rate and NDCG at several list lengths, cumulative and over a window of events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUTOFFS: Final = (5, 10, 20)
-UNRANKED: Final = 1 << 40  # rank of an item that could not be ranked: new, or in the user's own history
+UNRANKED: Final = 1 << 40  # rank of an item that cannot be ranked: new, or in the user's own history
 NOT_EVALUATED: Final = -1
 
 
@@ -31,7 +31,7 @@ class RankMetrics:
         self._gains = np.zeros(len(self.cutoffs), dtype=np.float64)
 
     def add(self, ranks: NDArray[np.integer[Any]]) -> None:
-        """Count ranks (n,); negative ones were not evaluated and are left out."""
+        """Count ranks (n,); negative ones, which were not evaluated, are left out."""
         ranks = ranks[ranks >= 0]
         self.n += len(ranks)
         ranks = ranks[ranks < max(self.cutoffs)]
@@ -49,7 +49,7 @@ class RankMetrics:
         return {**hr, **ndcg, "n": self.n}
 
     def to_state(self) -> dict[str, Any]:
-        """The sums, as JSON can hold them; Python's JSON keeps every bit of a float."""
+        """The sums, JSON-able; Python's JSON keeps every bit of a float."""
         return {
             "cutoffs": list(self.cutoffs),
             "n": self.n,
@@ -59,7 +59,7 @@ class RankMetrics:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RankMetrics:
-        """The metrics that `to_state` described."""
+        """The metrics of a `to_state`."""
         metrics = cls(state["cutoffs"])
         metrics.n = int(state["n"])
         metrics._hits = np.array(state["hits"], dtype=np.int64)
@@ -79,7 +79,7 @@ class WindowedRankMetrics:
         self._added = 0
 
     def add(self, ranks: NDArray[np.integer[Any]]) -> None:
-        """Count ranks (n,), over the oldest; negative ones were not evaluated and are left out."""
+        """Count ranks (n,), over the oldest; negative ones, which were not evaluated, are left out."""
         ranks = ranks[ranks >= 0]
         kept = ranks[-self.size :]
         first = self._added + len(ranks) - len(kept)

@@ -1,4 +1,4 @@
-"""Process-wide settings of torch, numpy and memory, made once by the entry point."""
+"""Process-wide settings of torch, numpy and memory; the entry point calls them once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import threadpoolctl
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # what glibc takes on 64 bits
-_KEPT = 256 << 20  # bytes freed at the top of the heap before they go back to the system
+_LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc's maximum on 64 bits
+_KEPT = 256 << 20  # bytes free at the top of the heap before they go back to the system
 
 
 def set_threads(count: int = 0) -> None:
     """Use `count` torch threads (0: torch's own choice, which follows OMP_NUM_THREADS) and deterministic algorithms.
 
-    The number of threads is part of what makes two runs equal to the bit: sums are cut by thread. numpy's matrix
-    products always take one: its matrices are small here, and threads of its own beside torch's wait for each other.
-    Memory that a step frees is kept for the next one: fetched from the system anew, its pages cost a tenth of the loop.
+    Two runs are equal to the bit only with the same number of threads, because sums are split by thread. numpy's matrix
+    products always use one thread: the matrices are small here, and two thread pools wait for each other. Memory that a
+    step frees is kept for the next step: fetching its pages from the system again costs a tenth of the loop.
     """
     threadpoolctl.threadpool_limits(1, user_api="blas")
     if count:
@@ -28,8 +28,9 @@ def set_threads(count: int = 0) -> None:
 
 
 def release_freed_memory() -> None:
-    """Give what lies freed between memory in use back to the system, once in a while: for a step it is kept, over hours
-    the holes add up. Threads wait for some milliseconds, where the C library is glibc; elsewhere nothing happens.
+    """Return freed memory to the system. Call it now and then: a step keeps what it frees, and over hours holes add up.
+
+    With glibc threads wait for some milliseconds; with another C library nothing happens.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:

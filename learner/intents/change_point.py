@@ -1,13 +1,13 @@
-"""Where users stand among the intents, and how strongly their newest items say that they have changed.
+"""The intent of users, and the evidence in their newest items that it has changed.
 
-An item belongs to the intents in shares (its code). A user who stays in an intent takes mostly its items, and now and
-then others. Which, there are two ways to tell: they are of one other intent, the same at all times, so that after a
-first such item a second says much less for a change; or they are a mixture of his own, as his older items show; and
-there are users who take anything at all times. Items from before he held the intent count as well: what he left is what
-he most often comes back to. A user who has changed takes mostly the new intent's items, since some event not long ago,
-and now and then what he left. The lead of an intent is the log of the odds between changing and staying, over all
-such events: a test for a change point (after Page's CUSUM [1]) whose alternative is every other intent. It depends on
-nothing but items, intents, and since when the present one is held.
+Every item belongs to the intents in shares (its code). A user who keeps an intent takes mostly its items, and now and
+then others. Two models explain those others: they all belong to one other intent, so that after the first such item a
+second likely much less for a change; or they follow the user's own mixture, as the older items show. A few users take
+items of any intent at all times. Items from before the held intent count in that mixture, because users return most
+often to what they left. A user who has changed takes mostly items of the new intent since some recent event, and now
+and then of the old one. The lead of an intent is the log-odds of changing to it against staying, summed over all such
+events: a change-point test (after Page's CUSUM [1]) with every other intent as the alternative. It depends on nothing
+but items, intents, and the time since which the present intent is held.
 
 [1] E. S. Page, Continuous inspection schemes, Biometrika 41, 1954. Numpy in, numpy out.
 """
@@ -23,36 +23,36 @@ from numpy.typing import NDArray
 from learner.intents.config import ChangePointConfig
 
 Floats = NDArray[np.float32]
-_HALF_LIVES: Final = 4  # beyond which older items are left out of where a user stands
-_OLDER: Final = 6  # items before a change that say where the user was
-_STALE_ITEMS: Final = 3.0  # older items without which nothing is said about them
-_STALE_SHARE: Final = 0.6  # of the older items, in another intent
-_STALE_LEFT: Final = 0.2  # of the older items, at most, in the held one
-_OWN: Final = 0.5  # share of the held intent in the newest item from which on that is no sign of a change
-_ERRATIC_OWN: Final = 0.25  # items that users who take anything take from their intent all the same
-_NEVER: Final = np.float32(-1e9)  # log of a probability of nothing
+_HALF_LIVES: Final = 4  # beyond which an item no longer counts for the intent of a user
+_OLDER: Final = 6  # items before a change that tell the previous intent
+_STALE_ITEMS: Final = 3.0  # fewest older items that can call the held intent stale
+_STALE_SHARE: Final = 0.6  # least share of the older items in another intent
+_STALE_LEFT: Final = 0.2  # largest share of the older items in the held intent
+_OWN: Final = 0.5  # share of the held intent in the newest item from which on it is no sign of a change
+_ERRATIC_OWN: Final = 0.25  # share of items that erratic users take from their intent
+_NEVER: Final = np.float32(-1e9)  # log of zero probability
 
 
 class ChangePoint(NamedTuple):
-    """What the newest items of B users say about a change of intent; every field (B,)."""
+    """Evidence of a change of intent for B users; every field (B,)."""
 
     to: NDArray[np.int64]
     """the strongest other intent"""
     lead: NDArray[np.float64]
-    """log-odds that the user has changed to it against that he has not; -inf where there is no other intent, and where
-    the newest item is of the held one"""
+    """log-odds of a change to it against none; -inf without another intent, and where the newest item belongs to the
+    held one"""
     began: NDArray[np.int64]
     """events since the change, the first one of the new intent included; at least 1"""
     before: NDArray[np.bool_]
-    """the items before the change are of the new intent as well: it is not the user who moved"""
+    """whether the items before the change belong to the new intent too: then the model moved, not the user"""
     older: NDArray[np.int64]
-    """the intent of most of the items before the window"""
+    """the most frequent intent of the items before the window"""
     stale: NDArray[np.bool_]
-    """those items are clearly not of the held intent, but of `older`"""
+    """whether those items clearly belong to `older`, not to the held intent"""
 
 
 def log_likelihood(codes: Floats, present: NDArray[np.bool_], config: ChangePointConfig) -> Floats:
-    """Log-likelihood of each intent from the newest items, older ones counting less, (B, G).
+    """Log-likelihood of each intent given the newest items, (B, G); older items count less.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def change(
     span: NDArray[np.integer[Any]],
     config: ChangePointConfig,
 ) -> ChangePoint:
-    """What speaks for a change of intent.
+    """Evidence for a change of intent.
 
     Parameters
     ----------
@@ -87,17 +87,17 @@ def change(
     present
         (B, W) whether there is an item
     held
-        (B,) intent that each user holds, 0 to G - 1; -1 for none, about whom nothing is said
+        (B,) intent that each user holds, 0 to G - 1; -1 for none, which gives no evidence
     span
-        (B,) events for which it is held, the newest included; older items belong to earlier intents, and say only what
-        else the user takes
+        (B,) events for which it is held, the newest included; older items belong to earlier intents and count only in
+        the user's mixture
     config
-        The test's parameters.
+        parameters of the test
     """
     B, W, G = codes.shape
     users, age = np.arange(B), np.arange(W)[::-1]  # age 0 is the newest item
     R = min(config.window, W)
-    holds, mine = held >= 0, present & (age < span[:, None])  # (B, W) of the held intent's time
+    holds, mine = held >= 0, present & (age < span[:, None])  # (B, W) since the held intent began
     kinds = np.empty((B, 2, W - R), dtype=np.float32)
     kinds[:, 0], kinds[:, 1] = mine[:, :-R], present[:, :-R] & ~mine[:, :-R]
     base, earlier = np.moveaxis(kinds @ codes[:, :-R], 1, 0)  # (B, G) each, of the items before the window
@@ -107,17 +107,17 @@ def change(
     stale &= (base[users, older] > _STALE_SHARE * count) & (left < _STALE_LEFT * count)
     to, lead, began = np.zeros(B, dtype=np.int64), np.full(B, -np.inf), np.ones(B, dtype=np.int64)
     before = np.zeros(B, dtype=np.bool_)
-    # where the newest item is of the held intent, it speaks against a change, and nothing is looked for
+    # a newest item of the held intent speaks against a change: no test
     odd = users[:0]
     if G > 1:
         odd = np.flatnonzero(holds & present[:, -1] & (codes[users, -1, np.maximum(held, 0)] < _OWN))
     if len(odd):
-        near = slice(-R - _OLDER, None)  # where the items before a change can be
+        near = slice(-R - _OLDER, None)  # reaches the items before the earliest change
         some, there, ages, hold, since = codes[odd, near], present[odd, near], age[near], held[odd], span[odd]
         newest, known = np.ascontiguousarray(some[:, : -R - 1 : -1]), mine[odd, : -R - 1 : -1]
         earlier = earlier[odd] + np.matmul((there[:, : -R - 1 : -1] & ~known)[:, None].astype(np.float32), newest)[:, 0]
-        stays = _stays(newest, known, hold, base[odd], earlier, config)
-        total = _moves(newest, known, hold, config) - stays[..., None]  # (b, R, G)
+        stays = _staying_log_likelihood(newest, known, hold, base[odd], earlier, config)
+        total = _moving_log_likelihood(newest, known, hold, config) - stays[..., None]  # (b, R, G)
         total[np.arange(R) >= np.maximum(since, 1)[:, None]] = _NEVER
         best = _log_sum(total, 1)  # (b, G)
         rows = np.arange(len(odd))
@@ -131,7 +131,7 @@ def change(
     return ChangePoint(to, lead, began, before, older, stale)
 
 
-def _stays(
+def _staying_log_likelihood(
     newest: Floats,
     known: NDArray[np.bool_],
     held: NDArray[np.integer[Any]],
@@ -141,15 +141,15 @@ def _stays(
 ) -> Floats:
     """Log-likelihood of the newest 1, 2, … R items (b, R) of users who stay, given their items before those.
 
-    newest (b, R, G), newest first; known (b, R) of the held intent's time; base, earlier (b, G) sums of the codes of
-    the older items of that time, and of the time before. What a user takes now and then is of one of the G intents, or
-    anything, or as in his own mixture; these two stand behind the intents.
+    newest (b, R, G), newest first; known (b, R) since the held intent began; base, earlier (b, G) sums of the codes of
+    the older items since then, and of those before. Items outside the held intent come from one of the G intents, from
+    any intent (column G), or from the user's own mixture (column G + 1).
     """
     b, R, G = newest.shape
     users, own = np.arange(b), base[np.arange(b), held]
     a, n = config.loyalty, config.anything / G
     side = 1 - a - config.anything
-    share = earlier / np.maximum(earlier.sum(axis=1, keepdims=True), 1)  # (b, G), less where there was hardly anything
+    share = earlier / np.maximum(earlier.sum(axis=1, keepdims=True), 1)  # (b, G), smaller where little is known
     chance = np.float32(config.earlier_odds) * share + np.float32(1 / (G - 1))
     chance[users, held] = 0
     chance /= chance.sum(axis=1, keepdims=True)
@@ -161,35 +161,35 @@ def _stays(
     oldest[:, G] = own * math.log(_ERRATIC_OWN + stray) + others * math.log(stray)
     oldest[:, G] += math.log(config.erratic_share / (1 - config.erratic_share))
     oldest[:, G + 1] = _log_sum(oldest[:, : G + 1], 1) + math.log(config.mixed_odds)
-    # what he held before goes on as something that he takes now and then
+    # previous intents stay in the mixture
     known_before = np.maximum(earlier.sum(axis=1), 1e-9)
     mixture = earlier * (np.minimum(known_before, config.earlier_events) / known_before)[:, None] + base
     mixture += np.float32(config.prior_events * (1 - a) / (G - 1))
     mixture[users, held] += np.float32(config.prior_events * (a - (1 - a) / (G - 1)))
     mixture /= mixture.sum(axis=1, keepdims=True)
-    mine, says = newest[users, :, held], np.empty((b, R, G + 2), dtype=np.float32)
-    np.multiply(newest, np.float32(side), out=says[:, :, :G])
-    says[:, :, :G] += (np.float32(a) * mine + np.float32(n))[..., None]
-    says[:, :, G] = np.float32(_ERRATIC_OWN) * mine + np.float32(stray)
-    says[:, :, G + 1] = np.matmul(newest, mixture[:, :, None])[:, :, 0] + np.float32(1e-12)
-    np.log(says, out=says)
-    says *= known[..., None]
+    mine, likely = newest[users, :, held], np.empty((b, R, G + 2), dtype=np.float32)
+    np.multiply(newest, np.float32(side), out=likely[:, :, :G])
+    likely[:, :, :G] += (np.float32(a) * mine + np.float32(n))[..., None]
+    likely[:, :, G] = np.float32(_ERRATIC_OWN) * mine + np.float32(stray)
+    likely[:, :, G + 1] = np.matmul(newest, mixture[:, :, None])[:, :, 0] + np.float32(1e-12)
+    np.log(likely, out=likely)
+    likely *= known[..., None]
     for r in range(R - 1, -1, -1):
-        np.add(sums[:, r + 1], says[:, r], out=sums[:, r])
+        np.add(sums[:, r + 1], likely[:, r], out=sums[:, r])
     whole = _log_sum(sums, 2)  # (b, R + 1)
     return np.asarray(whole[:, :1] - whole[:, 1:])
 
 
 def _log_sum(logs: Floats, axis: int) -> Floats:
-    """Log of the sum of what these are the logs of."""
+    """Logarithm of the sum of exponentials along an axis."""
     top = logs.max(axis=axis, keepdims=True)
     return np.asarray((np.log(np.exp(logs - top).sum(axis=axis, keepdims=True)) + top).squeeze(axis))
 
 
-def _moves(
+def _moving_log_likelihood(
     newest: Floats, known: NDArray[np.bool_], held: NDArray[np.integer[Any]], config: ChangePointConfig
 ) -> Floats:
-    """Log-likelihood of the newest 1, 2, … R items of users who have moved to each intent, (b, R, G); see `_stays`."""
+    """Log-likelihood of the newest 1, 2, … R items of users who have changed to each intent, (b, R, G)."""
     b, R, G = newest.shape
     likely = newest * np.float32(config.loyalty)
     left = newest[np.arange(b), :, held] * np.float32(1 - config.loyalty - config.anything)  # (b, R)

@@ -117,9 +117,7 @@ class ShiftRule:
         gone = np.zeros(len(nearest), dtype=bool) if retired is None else retired
         nearest = np.asarray(nearest, dtype=np.int32)
         known = nearest >= 0
-        open_yet = state.intent < 0
-        if settling is not None:
-            open_yet |= settling
+        open_yet = state.intent < 0 if settling is None else (state.intent < 0) | settling
         first = known & open_yet & (nearest != state.intent)
         leads = known & ~open_yet & (nearest != state.intent) & ((lead >= config.margin) | gone)
         again = leads & (state.candidate == nearest)
@@ -248,9 +246,7 @@ def strongest(handles: NDArray[np.int64], attraction: NDArray[np.floating[Any]],
     # the newest occurrence of an item counts for all of them
     same = (handles[:, :, None] == handles[:, None, :]) & (np.arange(w)[None, :, None] < np.arange(w)[None, None, :])
     usable = (handles != 0) & (attraction > 0) & ~same.any(axis=2)
-    order = np.argsort(np.where(usable, -np.asarray(attraction, dtype=np.float64), np.inf), axis=1, kind="stable")[
-        :, :count
-    ]
+    order = np.argsort(np.where(usable, -attraction.astype(np.float64), np.inf), axis=1, kind="stable")[:, :count]
     found = np.where(np.take_along_axis(usable, order, axis=1), np.take_along_axis(handles, order, axis=1), 0)
     return np.pad(found, ((0, 0), (0, count - found.shape[1])))
 

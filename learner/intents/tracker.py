@@ -1,7 +1,7 @@
-"""The learner's intents as others see them: ids instead of places, how far one leads another, what drew a user there.
+"""The intents of a learner by their ids: the intent of each user, leads, births, mergers, catalog figures.
 
-Sits between the network, whose centers it reads and re-seeds, and the parts that know no torch: `IntentIdentity` keeps
-ids, `Merging` says which centers are one intent, `evidence` says where users stand.
+The tracker stands between the network, whose centers it reads and re-seeds, and the parts without torch:
+`IntentIdentity` keeps ids, `Merging` groups centers into intents, `change_point` tests users for a change.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ _KEPT: Final = 1 << 22  # numbers in a table of items by centers that is kept fo
 
 
 class IntentView(NamedTuple):
-    """Where users stand among the intents; every field (B,); ids are -1 for a user without history."""
+    """The intents of B users; every field (B,); ids are -1 for a user without history."""
 
     nearest: NDArray[np.int32]
-    """intent id: the one that leads the held one, else the held one; `best` where none is held"""
+    """intent id: the intent that leads the held one, else the held one; `best` where none is held"""
     best: NDArray[np.int32]
-    """intent id by the newest items alone; `nearest` where that was not asked"""
+    """intent id by the newest items alone; `nearest` where not requested"""
     confidence: NDArray[np.float32]
-    """probability of `nearest` among all, by the newest items alone; 0 where that was not asked"""
+    """probability of `nearest` among all, by the newest items alone; 0 where not requested"""
     runner_up: NDArray[np.int32]
-    """intent id, the likeliest one besides `nearest`; -1 where that was not asked"""
+    """intent id, the most likely after `nearest`; -1 where not requested"""
     lead: NDArray[np.float32]
-    """log-odds that the user has changed to `nearest` against that he has not; 0 where nothing speaks for it"""
+    """log-odds of a change to `nearest` against none; 0 without evidence for a change"""
     began: NDArray[np.int64]
     """events since that change, the first one of the new intent included"""
     before: NDArray[np.bool_]
-    """the items before the change are in the new intent as well, as the model sees them now"""
+    """whether the model now assigns the items before the change to the new intent too"""
     stale: NDArray[np.bool_]
-    """the model sees the items since the held intent began, but the newest, in `nearest`: the model has moved"""
+    """whether the model now assigns the items since the held intent began, but the newest, to `nearest`"""
     retired: NDArray[np.bool_]
-    """the held intent exists no more"""
+    """whether the held intent is retired"""
 
 
 class Assignments(NamedTuple):
-    """What the users of a step showed of the intents."""
+    """The users of a step by center."""
 
     places: NDArray[np.int64]
     """(m,) place of the center nearest to each user"""
     distance: float
-    """mean squared distance to the nearest center; not a number where there was nobody"""
+    """mean squared distance to the nearest center; NaN without users"""
 
 
 class CenterUpdate(NamedTuple):
-    """What happened to the centers since the last call."""
+    """Changes of the centers since the last call."""
 
     movement: float
     """mean distance moved"""
     births: list[Birth]
     absorbed: list[int]
-    """ids of intents that are part of another one now"""
+    """ids of intents that were merged into another one"""
 
 
 class _Items(NamedTuple):
-    """Items looked at, m of them."""
+    """The m distinct items of a step, with their cosines."""
 
     there: NDArray[np.bool_]
-    """(N,) by table row, whether it is one of them"""
+    """(N,) by table row, whether it is among them"""
     place: NDArray[np.int64]
-    """(N,) by table row, its place among them; anything where it is none"""
+    """(N,) by table row, its place among them; undefined for other rows"""
     unit: NDArray[np.float32]
     """(m, d) unit vectors, zeros for row 0"""
     cosines: NDArray[np.float32]
@@ -100,7 +100,7 @@ class IntentTracker:
     config
         Its sections `intents`, `identity`, `merging` and `evidence`.
     network
-        Whose centers these are; only `update_centers` changes it.
+        Reads its centers; only `update_centers` changes them.
     """
 
     def __init__(self, config: LearnerConfig, network: CenterNetwork) -> None:
@@ -108,18 +108,18 @@ class IntentTracker:
         count, hidden = network.centers.weight.shape
         self.identity = IntentIdentity(config.identity, count, hidden)
         self.merging = Merging(config.merging, count)
-        self._items: _Items | None = None  # of the step, as long as neither items nor centers move
+        self._items: _Items | None = None  # of this step; None once items or centers move
         self._shares: NDArray[np.float32] | None = None  # (m, G) of the intents in these items
 
     # -- the stream -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def observe(self, contexts: NDArray[np.int64], items: NDArray[np.int64]) -> Assignments:
-        """Count the users of events: rows of their histories before (n, L), of the items taken (n,), 0 = not liked."""
+        """Count users at their centers: table rows of histories before events (n, L), of items (n,), 0 = not liked."""
         known = (contexts[:, -1] > 0) & (items > 0)
         before, after = contexts[known, -1], items[known]
         newest = contexts[:, -SEEN_ITEMS:]
-        # what the users are looked at by afterwards is in their histories before and in what they took
+        # the rest of the step asks for the items of these histories and of these events
         remembered = contexts[:, -self._config.evidence.memory :]
         looked_at = self._look_up(np.concatenate([remembered.ravel(), newest.ravel(), items]))
         self.refresh()
@@ -138,17 +138,17 @@ class IntentTracker:
         return Assignments(places, float(distance.mean()))
 
     def refresh(self) -> None:
-        """Items or centers have moved, or will: what was kept of them is of no more use."""
+        """Drop what is cached of items and centers; call it when either move."""
         self._items = self._shares = None
 
     def _look_up(self, rows: NDArray[np.int64]) -> _Items:
-        """The different items among table rows (z,), as they are now; `np.unique` would sort."""
+        """The distinct items among table rows (z,), with their present vectors; `np.unique` would sort."""
         there = np.zeros(self._network.rows, dtype=bool)
         there[rows] = True
         distinct = np.flatnonzero(there)
         place = np.empty(self._network.rows, dtype=np.int64)
         place[distinct] = np.arange(len(distinct))
-        # in numpy: each of torch's small operations takes as long as the product
+        # in numpy: each small operation of torch takes as long as the product
         unit = _unit(self._network.table.detach().numpy()[distinct])
         return _Items(there, place, unit, unit @ self._unit_centers().T)
 
@@ -156,14 +156,14 @@ class IntentTracker:
         return _unit(self._network.centers.weight.detach().numpy())
 
     def _interests(self, newest: NDArray[np.int64], items: _Items) -> NDArray[np.float32]:
-        """`learner.intents.interests` of the newest rows (n, w), which are all among `items`: (n, d)."""
+        """`learner.model.centers.interests` of the newest rows (n, w), which are all among `items`: (n, d)."""
         age = np.arange(newest.shape[1])[::-1]
         weight = np.where(newest > 0, 0.5 ** (age / self._config.intents.half_life), 0).astype(np.float32)  # (n, w)
         return _unit(np.matmul(weight[:, None], items.unit[items.place[newest]])[:, 0])
 
     @torch.no_grad()
     def update_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
-        """Call once after a step's learning: how the centers moved; places dead ones anew, merges what is one."""
+        """Measure how the centers moved, place dead ones anew, and merge; call it once after the learning of a step."""
         self.refresh()
         centers = self._network.centers.unit().numpy()
         movement = self.identity.record_movement(centers, event_number)
@@ -180,13 +180,13 @@ class IntentTracker:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def current(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-        """The ids (m,) under which these intents go on; those of retired ones and -1 stay as they are."""
+        """The ids (m,) under which these intents continue; ids of retired intents and -1 stay as they are."""
         ids = self.identity.resolve(ids)
         places = self.identity.places_of(ids)
         return np.where(places >= 0, self.identity.ids_of(self.merging.representatives[places]), ids).astype(np.int32)
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Shares of the G intents in items (B, W), table rows, in the order of the heads' places: (B, W, G)."""
+        """Shares of the G intents in items (B, W), table rows, in the order of `Merging.leaders`: (B, W, G)."""
         items = self._items
         if items is None or not items.there[rows].all():
             items = self._look_up(rows.ravel())
@@ -200,8 +200,10 @@ class IntentTracker:
         merging = self.merging
         likely = items.cosines * np.float32(1 / self._network.centers.config.temperature)  # (m, K)
         sharpness = self._config.evidence.sharpness
-        if not merging.any_merged:  # of tens of thousands of centers none are, and grouping them would take gigabytes
-            likely *= sharpness  # the same power
+        if (
+            not merging.any_merged
+        ):  # the same power; grouping tens of thousands of centers, which never merge, would take gigabytes
+            likely *= sharpness
         likely -= likely.max(axis=1, keepdims=True)
         share = np.exp(likely, out=likely)
         if merging.any_merged:
@@ -220,7 +222,7 @@ class IntentTracker:
         span: NDArray[np.integer[Any]] | None = None,
         newest_alone: NDArray[np.bool_] | None = None,
     ) -> IntentView:
-        """Where users with histories (B, L) of rows, 0 = none or not liked, stand.
+        """The intents of users with histories (B, L) of table rows, 0 = none or not liked.
 
         Parameters
         ----------
@@ -229,10 +231,9 @@ class IntentTracker:
         held
             (B,) ids that they hold, -1 = none.
         span
-            (B,) events for which they hold them; as long as the history goes back, where it is not given.
+            (B,) events for which they hold them; None: the whole history.
         newest_alone
-            (B,) for whom it is asked where the newest items alone put them, and not whether they have changed; where it
-            is not given, both are asked for all.
+            (B,) users to place by their newest items alone, without a test for a change; None: both for everyone.
         """
         config = self._config.evidence
         newest = rows[:, -config.memory :]
@@ -277,7 +278,7 @@ class IntentTracker:
     ) -> NDArray[np.float32]:
         """How much items (m, w), table rows, draw towards `to` (m,) and away from `origin` (m,): -1 to 1, (m, w).
 
-        A retired or unknown origin counts as nothing.
+        A retired or unknown origin has a share of 0 in every item.
         """
         codes, group = self.codes(rows), self.merging.intent_of
         shares = []
@@ -290,7 +291,7 @@ class IntentTracker:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of each intent among the users looked at lately, (G,)."""
+        """Share of each intent among recent users, (G,)."""
         return np.asarray(np.bincount(self.merging.intent_of, weights=self.identity.shares))
 
     @torch.no_grad()

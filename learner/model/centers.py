@@ -1,7 +1,8 @@
-"""Intents: K learnable centers on the unit sphere, and a loss that keeps all of them in use.
+"""K learnable intent centers on the unit sphere, and a loss that keeps all of them in use.
 
-The paper's own clustering loss (`losses.cluster_loss`) sees the centers only through their mean, so it cannot separate
-them. The balanced form here assigns users to centers so that every center gets its share, and pulls both together.
+The paper's clustering loss (`losses.cluster_loss`) depends on the centers only through their mean, so it cannot
+separate them. The balanced form here assigns users to centers so that every center gets its share, and pulls both
+together.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SEEN_ITEMS: Final = 8  # newest items of a history from which centers learn on a
 
 
 class Nearest(NamedTuple):
-    """Where users stand among the centers, each (B,)."""
+    """The nearest center of each user, every field (B,)."""
 
     intent: Tensor
     """int64, the nearest center"""
@@ -37,7 +38,7 @@ def sinkhorn(similarity: Tensor, epsilon: float, rounds: int) -> Tensor:
     epsilon
         lower: harder assignments
     rounds
-        alternations; the last one normalises users, so each row sums to 1 and columns are near n / K
+        alternations; the last one normalizes users, so each row sums to 1 and columns are near n / K
 
     Returns
     -------
@@ -53,7 +54,7 @@ def sinkhorn(similarity: Tensor, epsilon: float, rounds: int) -> Tensor:
 
 
 def interests(table: Tensor, rows: Tensor, half_life: float) -> Tensor:
-    """What a user's newest items have in common: the unit mean of their unit vectors, older ones weighing less.
+    """Unit mean of the unit vectors of a user's newest items, older ones with less weight.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def interests(table: Tensor, rows: Tensor, half_life: float) -> Tensor:
 
     Returns
     -------
-    (B, d), zeros for who has none among the newest `SEEN_ITEMS`
+    (B, d), zeros without an item among the newest `SEEN_ITEMS`
     """
     newest = rows[:, -SEEN_ITEMS:]
     age = torch.arange(newest.shape[1] - 1, -1, -1, dtype=table.dtype)
@@ -75,7 +76,7 @@ def interests(table: Tensor, rows: Tensor, half_life: float) -> Tensor:
 
 
 def effective_number(counts: Tensor) -> float:
-    """exp(entropy) of users over intents: K when all are used evenly, 1 when one has them all.
+    """exp(entropy) of users over intents: K when all are used evenly, 1 when one has all users.
 
     >>> round(effective_number(torch.tensor([5, 5, 0, 0])), 6)
     2.0
@@ -88,10 +89,10 @@ def effective_number(counts: Tensor) -> float:
 
 
 class IntentCenters(nn.Module):
-    """K intent centers, a parameter that is read through `unit()` and so always lies on the unit sphere.
+    """K intent centers: a parameter read through `unit()`, so that it always lies on the unit sphere.
 
-    The authors overwrite the parameter with its normalised self before every step, behind autograd and Adam;
-    normalising on the way in gives the same place and the right gradient.
+    The authors overwrite the parameter with its normalized value before every step, hidden from autograd and Adam;
+    normalizing on reading gives the same place and the right gradient.
 
     Examples
     --------
@@ -171,9 +172,9 @@ def kmeans(points: Tensor, count: int, generator: torch.Generator, rounds: int =
     points
         (n, d)
     count
-        K; with fewer points than centers some points are taken twice
+        K; with fewer points than centers some points serve twice
     generator
-        draws the first centers among the points; an empty center is drawn anew
+        draws the first centers among the points; and a new place for an empty center
     rounds
         Lloyd iterations
 

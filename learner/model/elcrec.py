@@ -23,9 +23,9 @@ class Batch(NamedTuple):
     inputs: Tensor
     """(B, T) item rows"""
     targets: Tensor
-    """(B, T) the item taken after each input; none where there is no input"""
+    """(B, T) the item after each input; 0 where there is no input"""
     negatives: Tensor | None = None
-    """(B, T) an item not taken, for `bce`; or (S,) shared ones, for the sampled softmax"""
+    """(B, T) a negative per target, for `bce`; or (S,) shared ones, for the sampled softmax"""
     log_q: Tensor | None = None
     """(N,) log expected draws of items 1 to N, for the sampled softmax"""
     blocks: tuple[tuple[int, int], ...] = ()
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The terms of one batch, unweighted, and their weighted sum `total`."""
+    """The unweighted terms of one batch, and their weighted sum `total`."""
 
     total: Tensor
     next_item: Tensor
@@ -54,7 +54,7 @@ class Losses(NamedTuple):
 
 
 class ELCRec(nn.Module):
-    """The whole model. Ranking uses items and encoder only; the centers say what a user is after.
+    """The whole model. Items and encoder rank; the centers tell intents.
 
     Parameters
     ----------
@@ -103,15 +103,15 @@ class ELCRec(nn.Module):
         return h
 
     def user(self, rows: Tensor) -> Tensor:
-        """What items are ranked from for rows (B, T), (B, d): the newest output, and a share of the one before it."""
+        """The vector that ranks items, of rows (B, T), (B, d): the newest output and a share of the one before it."""
         if self.config.lookback == 0:
             return self.encoder.last(self.embed(rows), self._valid(rows))
         return self.user_representation(self.encode(rows), rows)
 
     def user_representation(self, h: Tensor, rows: Tensor) -> Tensor:
-        """The same of outputs h (B, T, d) at hand: the newest one and, by `lookback`, the one before it, (B, d).
+        """The same from outputs h (B, T, d): the newest one and, by `lookback`, the one before it, (B, d).
 
-        That one has not seen the newest item: the mean of the two is less led by it alone. Nothing is trained for it.
+        The output before has not seen the newest item, so the mix depends less on that item. It is not trained.
         """
         share, newest = self.config.lookback, h[:, -1]
         if share == 0 or rows.shape[1] == 1:
@@ -120,7 +120,7 @@ class ELCRec(nn.Module):
         return newest.lerp(before, share)
 
     def pool(self, h: Tensor, rows: Tensor) -> Tensor:
-        """The user as the intent losses see it: mean of h (B, T, d) over the history, or its newest position, (B, d).
+        """The user vector of the intent losses: mean of h (B, T, d) over the history, or its newest position, (B, d).
 
         `compat = "authors"`: the mean over all T, padding included.
         """
@@ -129,12 +129,12 @@ class ELCRec(nn.Module):
         return losses.masked_mean(h, None if self.config.compat == "authors" else self._valid(rows))
 
     def table(self) -> Tensor:
-        """Vectors of items 1 to N as they are scored, (N, d)."""
+        """Vectors of items 1 to N for scoring, (N, d)."""
         items = self.items[1 : self.item_count + 1]
         return F.normalize(items, dim=-1) if self.config.score == "cosine" else items
 
     def head(self, h: Tensor) -> Tensor:
-        """Outputs (…, d) as they are scored, the temperature included."""
+        """Outputs (…, d) for scoring, divided by the temperature."""
         return F.normalize(h, dim=-1) / self.config.temperature if self.config.score == "cosine" else h
 
     def scores(self, user: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ class ELCRec(nn.Module):
         return None
 
     def _layout(self, rows: Sequence[Tensor]) -> RaggedBatch:
-        """Of blocks of rows (n, T); to the authors' means and contrasts padding is a position like others."""
+        """The ragged batch of blocks of rows (n, T); `compat = "authors"` treats padding as positions."""
         return RaggedBatch([part > 0 for part in rows], padded=self.config.compat == "authors")
 
     def _encode(
@@ -245,7 +245,7 @@ class ELCRec(nn.Module):
         return h.float()  # the losses compare numbers that differ by less than bfloat16 resolves
 
     def _compared(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Rows of the items taken and not taken at the Q places with a target, where `bce` compares them, (Q,) each."""
+        """Item and negative of each of the Q positions with a target, (Q,) each; nothing for the softmax."""
         if self.config.next_item != "bce":
             return ()
         if batch.negatives is None:
@@ -265,9 +265,10 @@ class ELCRec(nn.Module):
 
 
 def _stretches(layout: RaggedBatch) -> tuple[Tensor, RaggedBatch]:
-    """Of blocks (3n, T), histories and two views, longest first: the views as `losses.sequence_contrast` takes them.
+    """The two views of each history, from blocks (3n, T) of histories and views, for `losses.sequence_contrast`.
 
-    Returns which of the layout's positions are in a view, (P',), and where they are in blocks (2n', t) of how far back.
+    Returns which positions of the layout are in a view, (P',), and their ragged batch in blocks (2n', t) by distance
+    from the newest item.
     """
     parts = [numbers.view(3, -1, numbers.shape[1])[1:] for numbers in layout.numbers()]  # (2, n, T) each
     near, found = 0, []

@@ -1,8 +1,7 @@
-"""SASRec: a causal transformer over the item vectors of a history. It knows no item table.
+"""SASRec: a causal transformer over the item vectors of a history, without an item table.
 
 Histories are right-aligned: the newest item is at the last position, and position p of max_len always means "p from
-the right". Of histories of many lengths only what looks along them meets padding, in blocks of similar length; see
-`layout`.
+the right". Only attention, which works across positions, sees padding, in blocks of similar length; see `RaggedBatch`.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, layout: RaggedBatch, masks: Sequence[Tensor], generator: torch.Generator | None, last: bool
     ) -> Tensor:
-        """One layer over x (P, d); with `last`, only the newest of each history of the only block is asked for."""
+        """One layer over x (P, d); with `last`, only the newest position of each history, of one block."""
         c = self.config
         seen = self.attention_norm(x) if c.norm == "pre" else x
         asked = layout.blocks(x)[0][:, -1] if last else x  # (Q, d)
@@ -124,7 +123,7 @@ class Layer(nn.Module):
         return layout.flat([self._attend_block(block, mask, generator) for block, mask in blocks])
 
     def _attend_block(self, qkv: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What each position sees, (n, T, d), from queries, keys and values (n, T, 3d)."""
+        """Attention output of each position, (n, T, d), from queries, keys and values (n, T, 3d)."""
         n, T, d = qkv.shape[0], qkv.shape[1], self.config.hidden
         H = self.config.heads
         query, key, value = qkv.chunk(3, dim=-1)
@@ -140,9 +139,9 @@ class Layer(nn.Module):
         return seen
 
     def _attend_last(self, x: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What the newest position of x (B, T, d) sees, (B, d), under a mask that (B, H, 1, T) can take.
+        """Attention output of the newest position of x (B, T, d), (B, d), under a mask that broadcasts to (B, H, 1, T).
 
-        For one query per history no position needs a key or a value: q . (K x + k) = (K' q) . x + q . k, where q . k
+        With one query per history no position needs a key or a value: q . (K x + k) = (K' q) . x + q . k, where q . k
         is the same for all positions and softmax does not see it, and the mean of V x + v is V of the mean of x, plus
         v times the sum of the weights, which is not 1 under dropout.
         """
@@ -223,7 +222,7 @@ class Encoder(nn.Module):
         return self._run(x.flatten(0, 1), _one_block(x, valid), generator, last=True)
 
     def ragged(self, x: Tensor, layout: RaggedBatch, generator: torch.Generator | None = None) -> Tensor:
-        """Encode every position of histories as they are laid out, (P, d) to (P, d)."""
+        """Encode every position of a ragged batch, (P, d) to (P, d)."""
         return self._run(x, layout, generator, last=False)
 
     def _run(self, x: Tensor, layout: RaggedBatch, generator: torch.Generator | None, last: bool) -> Tensor:
@@ -242,7 +241,7 @@ class Encoder(nn.Module):
 
     def _placed(self, x: Tensor, positions: Tensor, layout: RaggedBatch) -> Tensor:
         """Add to each of x (P, d) the vector of its place from the right."""
-        if layout.is_one_block:  # most of what is asked online: no look-up
+        if layout.is_one_block:  # the usual case online: no look-up
             n, T = layout.there[0].shape
             return (x.view(n, T, -1) + positions[self.max_len - T :]).flatten(0, 1)
         places = [
@@ -253,13 +252,13 @@ class Encoder(nn.Module):
 
 
 def _one_block(x: Tensor, valid: Tensor | None) -> RaggedBatch:
-    """Of x (B, T, d), padding included."""
+    """The ragged batch of x (B, T, d), padding included."""
     there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if valid is None else valid
     return RaggedBatch([there], padded=True)
 
 
 def _mask(there: Tensor, valid: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """What is added to a block's scores so that no position sees a later one, or padding: (T, T) or (n, 1, T, T)."""
+    """Added to the scores of a block so that no position sees a later one, or padding: (T, T) or (n, 1, T, T)."""
     T = there.shape[1]
     allowed = torch.ones(T, T, dtype=torch.bool, device=there.device).tril()
     if valid is not None:

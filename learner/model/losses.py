@@ -1,4 +1,4 @@
-"""The losses of ELCRec (arXiv 2401.05975), and the next-item losses that are used in their place today.
+"""The losses of ELCRec (arXiv 2401.05975), and the softmax losses that replace its next-item loss.
 
 All are pure functions of tensors. Shapes: B users, T positions, P valid positions of a batch, d hidden size, K intents,
 M rows of the item table that are scored. Each is tested against a slow loop in
@@ -46,9 +46,9 @@ def next_item_bce(h: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 class _InfoNCE(torch.autograd.Function):
-    """InfoNCE of pairs of vectors, given in stretches (2, n, m): of all pairs the first, of the first n each other one.
+    """InfoNCE of pairs of vectors in stretches (2, n, m): the first of all pairs, each other of the first n pairs.
 
-    What a pair has no stretch of is zero. Each meets the others only where both have something, and one product is the
+    Missing stretches count as zero, so two rows are multiplied only where both have a stretch. One product gives the
     gradient.
     """
 
@@ -94,7 +94,7 @@ def _contrast(stretches: Sequence[Tensor], temperature: float | None) -> Tensor:
 def info_nce(one: Tensor, two: Tensor, temperature: float | None = None) -> Tensor:
     """InfoNCE between paired rows of one and two (B, D), ().
 
-    Each of the 2B rows must find its partner among all 2B - 1 others. A single pair has nothing to be told from: 0.
+    Each of the 2B rows must find its partner among all 2B - 1 others. The loss of a single pair is 0.
     `temperature`: of cosines; None: dot products at temperature 1, as in the paper.
     """
     return _contrast([torch.stack([one, two])], temperature)
@@ -117,9 +117,9 @@ def sequence_contrast(
     views
         (P, d) outputs of the encoder
     layout
-        where they are in blocks (2n, T), n sequences in one view, then in the other. The first block has the newest
-        positions of all, each other one those before of the first n, who reach so far back. What is not among the P
-        counts as zero; the authors' code counts padding, too.
+        their blocks (2n, T): n sequences in one view, then in the other. The first block has the newest positions of
+        all sequences, each further block those before, of the first n, which are long enough. Missing positions count
+        as zero; the authors' code counts padding too.
     centers
         (K, d) unit vectors
     fusion
@@ -145,8 +145,8 @@ def intent_contrast(
 def cluster_loss(h: Tensor, centers: Tensor, *, include_self: bool = False) -> Tensor:
     """`L_cluster`: mean |h_i - c_j|^2 over all pairs minus mean |c_i - c_j|^2 over i != j, ().
 
-    h (B, d) and centers (K, d) are unit vectors in the paper; the identity used here needs no such thing. It costs
-    (B + K) d, where the pairs cost B K d, and shows what the loss sees: the centers' mean, not any single center.
+    h (B, d) and centers (K, d) are unit vectors in the paper; the identity used here does not need that. It costs
+    (B + K) d instead of B K d for the pairs, and shows that the loss depends on the centers' mean only.
     `include_self`: the second mean runs over i = j too, as in the authors' code, which scales it by (K - 1) / K.
     """
     K = len(centers)
@@ -160,9 +160,9 @@ def cluster_loss(h: Tensor, centers: Tensor, *, include_self: bool = False) -> T
 
 
 class _FullSoftmax(torch.autograd.Function):
-    """Cross-entropy over the whole table that never holds (P, M): gradients are made where the scores are, by chunk.
+    """Cross-entropy over the whole table in chunks: scores (P, M) never exist at once, gradients come with the loss.
 
-    A chunk of scores stays in the cache between its two products, and is overwritten by its own exponentials.
+    A chunk of scores stays in the cache between its two products, and its exponentials overwrite it.
     """
 
     @staticmethod
@@ -210,7 +210,7 @@ class _FullSoftmax(torch.autograd.Function):
 def future_targets(targets: Tensor, fade: float, horizon: int) -> tuple[Tensor, Tensor]:
     """Each position's next `horizon` items and how much each counts.
 
-    Order within a day is arbitrary in these data, and what comes soon is nearly as telling as what comes next.
+    The order within a day is arbitrary in these data, so the items soon after say nearly as much as the next one.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def full_softmax(
     target, weight
         (P, J) rows in `table` of the items taken and how much each counts; weights of a position sum to 1
     bfloat16
-        make the three products in bfloat16: over twice as fast where the processor has it, scores within 0.4%
+        compute the three products in bfloat16: over twice as fast where the processor has it, scores within 0.4%
     chunk
         positions per piece; None: 256 on a processor, where 256 x 12,101 scores fit a cache of 16 MB, 4096 elsewhere
     """
@@ -277,8 +277,8 @@ def sampled_softmax(
 
     Notes
     -----
-    A negative that is one of the targets is taken out of that row. The targets' own scores are not corrected. An item
-    that a user takes twice within the horizon is one rival, not two.
+    A negative that is a target of a row is left out of that row. The targets' own scores are not corrected. An item
+    that appears twice within the horizon competes once.
     """
     weight = weight.to(h.dtype)
     own = (table[target] @ h[:, :, None])[..., 0]  # (P, J)

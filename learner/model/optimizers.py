@@ -1,7 +1,7 @@
 """Optimizers whose state is plain tensors: Adam for the network, a row-wise Adam for the item table.
 
-An ordinary Adam touches every row at every step, so a step gets dearer as the catalogue grows. Here a step costs what
-the rows it was given cost; the others are not even read.
+An ordinary Adam updates every row at every step, so its cost grows with the catalog. RowAdam reads and updates only the
+rows of a step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DenseAdam:
     ----------
     parameters
         Updated in place; their order is the order of the saved moments. They become views of one stretch of memory, so
-        that a step is a handful of operations and not as many for each of them.
+        that a step is a handful of operations instead of a handful per parameter.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -49,7 +49,7 @@ class DenseAdam:
 
     @torch.no_grad()
     def step(self, gradient: Tensor, learning_rate: float) -> None:
-        """Move every parameter along its part of `gradient`, a vector as `gradient()` gives it."""
+        """Move every parameter along its part of `gradient`, a vector from `gradient()`."""
         self.steps += 1
         slow, fast = 1 - BETAS[0] ** self.steps, 1 - BETAS[1] ** self.steps
         self._first.lerp_(gradient, 1 - BETAS[0])
@@ -61,7 +61,7 @@ class DenseAdam:
 class RowAdam:
     """Adam over the rows of a table, one second moment and one step count per row.
 
-    A row that is not touched does not decay. One second moment per row (its mean squared gradient) instead of one per
+    A row outside the step does not decay. One second moment per row (its mean squared gradient) instead of one per
     number: rows are seen too rarely for a reliable scale of each coordinate, and it saves a third of the memory.
 
     Parameters

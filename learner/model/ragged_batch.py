@@ -1,7 +1,7 @@
-"""Histories of many lengths at once: one after another for what asks a position by itself, in blocks for the rest.
+"""A batch of histories of many lengths: flat for position-wise layers, in padded blocks for attention.
 
-A block of n histories of similar length is right-aligned, (n, T), and has padding; the P positions have none, unless it
-is asked for.
+A block holds n right-aligned histories of similar length, (n, T), with padding; the P flat positions have no padding
+unless the batch is built with `padded`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class RaggedBatch:
-    """Where the positions of histories in blocks are among P, block after block and history after history.
+    """Maps the positions of histories in blocks to P flat positions, block by block and history by history.
 
     Parameters
     ----------
     blocks
-        (n, T) bool each: what is there; False = padding
+        (n, T) bool each: False = padding
     padded
-        padding is among the P positions too
+        whether padding has flat positions too
 
     Examples
     --------

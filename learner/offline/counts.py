@@ -1,7 +1,7 @@
 """Item-to-item counts of a fixed set of sequences, and their log-linear mix with the network's score.
 
-On a stream the same knowledge lives in bounded rings per item (`learner/online/item_statistics.py`). Offline all of a
-sequence counts, not its newest items, and nothing fades: a sparse matrix, built once.
+Online, bounded rings per item hold these statistics (`learner/online/item_statistics.py`). Offline the whole of a
+sequence counts and nothing fades: a sparse matrix, built once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Ints = npt.NDArray[np.int64]
 
 
 class ItemCounts:
-    """What follows what: a sparse (N + 1, N + 1) matrix in rows, and the scores that a history gets from it.
+    """Which items follow which: a sparse (N + 1, N + 1) matrix by row, and the scores of histories by it.
 
     Parameters
     ----------
     config
-        how pairs are counted
+        how pairs count
     items, offsets
         sequences one after another, and where each starts (users + 1,)
     item_count
@@ -61,7 +61,7 @@ class ItemCounts:
         total /= (popularity[row] * popularity[column]) ** config.damping
         self._columns = column.astype(np.int32)
         self._values = total.astype(np.float32)
-        self._ends = np.searchsorted(row, np.arange(size), side="right")  # (N + 1,) where each item's line ends
+        self._ends = np.searchsorted(row, np.arange(size), side="right")  # (N + 1,) where each item's row ends
 
     def save(self, path: Path) -> None:
         """Write the matrix as plain arrays."""
@@ -92,7 +92,7 @@ class ItemCounts:
         return counts
 
     def scores(self, histories: Ints) -> npt.NDArray[np.float32]:
-        """Share of each item in what the counts say about histories (B, L) right-aligned, 0 = empty: (B, N + 1)."""
+        """Share of each item in the counts after histories (B, L), right-aligned, 0 = empty: (B, N + 1)."""
         B, L = histories.shape
         place = np.arange(L, 0, -1.0) ** -self.config.recency  # (L,) newest 1
         user, position = np.nonzero(histories)
@@ -116,13 +116,13 @@ def count_items(config: CountsConfig | None, sequences: Sequences) -> ItemCounts
 
 
 def log_shares(shares: Tensor, floor: float) -> Tensor:
-    """`log(p_counts + floor)` of shares (B, N), the counts' part of a mix."""
+    """`log(p_counts + floor)` of shares (B, N): the counts in a mix."""
     return torch.log(shares + floor)
 
 
 def mix(network: Tensor, counts: Tensor, weight: float) -> Tensor:
     """`weight * log p_network + log(p_counts + floor)`, (B, N).
 
-    network, counts: (B, N) log-probabilities and `log_shares`. The weight belongs to pairs that neither has learnt.
+    network, counts: (B, N) log-probabilities and `log_shares`. Choose the weight on pairs that neither was trained on.
     """
     return torch.add(counts, network, alpha=weight)

@@ -19,8 +19,8 @@ from learner.offline.counts import ItemCounts, log_shares, mix
 from learner.offline.sequences import Sequences, Split
 
 Ints = npt.NDArray[np.int64]
-CHUNK = 256  # most users scored at once: 256 x 12,101 scores are 12 MB, and a mix holds a dozen such
-MOST_SCORES = 1 << 25  # 128 MB, several times over: a catalogue of millions takes few users at once
+CHUNK = 256  # most users scored at once: 256 x 12,101 scores are 12 MB, and a mix holds a dozen of these
+MOST_SCORES = 1 << 25  # 128 MB, several times over: with millions of items few users are scored at once
 
 Point = tuple[float, float]  # weight of the network, floor of the counts
 GRID: tuple[Point, ...] = tuple(
@@ -37,7 +37,7 @@ class Mixture(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     ranks: Ints
     """(users,) place of the answer from 0; `UNRANKED` where the answer is in the user's own history"""
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A chunk of users of equal length, so nothing is padding."""
+    """A chunk of users of equal length, without padding."""
 
     users: Ints
     history: Ints
@@ -81,15 +81,18 @@ def _parts(sequences: Sequences, split: Split, model: ELCRec) -> Iterator[_Part]
 
 
 def ranks_of(scores: Tensor, answer: Tensor, seen: tuple[Tensor, Tensor]) -> Ints:
-    """Place from 0 of each answer (n, 1) among scores (n, N), `seen` excluded; ties count against it. Overwrites.
+    """Place from 0 of each answer (n, 1) among scores (n, N), `seen` excluded; ties count against it. Changes `scores`.
 
-    The authors write 0 over the user's own items, which then outrank anything below 0; here they leave the list.
+    The authors write 0 over the scores of the user's own items, which then outrank negative scores; here those items
+    leave the list.
     """
     scores[seen] = -torch.inf
     own = scores.gather(1, answer)  # (n, 1)
     if torch.isnan(own).any():
-        raise LearnerError("the model gives scores that are not numbers; its weights are damaged or training diverged")
-    ranks = scores.shape[1] - 1 - (scores < own).sum(1)  # what is no number counts against it, as a tie does
+        raise LearnerError(
+            "the model gives scores that are not numbers: its weights are damaged or its training diverged"
+        )
+    ranks = scores.shape[1] - 1 - (scores < own).sum(1)  # NaN counts against it, as a tie does
     ranks[own[:, 0] == -torch.inf] = UNRANKED
     result: Ints = ranks.cpu().numpy()
     return result
@@ -109,7 +112,7 @@ def evaluate(
     Parameters
     ----------
     model
-        its mode is left as it is found; nothing of it changes
+        unchanged, its mode included
     sequences
         users and items
     split
@@ -126,14 +129,14 @@ def evaluate(
     training = model.training
     model.eval()
     for part in _parts(sequences, split, model):
-        user, meeting = _encode(model, part.history)
+        user, pooled = _encode(model, part.history)
         scores = model.scores(user)  # (n, N)
         if mixture is not None or others:
             scores = _log_probabilities(scores, others, part.history)
         if mixture is not None:
             scores = mix(scores, log_shares(_shares(mixture.counts, part), mixture.floor), mixture.weight)
         ranks[part.users] = ranks_of(scores, part.answer, part.seen)
-        intents[part.users] = model.intents.nearest(meeting).intent.cpu().numpy()
+        intents[part.users] = model.intents.nearest(pooled).intent.cpu().numpy()
         if tick is not None:
             tick(len(part.users))
     model.train(training)
@@ -148,9 +151,9 @@ def choose_mixture(
     grid: tuple[Point, ...] = GRID,
     others: Sequence[ELCRec] = (),
 ) -> tuple[Mixture, dict[Point, float]]:
-    """The point with the best validation NDCG@20, and every point's.
+    """The point with the best validation NDCG@20, and the NDCG@20 of every point.
 
-    The choice belongs to the validation items: on training pairs, which the network knows by heart, it over-trusts it.
+    Training pairs cannot choose: the network has memorized them, so they would give it too much weight.
     """
     metrics = {point: RankMetrics((20,)) for point in grid}
     training = model.training
@@ -158,7 +161,7 @@ def choose_mixture(
     for part in _parts(sequences, "validation", model):
         network = _log_probabilities(model.scores(_encode(model, part.history)[0]), others, part.history)  # (n, N)
         shares = _shares(counts, part)  # (n, N)
-        for floor in {floor: None for _, floor in grid}:  # a logarithm costs more than all else of a point
+        for floor in {floor: None for _, floor in grid}:  # the logarithm costs more than the rest of a point
             logged = log_shares(shares, floor)
             for weight in (w for w, f in grid if f == floor):
                 metrics[weight, floor].add(ranks_of(mix(network, logged, weight), part.answer, part.seen))
@@ -169,12 +172,12 @@ def choose_mixture(
 
 
 def _encode(model: ELCRec, history: Ints) -> tuple[Tensor, Tensor]:
-    """Outputs from which items are ranked, and from which the intent is read, (n, d) each."""
+    """The vectors that rank items, and those that tell the intent, (n, d) each."""
     rows = torch.from_numpy(history).to(model.items.device)
     if model.config.pool == "last" and model.config.lookback == 0:
         user = model.user(rows)
         return user, user
-    if model.config.compat == "authors":  # their mean runs over the padding too, so it has to be there
+    if model.config.compat == "authors":  # their mean runs over the padding too
         rows = F.pad(rows, (model.config.max_len - rows.shape[1], 0))
     h = model.encode(rows)  # (n, T, d)
     return model.user_representation(h, rows), model.pool(h, rows)

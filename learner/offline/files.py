@@ -1,4 +1,4 @@
-"""Model files: the authors' published weights, and the folder that `fit` writes. Reading one executes nothing."""
+"""Model files: the authors' published weights, and the folder that `fit` writes. Reading one runs no code."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     ModelFileError
-        no such file, not a weights file, or one with anything in it but tensors (a pickle with code is refused unread)
+        a missing file, not a weights file, or one with anything but tensors (a pickle with code is refused unread)
     """
     try:
         loaded = load_tensors(path)
@@ -67,21 +67,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_authors(path: Path, *, items: int | None = None, heads: int = 2) -> ELCRec:
-    """A model with the weights that the authors published, in evaluation mode.
+    """A model with the published weights of the authors, in evaluation mode.
 
     Parameters
     ----------
     path
         `ELCRec-*.pt`
     items
-        number of items N that the data have; None: whatever the file holds
+        number of items N of the data; None: as in the file
     heads
-        attention heads, which the file does not tell; the authors use 2
+        attention heads, which are not in the file; the authors use 2
 
     Raises
     ------
     ModelFileError
-        not a weights file, other keys or other sizes; it names the key
+        not a weights file, or other keys or sizes; the message names the key
     """
     weights = read_weights(path)
     missing = [key for key in _TOP if key not in weights]
@@ -115,7 +115,7 @@ def load_authors(path: Path, *, items: int | None = None, heads: int = 2) -> ELC
 
 
 def _translate(path: Path, weights: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """The authors' names to ours; query, key and value become one matrix."""
+    """Rename the authors' tensors to ours; query, key and value become one matrix."""
     ours = {_TOP[key]: value for key, value in weights.items() if key in _TOP}
     for key, value in weights.items():
         match = _LAYER.fullmatch(key)
@@ -142,7 +142,7 @@ def _translate(path: Path, weights: Mapping[str, Tensor], layers: int) -> dict[s
 
 
 def _theirs(key: str) -> str:
-    """The authors' name of one of our tensors, for messages; of query, key and value the first."""
+    """The authors' name of one of our tensors, for messages; for query, key and value that of the query."""
     for theirs, ours in _TOP.items():
         if key == ours:
             return theirs
@@ -152,7 +152,7 @@ def _theirs(key: str) -> str:
 
 
 def _fill(path: Path, model: ELCRec, state: Mapping[str, Tensor], named: Callable[[str], str] = str) -> None:
-    """Copy `state` into the model, every key of it and none besides; buffers of no size may be absent."""
+    """Copy `state` into the model, whose keys it must have and no others; the queue may be missing."""
     own = model.state_dict()
     for key, value in own.items():
         if key not in state:
@@ -175,8 +175,8 @@ def _fill(path: Path, model: ELCRec, state: Mapping[str, Tensor], named: Callabl
 class Fitted:
     """A fitted model: what `fit` writes and `evaluate` and `--init` read.
 
-    items: names of items 1 to N, item i at row i of `model.items`; mix: weight of the network and floor of the counts
-    where counts stand beside it, None for the network alone; settings: everything else that `fit` noted, as JSON.
+    items: names of items 1 to N, item i at row i of `model.items`; mix: weight of the network and floor of the counts,
+    None without counts; settings: everything else that `fit` recorded, as JSON.
     """
 
     model: ELCRec
@@ -197,10 +197,10 @@ class _ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def save_fitted(folder: Path, fitted: Fitted) -> None:
-    """Write weights and items first and `model.json`, which names their checksums, last: half a folder is no model."""
+    """Write weights and items, then `model.json` with their checksums: a partial folder is not a model."""
     replace(folder / ITEMS_FILE, lambda path: path.write_text(json.dumps(fitted.items), encoding="utf-8"))
     replace(folder / WEIGHTS_FILE, lambda path: save_tensors(fitted.model.state_dict(), path))
-    note = _ModelFile(
+    description = _ModelFile(
         format=FORMAT,
         model=fitted.model.config,
         items=len(fitted.items),
@@ -208,47 +208,47 @@ def save_fitted(folder: Path, fitted: Fitted) -> None:
         settings=fitted.settings,
         checksums={name: _digest(folder / name) for name in (ITEMS_FILE, WEIGHTS_FILE)},
     )
-    text = msgspec.json.format(msgspec.json.encode(note), indent=1)
+    text = msgspec.json.format(msgspec.json.encode(description), indent=1)
     replace(folder / MODEL_FILE, lambda path: path.write_bytes(text))
 
 
 def load_fitted(folder: Path) -> Fitted:
-    """Read what `save_fitted` wrote, the model in evaluation mode.
+    """Read the folder of `save_fitted`; the model is in evaluation mode.
 
     Raises
     ------
     ModelFileError
-        no such folder, another format, a file that is damaged or of another model
+        a missing folder, another format, or a file that is damaged or belongs to another model
     """
     try:
-        note = msgspec.json.decode((folder / MODEL_FILE).read_bytes(), type=_ModelFile)
+        description = msgspec.json.decode((folder / MODEL_FILE).read_bytes(), type=_ModelFile)
         names = msgspec.json.decode((folder / ITEMS_FILE).read_bytes(), type=tuple[str, ...])
-        checksums = {name: _digest(folder / name) for name in note.checksums}
+        checksums = {name: _digest(folder / name) for name in description.checksums}
     except OSError as error:
         raise ModelFileError(
             f"{folder}: no fitted model: {error.filename}: {error.strerror}; `intentstream fit` makes one"
         ) from None
     except msgspec.MsgspecError as error:
         raise ModelFileError(f"{folder / MODEL_FILE}: not a description of a fitted model: {error}") from None
-    if note.format != FORMAT:
-        raise ModelFileError(f"{folder}: format {note.format}, this version reads {FORMAT}; fit the model again")
-    for name, checksum in note.checksums.items():
+    if description.format != FORMAT:
+        raise ModelFileError(f"{folder}: format {description.format}, this version reads {FORMAT}; fit the model again")
+    for name, checksum in description.checksums.items():
         if checksums[name] != checksum:
             raise ModelFileError(f"{folder / name}: damaged, its checksum is not the one in {MODEL_FILE}")
-    if len(names) != note.items:
-        raise ModelFileError(f"{folder / ITEMS_FILE}: {len(names)} items, expected {note.items}")
-    model = ELCRec(note.model, note.items)
+    if len(names) != description.items:
+        raise ModelFileError(f"{folder / ITEMS_FILE}: {len(names)} items, expected {description.items}")
+    model = ELCRec(description.model, description.items)
     _fill(folder / WEIGHTS_FILE, model, read_weights(folder / WEIGHTS_FILE))
-    return Fitted(model.eval(), names, note.mix, note.settings)
+    return Fitted(model.eval(), names, description.mix, description.settings)
 
 
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then put it there in one step: a crash leaves the old one whole.
+    """Let `write` fill a file beside `path`, then rename it: a crash leaves the old file whole.
 
     Raises
     ------
     ModelFileError
-        the file cannot be written; what was written of it is gone
+        the file cannot be written; the partial file is removed
     """
     part = path.with_name(path.name + ".part")
     try:

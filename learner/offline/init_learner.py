@@ -1,4 +1,4 @@
-"""Starting the stream from a fitted model: `worker --init DIR` and `replay --init DIR`."""
+"""Start a learner from a fitted model: `worker --init DIR` and `replay --init DIR`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def matching(config: LearnerConfig, fitted: Fitted) -> LearnerConfig:
 
 
 def fingerprint(folder: Path) -> str:
-    """Names a fitted model, 16 hexadecimal digits; its description holds the checksums of its other files.
+    """16 hexadecimal digits that identify a fitted model: the hash of its description, which lists checksums.
 
     Raises
     ------
@@ -41,14 +41,14 @@ def fingerprint(folder: Path) -> str:
 
 
 def start_from(learner: Learner, folder: Path) -> int:
-    """Give a learner that has seen nothing the items, vectors, encoder and centers of a fitted model; the items given.
+    """Give an empty learner the items, vectors, encoder and centers of a fitted model; return the number of items.
 
-    What the stream itself has to teach starts empty: memories, mixing weights, replay.
+    Item statistics, mixing weights and replay buffer start empty.
 
     Raises
     ------
     ModelFileError
-        the folder holds no fitted model, or one of another shape; `matching` makes a configuration that fits
+        the folder holds no fitted model, or one of another shape; `matching` returns a configuration that fits
     LearnerStateError
         the learner has items already
     """
@@ -70,7 +70,7 @@ def start_from(learner: Learner, folder: Path) -> int:
 
 
 def _flat(config: LearnerConfig) -> dict[str, Any]:
-    """What a fitted model decides, by name."""
+    """The settings that a fitted model decides, by name."""
     encoder = msgspec.structs.asdict(config.encoder)
     return {
         "max_len": config.max_len,

@@ -9,11 +9,11 @@ from learner.offline.config import FitConfig
 
 
 def _paper(intents: int, layers: int, cluster: float, fusion: str) -> FitConfig:
-    """The paper's settings: losses and weights, encoder, optimizer, early stopping. Only the network, no counts.
+    """The paper's settings: losses and weights, encoder, optimizer, early stopping. The network alone, no counts.
 
-    Of `cluster`, the paper's weight of `L_cluster`, it is a hundredth: theirs pulls mostly on the padding, which no
-    mean has here, and on the histories alone nothing else is learnt under it. Beside `compat = "authors"` give it in
-    full.
+    `L_cluster` gets a hundredth of `cluster`, the paper's weight: the authors' loss acts mostly on padding, which no
+    mean here includes, and at full weight on the histories alone nothing else is learned. With `compat = "authors"`
+    use the full weight.
     """
     model = {
         "max_len": 50,
@@ -56,6 +56,6 @@ MODERN = FitConfig(
     epochs=30,
     patience=6,
 )
-"""What `fit` uses without a preset."""
+"""The configuration of `fit` without a preset."""
 
 __all__ = ["MODERN", "PRESETS"]

@@ -18,7 +18,7 @@ def write_report(path: Path, figures: Mapping[str, Any]) -> None:
 
 def draw_curve(path: Path, log: Sequence[EpochLog], title: str) -> None:
     """Draw loss and validation NDCG over epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: 60 MB that an evaluation does not need
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: an evaluation does not need these 60 MB
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -27,12 +27,12 @@ def draw_curve(path: Path, log: Sequence[EpochLog], title: str) -> None:
     loss.plot([entry.epoch for entry in log], [entry.loss for entry in log], color="tab:gray", label="training loss")
     loss.set(xlabel="epoch", ylabel="training loss", title=title)
     accuracy = loss.twinx()
-    eval_model = [(entry.epoch, entry.validation) for entry in log if entry.validation is not None]
-    for k, colour in ((5, "tab:orange"), (20, "tab:blue")):
+    validated = [(entry.epoch, entry.validation) for entry in log if entry.validation is not None]
+    for k, color in ((5, "tab:orange"), (20, "tab:blue")):
         accuracy.plot(
-            [epoch for epoch, _ in eval_model],
-            [figures[f"ndcg@{k}"] for _, figures in eval_model],
-            color=colour,
+            [epoch for epoch, _ in validated],
+            [figures[f"ndcg@{k}"] for _, figures in validated],
+            color=color,
             marker="o",
             markersize=3,
             label=f"validation NDCG@{k}",

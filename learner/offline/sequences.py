@@ -1,4 +1,4 @@
-"""Sequences of a data file, and the leave-one-out protocol's view of them."""
+"""Sequences of a data file, and their splits by the leave-one-out protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from learner.errors import DataError
 Split = Literal["train", "validation", "test"]
 Ints = npt.NDArray[np.int64]
 
-HELD_OUT: dict[Split, int] = {"train": 2, "validation": 2, "test": 1}  # items at the end that the model may not see
+HELD_OUT: dict[Split, int] = {"train": 2, "validation": 2, "test": 1}  # newest items hidden from the model
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Sequences:
     """Users' items in time order, one after another in a flat array.
 
     items: (E,) item numbers from 1; offsets: (users + 1,) where each user starts; users: their names in file order;
-    left_out: users with under three items, which the protocol cannot split, left out and counted.
+    left_out: number of users with fewer than three items, which the protocol cannot split.
     """
 
     items: Ints
@@ -48,14 +48,14 @@ class Sequences:
         return np.diff(self.offsets)
 
     def histories(self, split: Split, index: Ints, length: int) -> Ints:
-        """The newest `length` items that `split` may see, right-aligned, 0 = empty: (len(index), length)."""
+        """The newest `length` visible items of a split, right-aligned, 0 = empty: (len(index), length)."""
         end = self.offsets[index + 1] - HELD_OUT[split]
         place = end[:, None] + np.arange(-length, 0)  # (n, length)
         held = place >= self.offsets[index][:, None]
         return np.where(held, self.items[np.maximum(place, 0)], 0)
 
     def answers(self, split: Split, index: Ints) -> Ints:
-        """The item to be found after `histories(split, index)`, (len(index),)."""
+        """The item that follows `histories(split, index)`, (len(index),)."""
         if split == "train":
             raise ValueError("the training part has targets at every position, not one answer per user")
         return self.items[self.offsets[index + 1] - HELD_OUT[split]]
@@ -88,7 +88,8 @@ def read_sequences(path: Path) -> Sequences:
     Raises
     ------
     DataError
-        no such file, an empty line, a word that is not a number, an item below 1, a user twice; it names the line
+        a missing file, an empty line, an item that is not a whole number from 1 to `MAX_ITEM`, or a user twice; the
+        message names the line
     """
     try:
         text = path.read_bytes()
@@ -111,7 +112,7 @@ def read_sequences(path: Path) -> Sequences:
             raise DataError(f"{path}, line {number}: user {user!r} has item {min(items)}; items are numbered from 1")
         if items and max(items) > MAX_ITEM:
             raise DataError(f"{path}, line {number}: user {user!r} has item {max(items)}, above {MAX_ITEM}")
-        if words[0] in seen:  # as bytes: two that are no UTF-8 are not taken for one
+        if words[0] in seen:  # as bytes: two different names that are not UTF-8 stay two
             raise DataError(f"{path}, line {number}: user {user!r} was on an earlier line; expected one line per user")
         seen.add(words[0])
         if len(items) < 3:
@@ -126,10 +127,10 @@ def read_sequences(path: Path) -> Sequences:
 
 
 def _shown(word: bytes) -> str:
-    """A word of the file for a message, at most 40 characters of it."""
+    """A word of the file for a message, at most 40 characters."""
     text = word.decode("utf-8", errors="backslashreplace")
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 _WHOLE = re.compile(rb"-?[0-9]{1,30}")
-MAX_ITEM = 10_000_000  # a larger number is a raw identifier, not a numbering, and would make a table of that size
+MAX_ITEM = 10_000_000  # a larger number is an identifier, not a numbering, and would need a table of that size

@@ -21,8 +21,8 @@ from intentstream.cli.process import refuse_unwritable, stop_on_signals
 from intentstream.config import Config, load_config
 from learner.runtime import set_threads
 from stream.errors import SourceError
-from stream.replay.folder import of_one_partition
-from stream.replay.runner import FileTruncated, ReplayProgress
+from stream.replay.folder import DAY_MS, configure_replay
+from stream.replay.runner import ReplayError, ReplayProgress
 from stream.replay.runner import replay as replay_file
 from stream.sources.files.event_file import EventFile
 from stream.sources.item_metadata import read_items
@@ -33,6 +33,9 @@ def replay(
     limit: Annotated[int | None, typer.Option(help="Only so many records.")] = None,
     step_events: Annotated[int | None, typer.Option(min=1, max=100_000, help="Records per step.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(min=0, help="Steps between evaluations; 0 never.")] = None,
+    ttl: Annotated[
+        float, typer.Option(min=0, max=36_500, help="Forget users unseen for this many days; 0 nobody.")
+    ] = 0.0,
     state: Annotated[Path | None, typer.Option("--state", help="Kept, and continued on the same file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
     baselines: Annotated[bool, typer.Option(help="Compute the simple baselines beside it.")] = True,
@@ -45,14 +48,14 @@ def replay(
 
     Every event is ranked before the engine learns from it; simple baselines stand beside it in the table.
     """
-    chosen = _settings(config, evaluate_every)
+    chosen = _settings(config, evaluate_every, ttl)
     refuse_unwritable(report)
     source = EventFile(file, limit)
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     console = Console(stderr=True)
     console.print(f"{file}: {source.format}", highlight=False)
-    failed: FileTruncated | None = None
+    failed: ReplayError | None = None
     with (
         nullcontext(state) if state is not None else tempfile.TemporaryDirectory() as folder,
         ReplayBar(console) as bar,
@@ -71,7 +74,7 @@ def replay(
                 stop=stop,
                 on_step=bar.show,
             )
-        except FileTruncated as exc:
+        except ReplayError as exc:
             figures, failed = exc.report, exc
     Console().print(report_table(figures))
     if report is not None:
@@ -83,13 +86,13 @@ def replay(
         console.print(f"stopped at record {figures['records']:,}: {goes_on}", highlight=False)
 
 
-def _settings(path: Path | None, evaluate_every: int | None) -> Config:
+def _settings(path: Path | None, evaluate_every: int | None, ttl_days: float) -> Config:
     chosen = load_config(path)
     set_threads(chosen.learner.threads)
     if evaluate_every is not None:
         engine = msgspec.structs.replace(chosen.engine, evaluate_every=evaluate_every)
         chosen = msgspec.structs.replace(chosen, engine=engine)
-    return of_one_partition(chosen)
+    return configure_replay(chosen, round(ttl_days * DAY_MS))
 
 
 class ReplayBar:

@@ -21,13 +21,15 @@ from stream.sources.item_metadata import Titles
 
 ConfigT = TypeVar("ConfigT", bound=StreamConfig)
 _MARK: Final = "replay.json"
+DAY_MS: Final = 24 * 3600 * 1000
 
 
-class _Mark(msgspec.Struct):
+class _Mark(msgspec.Struct, kw_only=True):
     """The content of `replay.json`, which marks the folder as a replay's."""
 
     step_events: int
     hashes: dict[int, str]  # number of records -> hash of so many of the file, for every checkpoint
+    history_ttl_ms: int = 0
 
 
 class ReplayFolder:
@@ -39,20 +41,20 @@ class ReplayFolder:
     Raises
     ------
     SourceError
-        The folder belongs to a worker, or to a replay with other steps.
+        The folder belongs to a worker, or to a replay with other steps or another `history_ttl_ms`.
     StateInUse
         Another process uses it, or it cannot be written.
     StateError
         The mark cannot be written.
     """
 
-    def __init__(self, state: Path, step_events: int, keep_checkpoints: int) -> None:
+    def __init__(self, state: Path, step_events: int, keep_checkpoints: int, history_ttl_ms: int = 0) -> None:
         self._state = state
         self._step_events = step_events
         self._keep_checkpoints = keep_checkpoints
         self._checkpoint_step = 0  # of the newest checkpoint
         self._done = 0  # records in the checkpoint that this run continues from
-        self._mark = _Mark(step_events, {})
+        self._mark = _Mark(step_events=step_events, hashes={}, history_ttl_ms=history_ttl_ms)
         self._hash = hashlib.blake2b(digest_size=16)
         self._read = 0  # records in the hash
         if os.path.exists(state / "checkpoints") and not is_replay(state):
@@ -125,18 +127,22 @@ class ReplayFolder:
             self._write()
             return
         try:
-            self._mark = msgspec.json.decode(path.read_bytes(), type=_Mark)
+            mark = _read_mark(self._state)
         except msgspec.DecodeError as exc:
             raise SourceError(
                 f"{path}: is damaged, or of an earlier version ({exc}): give --state another folder"
             ) from exc
         except OSError as exc:
             raise storage_error("reading the mark of a replay", path, exc) from exc
-        if self._mark.step_events != self._step_events:
+        if mark.step_events != self._step_events:
             raise SourceError(
-                f"{self._state}: holds a replay in steps of {self._mark.step_events} records, not {self._step_events}: "
-                f"give --step-events {self._mark.step_events}, or --state another folder"
+                f"{self._state}: holds a replay in steps of {mark.step_events} records, not {self._step_events}: "
+                f"give --step-events {mark.step_events}, or --state another folder"
             )
+        if mark.history_ttl_ms != self._mark.history_ttl_ms:
+            given = f"give --ttl {mark.history_ttl_ms / DAY_MS:g}" if mark.history_ttl_ms else "leave --ttl out"
+            raise SourceError(f"{self._state}: holds a replay with another --ttl: {given}, or --state another folder")
+        self._mark = mark
 
     def _write(self) -> None:
         """Write the mark, atomically."""
@@ -147,14 +153,31 @@ class ReplayFolder:
             raise storage_error("writing the mark of a replay", path, exc) from exc
 
 
-def of_one_partition(config: ConfigT) -> ConfigT:
-    """The configuration of a replay and of its state folder: one partition, since a file has one order."""
-    return msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, partitions=1))
+def configure_replay(config: ConfigT, history_ttl_ms: int = 0) -> ConfigT:
+    """The configuration of a replay: one partition, since a file has one order, and nobody forgotten by default.
+
+    `state.history_ttl_ms` of the configuration is that of a live stream: a file may span years, and the histories that
+    it forgets on the way would be missing from the accuracy.
+    """
+    return msgspec.structs.replace(
+        config,
+        log=msgspec.structs.replace(config.log, partitions=1),
+        state=msgspec.structs.replace(config.state, history_ttl_ms=history_ttl_ms),
+    )
 
 
 def replay_config(config: ConfigT, state: Path) -> ConfigT:
     """The configuration for reading a state folder, whether a worker's or a replay's."""
-    return of_one_partition(config) if is_replay(state) else config
+    if not is_replay(state):
+        return config
+    try:
+        return configure_replay(config, _read_mark(state).history_ttl_ms)
+    except (OSError, msgspec.DecodeError):  # the next replay says what is wrong with it
+        return configure_replay(config)
+
+
+def _read_mark(state: Path) -> _Mark:
+    return msgspec.json.decode((state / _MARK).read_bytes(), type=_Mark)
 
 
 def is_replay(state: Path) -> bool:
@@ -162,4 +185,4 @@ def is_replay(state: Path) -> bool:
     return os.path.exists(state / _MARK)
 
 
-__all__ = ["ReplayFolder", "is_replay", "of_one_partition", "replay_config"]
+__all__ = ["DAY_MS", "ReplayFolder", "configure_replay", "is_replay", "replay_config"]

@@ -12,9 +12,11 @@ import msgspec
 
 from stream.engine.engine import Engine, StepResult
 from stream.errors import SourceError
-from stream.log.base import Message
+from stream.log.base import Message, RecordBatch
 from stream.schema import topics
 from stream.schema.dead_letters import decode_headers
+from stream.schema.decoder import Decoder
+from stream.schema.events import ActionsConfig, user_keys
 from stream.schema.messages import DriftAlert
 
 _SHOWN: Final = 200  # bytes of the first dead letter in the report
@@ -65,6 +67,24 @@ class RejectionCounts:
     def report(self) -> dict[str, Any]:
         """The number by reason, and the first one with its record number, from 0, or null."""
         return {"dead_letters_by_reason": dict(sorted(self._by_reason.items())), "first_dead_letter": self._first}
+
+
+class UserCount:
+    """The number of distinct users, by 64-bit hashes: some 60 bytes for each."""
+
+    def __init__(self, actions: ActionsConfig) -> None:
+        self._decoder = Decoder(actions)
+        self._hashes: set[int] = set()
+
+    @property
+    def number(self) -> int:
+        """Distinct users so far."""
+        return len(self._hashes)
+
+    def add(self, batch: RecordBatch) -> None:
+        """Add the users of the batch's events."""
+        users = list(set(self._decoder.decode(batch.values, batch.keys).events.users))
+        self._hashes.update(user_keys(users).tolist())
 
 
 class IntentsFile:
@@ -164,4 +184,4 @@ def build_report(
     }
 
 
-__all__ = ["DriftEpisodes", "IntentsFile", "RejectionCounts", "build_report"]
+__all__ = ["DriftEpisodes", "IntentsFile", "RejectionCounts", "UserCount", "build_report"]

@@ -17,7 +17,7 @@ from stream.errors import SourceError
 from stream.log.base import RecordBatch
 from stream.replay.comparison import BaselineComparison
 from stream.replay.folder import ReplayFolder
-from stream.replay.report import DriftEpisodes, IntentsFile, RejectionCounts, build_report
+from stream.replay.report import DriftEpisodes, IntentsFile, RejectionCounts, UserCount, build_report
 from stream.replay.steps import FileSteps
 from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
@@ -33,12 +33,20 @@ class ReplayProgress:
     engine: Engine
 
 
-class FileTruncated(SourceError):
+class ReplayError(SourceError):
+    """The replay ended with an error; `report` covers what it did."""
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class FileTruncated(ReplayError):
     """The file cannot be read to its end; `report` covers the part before."""
 
-    def __init__(self, cause: SourceError, report: dict[str, Any]) -> None:
-        super().__init__(f"{cause}; the figures are of the part before")
-        self.report = report
+
+class NoEvents(ReplayError):
+    """None of the records is an event."""
 
 
 def replay(
@@ -78,6 +86,8 @@ def replay(
 
     Raises
     ------
+    NoEvents
+        The whole file holds no event.
     FileTruncated
         The file cannot be read to its end; with `keep` a checkpoint holds the part before.
     SourceError
@@ -87,8 +97,10 @@ def replay(
     """
     began = clock()
     with ExitStack() as stack:
-        folder = ReplayFolder(state, step_events, config.engine.keep_checkpoints) if keep else None
-        if folder is not None:
+        folder = None
+        if keep:
+            ttl_ms = config.state.history_ttl_ms
+            folder = ReplayFolder(state, step_events, config.engine.keep_checkpoints, ttl_ms)
             stack.callback(folder.close)
             engine = folder.open(config, titles, init)
         else:
@@ -139,6 +151,8 @@ class _Replay:
         self._comparison, self._intents_file = comparison, intents_file
         self._episodes, self._rejections = DriftEpisodes(), RejectionCounts()
         self._decoder = Decoder(config.actions)
+        # the engine counts histories: one more for a user who comes back after being forgotten
+        self._users = UserCount(config.actions) if config.state.history_ttl_ms else None
         self._clock = clock
         self._began = began
         self._engine_seconds = 0.0
@@ -149,6 +163,8 @@ class _Replay:
         """Make the steps of the file until its end or until `stop`; returns whether it came to the end."""
         for batch in self._steps:
             self._compare(batch)
+            if self._users is not None:
+                self._users.add(batch)
             if self._folder is not None:
                 self._folder.compare(batch, self._engine)
             if batch.next_offset <= self._before:
@@ -198,13 +214,23 @@ class _Replay:
             engine_seconds=self._engine_seconds,
             records=self._records,
         )
+        if self._users is not None:
+            report["users"] = self._users.number
         report |= self._rejections.report()
         report |= {"complete": complete, "drift": {"episodes": self._episodes.report()}}
         if titles is not None:
             report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
         if error is not None:
-            raise FileTruncated(error, report)
+            raise FileTruncated(f"{error}; the figures are of the part before", report)
+        if complete and not report["events"] and not report["erased"]:
+            raise NoEvents(_no_events(self._steps.file.path, report), report)
         return report
 
 
-__all__ = ["FileTruncated", "ReplayProgress", "replay"]
+def _no_events(path: Path, report: dict[str, Any]) -> str:
+    first = report["first_dead_letter"]
+    reason = f": {first['field']} = {first['value']!r}: {first['rule']}" if first else ""
+    return f"{path}: none of its {report['records']:,} records is an event{reason}"
+
+
+__all__ = ["FileTruncated", "NoEvents", "ReplayError", "ReplayProgress", "replay"]

@@ -21,7 +21,7 @@ from stream.errors import EngineError, SourceError
 from stream.log import open_log
 from stream.log.base import Message
 from stream.replay.report import RejectionCounts
-from stream.replay.runner import FileTruncated, replay
+from stream.replay.runner import FileTruncated, NoEvents, replay
 from stream.schema import topics
 from stream.sources.files.event_file import EventFile
 from stream.worker.worker import Worker
@@ -326,3 +326,29 @@ def test_run_without_a_terminal_says_where_the_page_is(
     monkeypatch.setattr("intentstream.cli.run.serve_page", lambda chosen, view: nullcontext("http://127.0.0.1:8050"))
     shown = run_command(app, "run", "--dir", tmp_path / "var", "--config", small)
     assert "the page and the HTTP API: http://127.0.0.1:8050\n" in shown
+
+
+def test_a_replay_forgets_nobody_unless_told(tmp_path: Path, small: Path) -> None:
+    """The events lie 116 days apart: the 90 days of a live stream would leave nothing to score."""
+    file = written(tmp_path / "a.csv", [b"user,item,ts", b"b,y,1599999999", b"a,x,1600000000", b"a,y,1610000000"])
+    report = tmp_path / "report.json"
+    words: list[str | Path] = [file, "--config", small, "--step-events", "1", "--report", report]
+    run_command(app, "replay", *words, "--state", tmp_path / "state")
+    assert json.loads(report.read_text())["prequential"]["n"] == 1
+    assert "a: intent" in run_command(app, "recommend", "a", "--state", tmp_path / "state", "--config", small)
+    run_command(app, "replay", *words, "--ttl", "90")
+    found = json.loads(report.read_text())
+    assert found["prequential"]["n"] == 0
+    assert found["users"] == 2  # a comes back after being forgotten, and is one user
+    with pytest.raises(SourceError, match="holds a replay with another --ttl: leave --ttl out, or --state another"):
+        run_command(app, "replay", *words, "--ttl", "90", "--state", tmp_path / "state")
+
+
+def test_a_replay_without_any_event_is_an_error_with_a_report(tmp_path: Path) -> None:
+    records = [b'{"user":"","item":"i%d","ts":1700000000000}' % n for n in range(21)]
+    file = written(tmp_path / "a.jsonl", records)
+    with pytest.raises(
+        NoEvents, match=r"a.jsonl: none of its 21 records is an event: user = '': 1 to 256 bytes"
+    ) as caught:
+        run(file, tmp_path / "state")
+    assert caught.value.report["dead_letters"] == 21

@@ -46,8 +46,6 @@ NOT_YET: Final[dict[str, set[str]]] = {
         "stream.engine.engine",
     },
     "functions": {
-        "learner.intents.shifts.look",
-        "learner.offline.tuning.tune",
         "learner.online.network.learn",
         "stream.replay.runner.replay",
     },

@@ -64,7 +64,7 @@ def run(config: Config, shop: SimulatorConfig, seed: int, events: int) -> Run:
             if one.kind == "drift":
                 drifts.append((one.position, one.drift))
                 say(seed=seed, injected=one.drift, at_event=one.position)
-        figures = step.engine.prequential.result()
+        figures = step.engine.accuracy.prequential.result()
         total, good = figures["n"], figures["hr@20"] * figures["n"]
         hits.append((good - hit) / max(total - n, 1))
         n, hit = total, good

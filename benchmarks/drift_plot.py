@@ -66,7 +66,7 @@ def follow(config: Config, steps: Iterator[RecordBatch]) -> dict[str, Any]:
             result = engine.step([batch])
             engine.learn(engine.plan_learning(result.records, 0))
             episodes.add(result)
-            figures = engine.prequential.result()
+            figures = engine.accuracy.prequential.result()
             total, hit = figures["n"], figures["hr@20"] * figures["n"]
             hits.append((hit - good) / max(total - scored, 1))
             scored, good = total, hit

@@ -257,7 +257,7 @@ def _finish(engine: Engine, watcher: Watcher, learning_steps: int, seed: int, co
     f1, precision, recall = watcher.score({user: [one.at for one in told] for user, told in watcher.told.items()})
     told = [one for shifts in watcher.told.values() for one in shifts]
     sure_share, sure_held = watcher.sure(engine.config.shifts.hold_events)
-    hr20 = engine.prequential.result()["hr@20"]
+    hr20 = engine.accuracy.prequential.result()["hr@20"]
     for _ in range(learning_steps // 10):
         engine.learn(10)
     after = learner.tracker.view(rows, held, span)

@@ -182,7 +182,7 @@ def whole(config: Config, folder: Path, file: EventFile) -> dict[str, Any]:
             "loop_per_second": round(events / seconds),
             "examples_per_event": round(engine.counters["examples"] / max(events, 1), 2),
             "lists_per_event": round(engine.counters["recommendations"] / max(events, 1), 2),
-            "prequential_ndcg@20": engine.prequential.result()["ndcg@20"],
+            "prequential_ndcg@20": engine.accuracy.prequential.result()["ndcg@20"],
             "shares": shares,
         }
         worker.close()

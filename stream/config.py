@@ -124,10 +124,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"learn_floor = {self.learn_floor}: must not be above max_learn_steps = {self.max_learn_steps}"
             )
 
-    @property
-    def evaluate(self) -> bool:
-        """Whether there is any prequential evaluation."""
-        return self.evaluate_every > 0
+    def evaluates(self, step: int) -> bool:
+        """Whether step number `step` counts for the prequential evaluation."""
+        return self.evaluate_every > 0 and step % self.evaluate_every == 0
 
 
 class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

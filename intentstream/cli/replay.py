@@ -123,7 +123,7 @@ class ReplayBar:
         """Take over where the replay stands after a step."""
         self._first = progress.records if self._first is None else self._first
         rate = (progress.records - self._first) / max(time.monotonic() - self._began, 1e-3)
-        accuracy = progress.engine.prequential.result()
+        accuracy = progress.engine.accuracy.prequential.result()
         ndcg = f"{accuracy['ndcg@20']:.4f}" if accuracy["n"] else "-"
         self._bar.update(self._task, completed=progress.fraction, events=progress.records, rate=rate, ndcg=ndcg)
 

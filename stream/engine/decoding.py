@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.engine.message_builders import dead_letter
 from stream.log.base import Message, RecordBatch
@@ -35,6 +36,15 @@ class DecodedStep:
     dead_letters: list[Message]
     unknown_fields: int
     """fields that no version knows, over all good records"""
+
+    def kept(self) -> NDArray[np.bool_]:
+        """Which events (n,) stay: those of a user before the request to erase that user go."""
+        keep = np.ones(len(self.events), dtype=bool)
+        last = {erasure.user: erasure.events_before for erasure in self.erasures}
+        if last:
+            for row, user in enumerate(self.events.users):
+                keep[row] = row >= last.get(user, 0)
+        return keep
 
 
 def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedStep:

@@ -11,17 +11,17 @@ written because a history holds item handles, not ids.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import IntentState, Learner, PrequentialResult, RankMetrics, StepBatch
+from learner import Learner, PrequentialResult, StepBatch
 from learner.offline.init_learner import fingerprint, start_from
 from learner.online.histories import Histories
-from state import Appended, Checkpoint, CheckpointStore, PendingCheckpoint, UserStore, Watermarks, append
+from state import Appended, Checkpoint, CheckpointStore, PendingCheckpoint, Watermarks, append
 from stream.config import StreamConfig
 from stream.engine import checkpoint as saved
 from stream.engine.accuracy import Accuracy, ServedScore
@@ -29,77 +29,17 @@ from stream.engine.decoding import DecodedStep, decode_batches
 from stream.engine.drift import DriftControl, StepStats
 from stream.engine.init_model import NOTE, keep_model, kept_model, warn_of_other
 from stream.engine.intents import IntentFollower
+from stream.engine.learning_plan import plan_learning
 from stream.engine.message_builders import checksum, erasure_messages
 from stream.engine.publishing import Publisher
 from stream.engine.queries import Answer, Explanation, answer, explanation
-from stream.engine.users import StepUsers, TouchedUsers, UserRecords, number_users
+from stream.engine.step import COUNTERS, Arrivals, Outcome, StepResult
+from stream.engine.users import StepUsers, TouchedUsers, UserRecords, number_users, open_store, put_intents
 from stream.log.base import Message, RecordBatch
 from stream.log.partitioner import partitions_of
 from stream.schema.decoder import Decoder
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import user_keys
-from stream.schema.messages import IntentShift
-
-_SWEPT: Final = 64  # most users per partition scanned for expiry after a step
-_SWEPT_LEAST: Final = 4
-_LEARN_AT: Final = 10  # learning waits until a tenth of a mini-batch has come
-_COUNTERS: Final = (
-    "events",
-    "users",
-    "dead_letters",
-    "unknown_fields",
-    "duplicates",
-    "late",
-    "misplaced",
-    "items_admitted",
-    "recommendations",
-    "shifts",
-    "model_shifts",
-    "alerts",
-    "erased",
-    "learn_steps",
-    "learn_refused",
-    "examples",
-    "truncated",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What one step gave: the messages to publish, in order, and what they were made from."""
-
-    step: int
-    ranges: list[tuple[int, int, int]]
-    messages: list[Message]
-    checksum: int
-    records: int
-    """records taken, bad ones included"""
-    event_ts: int
-    """newest event time so far, epoch milliseconds"""
-    shifts: list[IntentShift]
-    """all shifts, also those that are not published"""
-    notes: dict[str, str]
-    """the actions of a drift episode in force; in step 1, the model that it all began with"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """The events of a step and their users, before anything is learned."""
-
-    events: EventBatch
-    users: StepUsers
-    receipts: list[Message]
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What the accepted events of a step led to."""
-
-    users: StepUsers
-    items: NDArray[np.int64]
-    learned: PrequentialResult | None
-    shifts: list[IntentShift]
-    messages: list[Message]
 
 
 class Engine:
@@ -139,7 +79,9 @@ class Engine:
         if self._init is not None:
             start_from(self.learner, self._init)
             self.init_fingerprint = fingerprint(self._init)
-        self.store = _open_store(config, folder / "live", checkpoint)
+        if checkpoint is not None:
+            saved.refuse_other_shape(checkpoint, saved.shape(config))
+        self.store = open_store(config, folder / "live", checkpoint)
         self._users = UserRecords(self.store, config.state.history_ttl_ms)
         self.intents = IntentFollower(config, self.learner, titles)
         self.drift = DriftControl(config, self.learner)
@@ -149,7 +91,7 @@ class Engine:
         self.event_ts = 0
         self.clocks = Watermarks(config.log.partitions, config.state.history_ttl_ms)  # by which users are forgotten
         self.positions: dict[int, int] = {partition: 0 for partition in range(config.log.partitions)}
-        self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
+        self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self.accuracy = Accuracy()
         self._step_records = 0  # of the newest step
         self.last_loss = float("nan")
@@ -258,7 +200,7 @@ class Engine:
         self.record_number += self._step_records
         return ranges
 
-    def _arrive(self, decoded: DecodedStep) -> _Arrived:
+    def _arrive(self, decoded: DecodedStep) -> Arrivals:
         """Read the users' records, advance the clocks and forget the users who asked for it."""
         self.counters["dead_letters"] += len(decoded.dead_letters)
         self.counters["unknown_fields"] += decoded.unknown_fields
@@ -271,21 +213,19 @@ class Engine:
         self.counters["misplaced"] += int((expected != users.partitions)[user_rows].sum())
         return self._erase(decoded, events, users)
 
-    def _erase(self, decoded: DecodedStep, events: EventBatch, users: StepUsers) -> _Arrived:
+    def _erase(self, decoded: DecodedStep, events: EventBatch, users: StepUsers) -> Arrivals:
         """Forget the users who asked for it, and their events of this step that came before the request."""
-        keep = np.ones(len(events), dtype=bool)
         receipts: list[Message] = []
         for erasure in decoded.erasures:
-            before = erasure.events_before
-            keep[:before] &= np.array([user != erasure.user for user in events.users[:before]], dtype=bool)
             users = self._users.blank(users, erasure.user)
             self.learner.forget(int(user_keys([erasure.user])[0]))
             self.counters["erased"] += 1
             receipts += erasure_messages(erasure, self.step_number)
+        keep = decoded.kept()
         self.counters["events"] += int((~keep).sum())  # as if the request came a step later
-        return _Arrived(events.select(keep), users, receipts)
+        return Arrivals(events.select(keep), users, receipts)
 
-    def _score(self, arrived: _Arrived) -> ServedScore:
+    def _score(self, arrived: Arrivals) -> ServedScore:
         """Score the lists last published on the events; served accuracy, test then train."""
         events, records = arrived.events, arrived.users.records[arrived.events.user_rows]
         published = (records["list_step"] > 0) & (self._action_weights[events.actions] > 0)
@@ -320,12 +260,12 @@ class Engine:
         self.counters["late"] += int((appended.late & accepted).sum())
         return appended
 
-    def _learn_and_recommend(self, arrived: EventBatch, appended: Appended, users: StepUsers) -> _Outcome:
+    def _learn_and_recommend(self, arrived: EventBatch, appended: Appended, users: StepUsers) -> Outcome:
         """Learn from the accepted events, recommend to their users and follow the users' intents."""
         users = replace(users, records=appended.records)
         events = arrived.select(appended.accepted)
         if not len(events):
-            return _Outcome(users, np.zeros(0, dtype=np.int64), None, [], [])
+            return Outcome(users, np.zeros(0, dtype=np.int64), None, [], [])
         learned = self._take(events, appended, users)
         touched = TouchedUsers.of(events)
         records = users.records[touched.rows]
@@ -333,19 +273,16 @@ class Engine:
         list_len = self.config.engine.list_len
         ranking = self.learner.recommend(histories.items, histories.actions, histories.ts, list_len)
         update = self.intents.follow(touched, histories, records, self.step_number)
-        _put_intents(records, update.state)
+        put_intents(records, update.state)
         published = self._publisher.publish(touched, ranking, records, self.step_number)
-        rows = published.rows
-        records["list"][rows] = published.lists
-        records["list_ts"][rows] = touched.ts[rows]
-        records["list_step"][rows] = self.step_number
+        published.put(records, touched.ts, self.step_number)
         users.records[touched.rows] = records
         by_model = sum(shift.cause == "model" for shift in update.shifts)
         self.counters["shifts"] += len(update.shifts) - by_model
         self.counters["model_shifts"] += by_model
-        self.counters["recommendations"] += len(rows)
+        self.counters["recommendations"] += len(published.rows)
         messages = [*update.messages, *published.messages]
-        return _Outcome(users, events.handles, learned, update.shifts, messages)
+        return Outcome(users, events.handles, learned, update.shifts, messages)
 
     def _take(self, events: EventBatch, appended: Appended, users: StepUsers) -> PrequentialResult:
         """Test the learner on the accepted events, then let it have them."""
@@ -360,8 +297,7 @@ class Engine:
             ts=events.ts,
         )
         shadows = self.drift.score_shadows(batch, self.step_number)
-        every = self.config.engine.evaluate_every
-        evaluate = every > 0 and self.step_number % every == 0
+        evaluate = self.config.engine.evaluates(self.step_number)
         learned = self.learner.observe(batch, evaluate, self.drift.effects().update_window)
         self.drift.update_gate(shadows, learned.placed, self.step_number)
         self.accuracy.add_prequential(learned.ranks)
@@ -384,11 +320,6 @@ class Engine:
             found.append(self._users.read([(user, partition)], self.clocks.now).records)
         return np.concatenate(found)
 
-    def lookup(self, items: Sequence[str]) -> list[int]:
-        """Handles of items, 0 for one that is not known."""
-        handles: list[int] = self.learner.lookup(items).tolist()
-        return handles
-
     def user_intents(self) -> Iterator[tuple[str, int]]:
         """Every user who holds an intent, with it."""
         for names, records in self._users.scan(self.clocks.now):
@@ -400,18 +331,8 @@ class Engine:
     def plan_learning(self, records: int, backlog: int) -> int:
         """Mini-batches for a step of `records` records with `backlog` records still waiting; decided before the
         commit.
-
-        Small steps wait for each other until what they brought fills a tenth of a mini-batch, or all that is kept.
         """
-        engine, unlearned = self.config.engine, self.learner.unlearned
-        few = max(records, unlearned) * engine.learn_steps * _LEARN_AT < engine.step_events
-        if few and unlearned < self.config.learner.recent_pairs:
-            return 0
-        steps = -(-records * engine.learn_steps // engine.step_events)
-        steps = round(steps * self.drift.effects().steps)
-        if backlog > engine.backlog_events:
-            steps = max(engine.learn_floor, steps * engine.backlog_events // backlog)
-        return min(steps, engine.max_learn_steps)
+        return plan_learning(self.config, records, self.learner.unlearned, backlog, self.drift.effects().steps)
 
     def learn(self, steps: int) -> None:
         """Make `steps` mini-batch updates from the users touched and replayed ones."""
@@ -427,9 +348,7 @@ class Engine:
         self.drift.apply_actions(self.event_number)
         movement = self.intents.update_centers(self.event_number, effects.reseed)
         self.drift.note_learning(movement, updates, refused)
-        # No result depends on it, so the number of users scanned may: all 64 cost a tenth of the learning after 14
-        # records.
-        self.store.sweep(self.clocks.now, max_users=min(_SWEPT, max(_SWEPT_LEAST, self._step_records // 4)))
+        self._users.sweep(self.clocks.now, self._step_records)
 
     @property
     def event_number(self) -> int:
@@ -440,16 +359,6 @@ class Engine:
     def model_step(self) -> int:
         """Optimizer steps behind the weights."""
         return self.learner.model_step
-
-    @property
-    def served(self) -> RankMetrics:
-        """Accuracy of the published lists since the start."""
-        return self.accuracy.served
-
-    @property
-    def prequential(self) -> RankMetrics:
-        """Accuracy of the learner on events that it has not learned yet, since the start."""
-        return self.accuracy.prequential
 
     def gauges(self) -> dict[str, float]:
         """Figures of the learner and of the served lists, for the metrics topic; no part of the state."""
@@ -484,31 +393,6 @@ class Engine:
     def close(self) -> None:
         """Release the files; without a checkpoint since the last step the journal brings that step back."""
         self.store.close()
-
-
-def _put_intents(records: NDArray[Any], state: IntentState) -> None:
-    """Write what is remembered of users' intents into their records (U,)."""
-    records["intent"], records["intent_events"] = state.intent, state.events
-    records["candidate"], records["candidate_count"] = state.candidate, state.waited
-    records["shift_level"] = state.level
-
-
-def _open_store(config: StreamConfig, live: Path, checkpoint: Checkpoint | None) -> UserStore:
-    """Open the users' records as the checkpoint holds them, or empty."""
-    if checkpoint is not None:
-        saved.refuse_other_shape(checkpoint, saved.shape(config))
-        UserStore.restore(checkpoint.path / "histories", live)
-    else:
-        UserStore.destroy(live)
-    return UserStore(
-        live,
-        partitions=config.log.partitions,
-        max_len=config.learner.max_len,
-        list_len=config.engine.list_len,
-        history_ttl_ms=config.state.history_ttl_ms,
-        cache_bytes=config.state.cache_bytes,
-        write_buffer_bytes=config.state.write_buffer_bytes,
-    )
 
 
 __all__ = ["Answer", "Engine", "Explanation", "StepResult"]

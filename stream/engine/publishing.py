@@ -32,6 +32,12 @@ class Published:
     messages: list[Message]
     """(m,)"""
 
+    def put(self, records: NDArray[Any], ts: NDArray[np.int64], step: int) -> None:
+        """Write the lists into the records (U,) of the users, whose newest events are of `ts` (U,)."""
+        records["list"][self.rows] = self.lists
+        records["list_ts"][self.rows] = ts[self.rows]
+        records["list_step"][self.rows] = step
+
 
 class Publisher:
     """Chooses the lists that are worth publishing and builds their messages.

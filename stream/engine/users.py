@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from state import UserStore, is_live
+from learner import IntentState
+from state import Checkpoint, UserStore, is_live
+from stream.config import StreamConfig
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import Erasure
 from stream.schema.messages import AsOf
+
+_SWEPT: Final = 64  # most users per partition scanned for expiry after a step
+_SWEPT_LEAST: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,12 @@ class UserRecords:
             for names, records in self._store.scan(partition):
                 yield names, self._remembered(records, now[partition])
 
+    def sweep(self, now: NDArray[np.int64], step_records: int) -> None:
+        """Scan some users of each partition for expiry, after a step of so many records."""
+        # No result depends on it, so the number of users scanned may: all 64 cost a tenth of the learning after 14
+        # records.
+        self._store.sweep(now, max_users=min(_SWEPT, max(_SWEPT_LEAST, step_records // 4)))
+
     def _remembered(self, records: NDArray[Any], now: NDArray[np.int64]) -> NDArray[Any]:
         """The records, blank where the user is forgotten at the clock, whether `sweep` has come by already or not."""
         alive = is_live(records["seen_ts"], now, self._ttl_ms)
@@ -130,4 +142,28 @@ class UserRecords:
         return records
 
 
-__all__ = ["StepUsers", "TouchedUsers", "UserRecords", "number_users"]
+def put_intents(records: NDArray[Any], state: IntentState) -> None:
+    """Write what is remembered of users' intents into their records (U,)."""
+    records["intent"], records["intent_events"] = state.intent, state.events
+    records["candidate"], records["candidate_count"] = state.candidate, state.waited
+    records["shift_level"] = state.level
+
+
+def open_store(config: StreamConfig, live: Path, checkpoint: Checkpoint | None) -> UserStore:
+    """Open the users' records as a checkpoint holds them, or empty."""
+    if checkpoint is not None:
+        UserStore.restore(checkpoint.path / "histories", live)
+    else:
+        UserStore.destroy(live)
+    return UserStore(
+        live,
+        partitions=config.log.partitions,
+        max_len=config.learner.max_len,
+        list_len=config.engine.list_len,
+        history_ttl_ms=config.state.history_ttl_ms,
+        cache_bytes=config.state.cache_bytes,
+        write_buffer_bytes=config.state.write_buffer_bytes,
+    )
+
+
+__all__ = ["StepUsers", "TouchedUsers", "UserRecords", "number_users", "open_store", "put_intents"]

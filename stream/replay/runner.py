@@ -184,8 +184,7 @@ class _Replay:
     def _compare(self, batch: RecordBatch) -> None:
         if self._comparison is not None:
             step = -(-batch.next_offset // self._steps.step_events)
-            every = self._config.evaluate_every
-            self._comparison.rank_then_count(batch, evaluate=every > 0 and step % every == 0)
+            self._comparison.rank_then_count(batch, evaluate=self._config.evaluates(step))
 
     def _step(self, batch: RecordBatch) -> None:
         engine = self._engine
@@ -219,7 +218,7 @@ class _Replay:
         report |= self._rejections.report()
         report |= {"complete": complete, "drift": {"episodes": self._episodes.report()}}
         if titles is not None:
-            report["items_in_file_only"] = sum(handle == 0 for handle in engine.lookup(list(titles)))
+            report["items_in_file_only"] = int((engine.learner.lookup(list(titles)) == 0).sum())
         if error is not None:
             raise FileTruncated(f"{error}; the figures are of the part before", report)
         if complete and not report["events"] and not report["erased"]:

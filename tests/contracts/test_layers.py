@@ -43,7 +43,6 @@ NOT_YET: Final[dict[str, set[str]]] = {
         "learner.drift.episodes",
         "learner.drift.signals",
         "learner.online.learner",
-        "stream.engine.engine",
     },
     "functions": {
         "learner.online.network.learn",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stream.log.base import (
+    AppendRequest,
     CommitOutcomeUnknown,
     EventLog,
     LogError,
@@ -23,6 +24,7 @@ from stream.log.kafka.config import KafkaConfig
 from stream.log.open import open_log
 
 __all__ = [
+    "AppendRequest",
     "CommitOutcomeUnknown",
     "EventLog",
     "KafkaConfig",

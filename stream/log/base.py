@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Final, Literal, Protocol, Self
 
 Headers = tuple[tuple[str, bytes], ...]
 Mode = Literal["owner", "reader", "producer"]
+KEY_TTL_MS: Final = 24 * 3600 * 1000  # for so long the log knows an idempotency key
+MAX_KEYS: Final = 100_000_000  # and at most so many: more than 1,000 a second for a day; the oldest go first
 
 
 class LogError(Exception):
@@ -35,11 +37,11 @@ class WriterFenced(LogError):
 
 
 class OffsetOutOfRange(LogError):
-    """The records asked for are no longer there (retention) or not there yet."""
+    """The wanted records are no longer there (retention) or not there yet."""
 
 
 class CommitOutcomeUnknown(LogError):
-    """The answer to a commit was lost: whether it took effect is to be read from the journal, never guessed."""
+    """The answer to a commit was lost: the journal says whether it took effect."""
 
 
 class LogInUse(LogError):
@@ -51,7 +53,7 @@ class MessageTooLarge(LogError):
 
 
 class TopicMismatch(LogError):
-    """A topic is missing or has other settings than this version needs; the message names the command that mends it."""
+    """A topic is missing or has other settings than this version needs; the message names the correcting command."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,6 +93,14 @@ class Message:
     timestamp_ms: int
     headers: Headers = ()
     partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRequest:
+    """Messages that are appended together; with an `idempotency_key` once, however often they are sent."""
+
+    messages: Sequence[Message]
+    idempotency_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +163,27 @@ class EventLog(Protocol):
         """Offset before which every transaction is decided, per partition: what `read` gives without waiting."""
         ...
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Append outside of any transaction; when this returns, the messages are durable, in order per partition."""
+    def append(self, messages: Sequence[Message], *, idempotency_key: bytes | None = None) -> bool:
+        """Append outside of any transaction; when this returns, the messages are durable, in order per partition.
+
+        With an `idempotency_key`, the key and the messages are one atomic write, and an append under a known key
+        writes nothing. The log knows a key for `KEY_TTL_MS` after its append, also after a restart, whoever asks.
+
+        Returns
+        -------
+        False when the key is known: the messages are in the log already. True otherwise.
+
+        Raises
+        ------
+        LogUnavailable
+            The log does not answer, has no room, or another append under this key is undecided. Messages without a key
+            may have been written in part; those with a key may have been written as a whole: the same call may be made
+            again.
+        """
+        ...
+
+    def append_each(self, requests: Sequence[AppendRequest]) -> list[bool]:
+        """Like `append` for every request, with one durable write for all; an error means all of them."""
         ...
 
     def claim(self, worker_id: str) -> None:
@@ -168,7 +197,7 @@ class EventLog(Protocol):
     def prepare(self, positions: Mapping[TopicPartition, int], partitions: Sequence[TopicPartition]) -> None:
         """Say which positions the next `commit` will have, and partitions that it will likely write to.
 
-        Only a hint, which waits for nothing: a log for which a commit begins with questions may ask them meanwhile.
+        Only a hint, which waits for nothing: the log may send the first requests of the commit meanwhile.
         """
         ...
 

@@ -46,7 +46,7 @@ def open_log(
     >>> from stream.log.base import Message, TopicSpec
     >>> with tempfile.TemporaryDirectory() as folder, open_log(f"file://{folder}") as log:
     ...     log.create_topics([TopicSpec("clicks", 1)])
-    ...     log.append([Message("clicks", b"anna", b"{}", 0)])
+    ...     appended = log.append([Message("clicks", b"anna", b"{}", 0)])
     ...     log.end_offsets("clicks")
     [1]
     """

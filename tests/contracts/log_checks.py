@@ -13,6 +13,7 @@ from itertools import pairwise
 import pytest
 
 from stream.log import (
+    AppendRequest,
     EventLog,
     LogError,
     Message,
@@ -393,6 +394,79 @@ def check_large_batches(case: LogCase) -> None:
         assert by_key[b"user-7"] == [i % 300 for i in range(7, 5000, 101)]
 
 
+def check_an_append_under_a_known_key_writes_nothing(case: LogCase) -> None:
+    spec = case.spec(partitions=2)
+    key, other = case.name("key").encode(), case.name("other").encode()
+    with case.open("owner") as log:
+        log.create_topics([spec])
+        assert log.append(messages_of(spec.name, 5), idempotency_key=key)
+        assert not log.append(messages_of(spec.name, 5), idempotency_key=key)
+        assert not log.append(messages_of(spec.name, 3, start=100), idempotency_key=key)  # whatever it holds
+        assert log.append(messages_of(spec.name, 1, start=5), idempotency_key=other)
+        assert log.append(messages_of(spec.name, 1, start=6))
+        assert log.append(messages_of(spec.name, 1, start=7))
+    with case.open("producer") as log:  # known to whoever comes later
+        assert not log.append(messages_of(spec.name, 5), idempotency_key=key)
+        found = values(take(log, starts(spec), 8))
+        assert sorted(found, key=str) == [b"value-%d" % i for i in range(8)]
+        assert sum(len(b) for b in log.poll(ends(log, spec), 100, 0)) == 0
+
+
+def ends(log: EventLog, spec: TopicSpec) -> dict[TopicPartition, int]:
+    return {TopicPartition(spec.name, p): end for p, end in enumerate(log.end_offsets(spec.name))}
+
+
+def check_requests_with_keys_are_written_together(case: LogCase) -> None:
+    spec = case.spec()
+    a, b = case.name("a").encode(), case.name("b").encode()
+    with case.open("owner") as log:
+        log.create_topics([spec])
+        first = AppendRequest(messages_of(spec.name, 2), a)
+        again = AppendRequest(messages_of(spec.name, 2), a)
+        plain = AppendRequest(messages_of(spec.name, 1, start=2))
+        assert log.append_each([first, again, plain]) == [True, False, True]
+        last = AppendRequest(messages_of(spec.name, 1, start=3), b)
+        assert log.append_each([first, last]) == [False, True]
+        assert log.append_each([first, last]) == [False, False]
+        assert log.append_each([]) == []
+        assert values(take(log, starts(spec), 4)) == [b"value-%d" % i for i in range(4)]
+
+
+def check_a_refused_append_leaves_its_key_unknown(case: LogCase) -> None:
+    spec, key = case.spec(max_message_bytes=2000), case.name("key").encode()
+    with case.open("owner") as log:
+        log.create_topics([spec])
+        with pytest.raises(MessageTooLarge):
+            log.append([*messages_of(spec.name, 2), Message(spec.name, b"k", bytes(3000), 0)], idempotency_key=key)
+        with pytest.raises(TopicMismatch):
+            log.append([Message(case.name("none"), b"k", b"v", 0)], idempotency_key=key)
+        assert log.append(messages_of(spec.name, 2), idempotency_key=key)
+        assert values(take(log, starts(spec), 2)) == [b"value-0", b"value-1"]
+    with case.open("reader") as log, pytest.raises(LogError, match="reading"):
+        log.append(messages_of(spec.name, 1), idempotency_key=key)
+
+
+def check_of_appends_at_once_under_one_key_one_is_written(case: LogCase) -> None:
+    spec, keys = case.spec(), [case.name(f"key-{i}").encode() for i in range(6)]
+    answers: list[list[bool]] = []
+    with case.open("owner") as log:
+        log.create_topics([spec])
+
+        def append() -> None:
+            with case.open("producer") as producer:
+                answers.append(
+                    [producer.append([Message(spec.name, key, key, 0)], idempotency_key=key) for key in keys]
+                )
+
+        threads = [threading.Thread(target=append) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [sum(each) for each in zip(*answers, strict=True)] == [1] * len(keys)
+        assert sorted(values(take(log, starts(spec), len(keys))), key=str) == keys
+
+
 def check_close_twice(case: LogCase) -> None:
     log = case.open("owner")
     log.close()
@@ -419,5 +493,9 @@ LOG_CHECKS: list[Callable[[LogCase], None]] = [
     check_everything_survives_a_reopen,
     check_readers_and_producers,
     check_large_batches,
+    check_an_append_under_a_known_key_writes_nothing,
+    check_requests_with_keys_are_written_together,
+    check_a_refused_append_leaves_its_key_unknown,
+    check_of_appends_at_once_under_one_key_one_is_written,
     check_close_twice,
 ]

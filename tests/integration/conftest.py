@@ -144,7 +144,7 @@ def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"kafka://{running}"
         return
     broker = Broker(_home(), tmp_path_factory.mktemp("kafka"))
-    broker.start()
+    broker.start("transaction.abort.timed.out.transaction.cleanup.interval.ms=100")  # not 10 s
     try:
         yield broker.url
     finally:

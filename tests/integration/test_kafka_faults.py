@@ -35,7 +35,9 @@ from stream.log import (
     TopicSpec,
     WriterFenced,
 )
+from stream.log.idempotency import key_digest
 from stream.log.kafka.client_path import OVERRIDE
+from stream.log.kafka.keyed_appends import KEYS_TOPIC
 from stream.log.kafka.log import KafkaLog
 from tests.contracts.log_checks import LogCase, messages_of, starts, take, values
 from tests.integration.conftest import Broker, free_port
@@ -416,6 +418,50 @@ def test_a_commit_that_was_open_for_too_long_is_not_taken_for_another_process(
         with pytest.raises(WriterFenced, match="must stop"):
             log.commit([Message(spec.name, b"k", b"zombie", 0)], {tp: 3})
         assert other.committed("w") == {tp: 2}
+
+
+def test_a_producer_that_died_within_an_append_is_waited_for_and_its_request_appended_once(
+    case: LogCase, kafka_url: str
+) -> None:
+    spec, key = case.spec(), case.name("key").encode()
+    with KafkaLog(kafka_url) as log:
+        log.create_topics([spec])
+        assert log.append(messages_of(spec.name, 1), idempotency_key=case.name("first").encode())
+        dying = kafka.KafkaProducer(
+            bootstrap_servers=kafka_url.removeprefix("kafka://"),
+            transactional_id=case.name("dying"),
+            transaction_timeout_ms=1_500,
+        )
+        dying.init_transactions()
+        dying.begin_transaction()
+        dying.send(KEYS_TOPIC.name, key_digest(key), partition=0)
+        dying.send(spec.name, b"value-1", b"k", partition=0)
+        dying.flush()
+        assert log.append(messages_of(spec.name, 1, start=1), idempotency_key=key)
+        with suppress(kafka.errors.KafkaError):
+            dying.close(timeout=1)
+        assert not log.append(messages_of(spec.name, 1, start=1), idempotency_key=key)
+        assert steps_in(log, spec) == [b"value-0", b"value-1"]
+
+
+def test_an_append_whose_answer_is_lost_is_found_by_the_next(make_broker: Callable[..., Broker]) -> None:
+    port = free_port()
+    broker = make_broker_behind(make_broker, port)
+    proxy = LossyProxy(port, int(broker.bootstrap.split(":")[1]))
+    try:
+        spec = TopicSpec("events", 1)
+        with KafkaLog(f"kafka://127.0.0.1:{port}", config=QUICK) as log:
+            log.create_topics([spec])
+            assert log.append(messages_of(spec.name, 1), idempotency_key=b"first")
+            proxy.armed = True
+            with pytest.raises(LogUnavailable):
+                log.append(messages_of(spec.name, 1, start=1), idempotency_key=b"second")
+            assert proxy.lost.is_set()
+            proxy.heal()
+            assert not log.append(messages_of(spec.name, 1, start=1), idempotency_key=b"second")
+            assert steps_in(log, spec) == [b"value-0", b"value-1"]
+    finally:
+        proxy.close()
 
 
 def test_reading_over_aborted_transactions(case: LogCase, kafka_url: str, each_client_path: str) -> None:

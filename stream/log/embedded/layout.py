@@ -44,6 +44,16 @@ def spool_key(name: str) -> bytes:
     return b"s" + name.encode()
 
 
+def idempotency_key(digest: bytes) -> bytes:
+    """Key of the time at which an idempotency key was used, found by its digest."""
+    return b"k" + digest
+
+
+def idempotency_age_key(used_ms: int, digest: bytes) -> bytes:
+    """Key by which idempotency keys are found in the order of their use."""
+    return b"x" + used_ms.to_bytes(8, "big") + digest
+
+
 @dataclass(slots=True)
 class Bounds:
     """What is kept per partition.

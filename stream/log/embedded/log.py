@@ -15,6 +15,7 @@ from typing import Final, Self
 import msgspec
 
 from stream.log.base import (
+    AppendRequest,
     LogError,
     LogInUse,
     Message,
@@ -26,6 +27,7 @@ from stream.log.base import (
     WriterFenced,
 )
 from stream.log.clock import wall_clock_ms
+from stream.log.embedded.idempotency_keys import is_known
 from stream.log.embedded.layout import Bounds, Writer, positions_of, writer_key
 from stream.log.embedded.primary import PrimaryStore
 from stream.log.embedded.reader import LogReader
@@ -33,6 +35,7 @@ from stream.log.embedded.secondary import SecondaryStore
 from stream.log.embedded.spool import SpoolWriter
 from stream.log.embedded.store import Store
 from stream.log.embedded.writer import LogWriter
+from stream.log.idempotency import select
 from stream.log.partitioner import rows_by_partition
 from stream.log.topic_checks import check_messages, compare_topics
 
@@ -144,17 +147,30 @@ class EmbeddedLog:
 
     # Writing
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Append outside of any transaction; when this returns, the messages are durable, in order per partition."""
+    def append(self, messages: Sequence[Message], *, idempotency_key: bytes | None = None) -> bool:
+        """Append outside of any transaction, once for an idempotency key; False when the key is known."""
+        return self.append_each([AppendRequest(messages, idempotency_key)])[0]
+
+    def append_each(self, requests: Sequence[AppendRequest]) -> list[bool]:
+        """Append every request whose key is new, with one durable write for all.
+
+        Through the spool, True says that the key was new to this process: when another producer's append under the
+        same key is under way, the writer takes in one of them.
+        """
         if self._mode == "reader":
             raise LogError(f"log {self._store.path}: opened for reading, cannot append")
-        if not messages:
-            return
         if self._writing is not None:
-            self._writing.write(messages)
-        elif self._spool is not None:
-            self._check(messages)
-            self._spool.put(messages)
+            return self._writing.write(requests)
+        assert self._spool is not None
+        self._check([message for request in requests for message in request.messages])
+        keyed = any(request.idempotency_key is not None for request in requests)
+        waiting = self._spool.waiting_keys() if keyed else set()
+        if keyed:  # after looking into the spool: a file is taken in before it goes from there
+            self._store.refresh()
+        now_ms = self._clock_ms()
+        selection = select(requests, lambda digest: digest in waiting or is_known(self._store, digest, now_ms))
+        self._spool.put(selection.fresh)
+        return selection.answers
 
     def _check(self, messages: Sequence[Message]) -> None:
         """Raise what the writer would raise, which takes the messages from the spool after this call has returned."""
@@ -175,7 +191,7 @@ class EmbeddedLog:
         with store.lock:
             before = store.writer(worker_id)
             writer = Writer(before.epoch + 1, before.positions)
-            self._writing.write([], {writer_key(worker_id): msgspec.msgpack.encode(writer)})
+            self._writing.write((), {writer_key(worker_id): msgspec.msgpack.encode(writer)})
             store.writers[worker_id] = writer
             self._worker, self._epoch = worker_id, writer.epoch
 
@@ -195,7 +211,7 @@ class EmbeddedLog:
                     ": another process or thread runs as this worker, this one must stop"
                 )
             after = before.moved(positions)
-            writing.write(messages, {writer_key(worker_id): msgspec.msgpack.encode(after)})
+            writing.write([AppendRequest(messages)], {writer_key(worker_id): msgspec.msgpack.encode(after)})
             writing.store.writers[worker_id] = after
 
     def committed(self, worker_id: str) -> dict[TopicPartition, int]:

@@ -151,6 +151,11 @@ class PrimaryStore:
         """Epoch and positions of a worker."""
         return self.writers.get(worker_id) or Writer()
 
+    def value(self, key: bytes) -> bytes | None:
+        """The value of a key."""
+        found: bytes | None = self._db.get(key)
+        return found
+
     def iterator(self) -> Any:
         """A RocksDB iterator over a consistent view."""
         return self._db.iter()

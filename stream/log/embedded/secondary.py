@@ -83,6 +83,11 @@ class SecondaryStore:
         raw = self._db.get(writer_key(worker_id))
         return Writer() if raw is None else msgspec.msgpack.decode(raw, type=Writer)
 
+    def value(self, key: bytes) -> bytes | None:
+        """The value of a key."""
+        found: bytes | None = self._db.get(key)
+        return found
+
     def iterator(self) -> Any:
         """A RocksDB iterator over a consistent view."""
         return self._db.iter()

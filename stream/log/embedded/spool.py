@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,72 +19,19 @@ from typing import Final
 import msgspec
 from rocksdict import WriteBatch
 
-from stream.log.base import Headers, LogUnavailable, Message
+from stream.log.base import AppendRequest, LogUnavailable
 from stream.log.embedded.folder import explained, fsync_folder
 from stream.log.embedded.layout import spool_key
 from stream.log.embedded.primary import PrimaryStore
+from stream.log.embedded.spool_file import dump, load
+from stream.log.idempotency import key_digest
 
 logger = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".batch"
+_KEYED_SUFFIX: Final = ".keyed" + _SUFFIX  # of files with idempotency keys
 _MAX_BYTES: Final = 1024 * 1024 * 1024  # what may wait for a writer before producers are told to stop
 _TAKE_BYTES: Final = 8 * 1024 * 1024  # taken in at once, so that a long backlog does not hold a poll up
-_FORMAT: Final = 1
-
-
-class _Spooled(msgspec.Struct, frozen=True, array_like=True):
-    """One topic's messages in a spool file, as columns."""
-
-    topic: str
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    timestamps_ms: list[int]
-    headers: list[Headers] | None
-    partitions: list[int | None] | None
-
-
-class _File(msgspec.Struct, frozen=True, array_like=True):
-    format: int
-    topics: list[_Spooled]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_File).decode
-
-
-def _dump(messages: Sequence[Message]) -> bytes:
-    topics: dict[str, list[Message]] = {}
-    for message in messages:
-        topics.setdefault(message.topic, []).append(message)
-    columns = [
-        _Spooled(
-            topic,
-            [m.key for m in group],
-            [m.value for m in group],
-            [m.timestamp_ms for m in group],
-            [m.headers for m in group] if any(m.headers for m in group) else None,
-            [m.partition for m in group] if any(m.partition is not None for m in group) else None,
-        )
-        for topic, group in topics.items()
-    ]
-    body = _encode(_File(_FORMAT, columns))
-    return zlib.crc32(body).to_bytes(4, "big") + body
-
-
-def _load(raw: bytes) -> list[Message]:
-    if len(raw) < 4 or zlib.crc32(raw[4:]) != int.from_bytes(raw[:4], "big"):
-        raise ValueError("checksum does not match")
-    file = _decode(raw[4:])
-    if file.format != _FORMAT:
-        raise ValueError(f"format {file.format}, this version reads {_FORMAT}")
-    messages = []
-    for part in file.topics:
-        n = len(part.keys)
-        headers = part.headers or [()] * n
-        partitions = part.partitions or [None] * n
-        rows = zip(part.keys, part.values, part.timestamps_ms, headers, partitions, strict=True)
-        messages += [Message(part.topic, k, v, ts, h, p) for k, v, ts, h, p in rows]
-    return messages
 
 
 def _waiting(folder: Path) -> list[str]:
@@ -102,25 +48,44 @@ class SpoolWriter:
         self._id = secrets.token_hex(6)
         self._last = 0
         self._count = itertools.count()
+        self._keys: dict[str, set[bytes]] = {}  # digests of idempotency keys by file
 
-    def put(self, messages: Sequence[Message]) -> None:
-        """Make the messages durable, in this order; `LogUnavailable` when too much waits for a writer."""
+    def put(self, requests: Sequence[AppendRequest]) -> None:
+        """Make the appends durable, in this order; `LogUnavailable` when too much waits for a writer."""
+        if not any(request.messages or request.idempotency_key is not None for request in requests):
+            return
         with explained(self._folder.parent, "append to its spool"):
             if next(self._count) % 64 == 0 and self.waiting_bytes() > self._max_bytes:
                 raise LogUnavailable(
                     f"log {self._folder.parent}: more than {self._max_bytes} bytes wait in {self._folder} and nothing "
                     "takes them in: start a worker on this log"
                 )
+            digests = {key_digest(r.idempotency_key) for r in requests if r.idempotency_key is not None}
             # The wall clock orders producers; within one producer names only grow, also when the clock goes back.
             self._last = max(self._last + 1, self._now_ns())
-            name = f"{self._last:020d}-{self._id}"
-            temporary = self._folder / f".{name}"
+            stem = f"{self._last:020d}-{self._id}"
+            name = stem + (_KEYED_SUFFIX if digests else _SUFFIX)
+            temporary = self._folder / f".{stem}"
             with open(temporary, "wb") as file:
-                file.write(_dump(messages))
+                file.write(dump(requests))
                 file.flush()
                 os.fsync(file.fileno())
-            os.rename(temporary, self._folder / (name + _SUFFIX))
+            os.rename(temporary, self._folder / name)
             fsync_folder(self._folder)
+            self._keys[name] = digests
+
+    def waiting_keys(self) -> set[bytes]:
+        """Digests of the idempotency keys in files that wait for the writer, those of other producers too."""
+        with explained(self._folder.parent, "look into its spool"):
+            names = {name for name in os.listdir(self._folder) if name.endswith(_KEYED_SUFFIX)}
+            self._keys = {name: digests for name, digests in self._keys.items() if name in names}
+            for name in names - self._keys.keys():
+                try:
+                    requests = load((self._folder / name).read_bytes())
+                except (FileNotFoundError, ValueError, msgspec.DecodeError):  # taken in meanwhile, or damaged
+                    continue
+                self._keys[name] = {key_digest(r.idempotency_key) for r in requests if r.idempotency_key is not None}
+            return set().union(*self._keys.values())
 
     def waiting_bytes(self) -> int:
         """Bytes that wait for the writer."""
@@ -139,10 +104,12 @@ class SpoolReader:
     Parameters
     ----------
     write
-        Appends messages and puts the files' marks by key, in one atomic write.
+        Appends what is new of the requests and puts the files' marks by key, in one atomic write.
     """
 
-    def __init__(self, store: PrimaryStore, write: Callable[[Sequence[Message], Mapping[bytes, bytes]], None]) -> None:
+    def __init__(
+        self, store: PrimaryStore, write: Callable[[Sequence[AppendRequest], Mapping[bytes, bytes]], list[bool]]
+    ) -> None:
         self._store = store
         self._folder = store.path / "spool"
         self._write = write
@@ -167,7 +134,7 @@ class SpoolReader:
 
     def _take(self, names: list[str]) -> bool:
         taken: list[str] = []
-        messages: list[Message] = []
+        requests: list[AppendRequest] = []
         size = 0
         for name in names:
             if size >= _TAKE_BYTES:
@@ -176,7 +143,7 @@ class SpoolReader:
                 raw = (self._folder / name).read_bytes()
                 size += len(raw)
                 try:
-                    messages += _load(raw)
+                    requests += load(raw)
                 except (ValueError, msgspec.DecodeError) as exc:
                     # fsynced before it got its name, so this is the disk or a newer version: keep it for inspection.
                     logger.error("log %s: spool/%s is left alone: %s", self._store.path, name, exc)
@@ -184,11 +151,11 @@ class SpoolReader:
                     continue
             taken.append(name)
         with self._store.lock:
-            self._write(messages, {spool_key(name): b"" for name in taken if name not in self._marks})
+            self._write(requests, {spool_key(name): b"" for name in taken if name not in self._marks})
             self._marks.update(taken)
         for name in taken:
             os.unlink(self._folder / name)
-        return bool(messages)
+        return bool(requests)
 
     def _forget_marks(self) -> None:
         """Delete the marks of files that are certainly gone: the folder is empty, and that is made durable first."""

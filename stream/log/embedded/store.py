@@ -38,6 +38,10 @@ class Store(Protocol):
         """Epoch and positions of a worker; a fresh one when there is none."""
         ...
 
+    def value(self, key: bytes) -> bytes | None:
+        """The value of a key."""
+        ...
+
     def iterator(self) -> Any:
         """A RocksDB iterator over a consistent view."""
         ...

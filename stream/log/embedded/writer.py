@@ -8,12 +8,14 @@ from typing import Final
 
 from rocksdict import WriteBatch
 
-from stream.log.base import Headers, Message
+from stream.log.base import AppendRequest, Headers, Message
 from stream.log.embedded.cleaner import LogCleaner, chunks
+from stream.log.embedded.idempotency_keys import IdempotencyKeys, is_known
 from stream.log.embedded.layout import Bounds, Topic, entry_key, partition_key
 from stream.log.embedded.packing import pack
 from stream.log.embedded.primary import PrimaryStore
 from stream.log.embedded.spool import SpoolReader
+from stream.log.idempotency import select
 from stream.log.partitioner import rows_by_partition
 from stream.log.topic_checks import check_messages, missing_topic
 
@@ -66,26 +68,35 @@ class LogWriter:
         self.store = store
         self._clock_ms = clock_ms
         self._cleaner = LogCleaner(store)
+        self._keys = IdempotencyKeys(store)
         self._writes = 0
         self._records = 0
         self._cleaned_at = clock_ms()
         self.spool = SpoolReader(store, self.write)
 
-    def write(self, messages: Sequence[Message], values: Mapping[bytes, bytes] | None = None) -> None:
-        """Append the messages and put further `values` by key, all or nothing; durable when this returns."""
+    def write(self, requests: Sequence[AppendRequest], values: Mapping[bytes, bytes] | None = None) -> list[bool]:
+        """Append what is new of the requests and put further `values` by key, all or nothing.
+
+        Everything is durable when this returns: for each request, whether it was new.
+        """
         with self.store.changed:
-            staged = self._stage(messages)
+            now_ms = self._clock_ms()
+            selection = select(requests, lambda digest: is_known(self.store, digest, now_ms))
+            staged = self._stage([message for request in selection.fresh for message in request.messages])
             batch = WriteBatch(raw_mode=True)
-            for key, raw in (staged.entries | dict(values or {})).items():
-                batch[key] = raw
+            for part in (staged.entries, self._keys.values(selection.digests, now_ms), values or {}):
+                for key, raw in part.items():
+                    batch[key] = raw
             if len(batch):
                 self.store.write(batch)
+            self._keys.wrote(selection.digests)
             for (topic_id, partition), bounds in staged.bounds.items():
                 self._records += bounds.end - self.store.end_of(topic_id, partition)
                 self.store.set_bounds(topic_id, partition, bounds)
             self.store.changed.notify_all()
             self._writes += 1
             self.clean()
+            return selection.answers
 
     def clean(self) -> None:
         """Do a portion of retention and compaction when it is due. The caller holds the store's lock."""
@@ -93,6 +104,7 @@ class LogWriter:
         if self._writes >= _CLEANING_EVERY or now - self._cleaned_at >= _CLEANING_AFTER_MS:
             records, self._records, self._writes, self._cleaned_at = self._records, 0, 0, now
             self._cleaner.run(now, records)
+            self._keys.forget(now, records)
 
     def _stage(self, messages: Sequence[Message]) -> _Staged:
         """Pack the messages into entries; raises before anything is written when a topic does not take one."""

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from stream.log.base import LogError, Message, Mode, OffsetRange, RecordBatch, TopicPartition, TopicSpec
+from stream.log.base import AppendRequest, LogError, Message, Mode, OffsetRange, RecordBatch, TopicPartition, TopicSpec
 from stream.log.kafka.calls import bounded
 from stream.log.kafka.config import KafkaConfig
 from stream.log.kafka.connection import KafkaConnection
 from stream.log.kafka.errors import explained
+from stream.log.kafka.keyed_appends import KeyedAppender
 from stream.log.kafka.producer import LogProducer, PartitionMessages
 from stream.log.kafka.reader import KafkaReader
 from stream.log.kafka.topics import KafkaTopics
@@ -47,6 +48,7 @@ class KafkaLog:
         self._reader = KafkaReader(self._connection, self._topics)
         self._transactions = KafkaTransactions(self._connection, self._topics, self._reader)
         self._appender: LogProducer | None = None
+        self._keyed: KeyedAppender | None = None
 
     @property
     def url(self) -> str:
@@ -83,18 +85,26 @@ class KafkaLog:
 
     # Writing
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Append outside of any transaction; when this returns, the messages are durable, in order per partition.
+    def append(self, messages: Sequence[Message], *, idempotency_key: bytes | None = None) -> bool:
+        """Append outside of any transaction, once for an idempotency key; False when the key is known.
 
-        After `LogUnavailable` some of them may have been written.
+        After `LogUnavailable` some of the messages may have been written, with a key all or none.
         """
-        if not messages:
-            return
-        parts = self._by_partition(messages)
-        with explained(self.url, "append"):
-            if self._appender is None:
-                self._appender = self._connection.producer()
-            self._appender.write(parts)
+        return self.append_each([AppendRequest(messages, idempotency_key)])[0]
+
+    def append_each(self, requests: Sequence[AppendRequest]) -> list[bool]:
+        """Append every request whose key is new; when one has a key, all are one transaction."""
+        if any(request.idempotency_key is not None for request in requests):
+            if self._keyed is None:
+                self._keyed = KeyedAppender(self._connection, self._topics, self._by_partition)
+            return self._keyed.append_each(requests)
+        parts = self._by_partition([message for request in requests for message in request.messages])
+        if parts:
+            with explained(self.url, "append"):
+                if self._appender is None:
+                    self._appender = self._connection.producer()
+                self._appender.write(parts)
+        return [True] * len(requests)
 
     def claim(self, worker_id: str) -> None:
         """Become the one writer that may `commit` as this worker; an earlier one gets `WriterFenced` from then on."""
@@ -151,6 +161,8 @@ class KafkaLog:
         appender, self._appender = self._appender, None
         if appender is not None:
             bounded(lambda: appender.close(1), 5_000, "kafka-close")
+        if self._keyed is not None:
+            self._keyed.close()
         self._reader.close()
 
     def __enter__(self) -> Self:

@@ -69,12 +69,15 @@ class LogProducer:
         self._client.begin_transaction()
         return OpenTransaction(dict(positions), consumer_group, began_at)
 
-    def fill(self, transaction: OpenTransaction, parts: Sequence[PartitionMessages]) -> None:
-        """Write the messages; returns when the brokers have them and the offsets of the transaction."""
+    def fill(self, transaction: OpenTransaction, parts: Sequence[PartitionMessages]) -> int:
+        """Write the messages; returns the offset of the first when the brokers have them and the transaction's offsets.
+
+        Without messages, -1.
+        """
         if transaction.positions:
             offsets = client_offsets(transaction.positions)
             self._client.send_offsets_to_transaction(offsets, transaction.consumer_group)
-        self._write(parts, None)
+        return self._write(parts, None)
 
     def commit(self) -> None:
         """End the transaction: everything in it becomes visible."""
@@ -92,13 +95,14 @@ class LogProducer:
         """Close; records that no broker took are given up after the time."""
         self._client.close(timeout=timeout_s)
 
-    def _write(self, parts: Sequence[PartitionMessages], also: Any) -> None:
-        """Send the messages and wait for their answers, and for `also`, a future of the client."""
+    def _write(self, parts: Sequence[PartitionMessages], also: Any) -> int:
+        """Send the messages and wait for their answers, and for `also`, a future of the client; the first offset."""
         futures = self._send(parts)
         self._client.flush()
         if also is not None:
             also.wait()
         check(futures)
+        return int(futures[0].get(timeout=0).offset) if futures else -1
 
     def _send(self, parts: Sequence[PartitionMessages]) -> list[Any]:
         return [

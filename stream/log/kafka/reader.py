@@ -84,8 +84,10 @@ class KafkaReader:
             if batches or time.monotonic() >= deadline:
                 return batches
 
-    def read(self, span: OffsetRange) -> RecordBatch:
+    def read(self, span: OffsetRange, *, wait_ms: int | None = None) -> RecordBatch:
         """Exactly the committed records of the range, for recovery.
+
+        wait_ms: longest wait for the next record; None: the request timeout.
 
         Raises
         ------
@@ -105,29 +107,28 @@ class KafkaReader:
             return RecordColumns().batch(span.topic, span.partition, span.stop)
         fetcher = self._range_fetcher()
         try:
-            return self._read(fetcher, span)
+            return self._read(fetcher, span, wait_ms or self._connection.config.request_timeout_ms)
         except OffsetOutOfRange as exc:
             fetcher.close()  # it would say so of every partition that it is asked for from now on
             self._ranges = None
             begin = self.begin_offsets(span.topic)[span.partition]
             if begin <= span.start:
-                return self.read(span)  # it was another partition's
+                return self.read(span, wait_ms=wait_ms)  # it was another partition's
             raise OffsetOutOfRange(
                 f"{tp} of {self._connection.url}: offsets [{span.start}, {span.stop}) asked for, the first one there "
                 f"is {begin}"
             ) from exc
 
-    def _read(self, fetcher: Fetcher, span: OffsetRange) -> RecordBatch:
+    def _read(self, fetcher: Fetcher, span: OffsetRange, wait_ms: int) -> RecordBatch:
         tp = TopicPartition(span.topic, span.partition)
         columns = RecordColumns()
         buffer = fetcher.buffers({tp: span.start}, keep_others=True)[tp]
-        wait_s = self._connection.config.request_timeout_ms / 1000
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic() + wait_ms / 1000
         while buffer.position < span.stop:
             batch = buffer.take(tp, span.stop - span.start, span.stop)
             if len(batch):
                 columns.extend(RecordColumns.of(batch))
-                deadline = time.monotonic() + wait_s
+                deadline = time.monotonic() + wait_ms / 1000
             elif buffer.position < span.stop and not fetcher.fill(500) and time.monotonic() > deadline:
                 raise LogUnavailable(
                     f"{tp} of {self._connection.url}: offsets [{buffer.position}, {span.stop}) do not come"

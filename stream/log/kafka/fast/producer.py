@@ -70,9 +70,12 @@ class FastProducer(LogProducer):
         assert begun is not None
         return begun
 
-    def fill(self, transaction: OpenTransaction, parts: Sequence[PartitionMessages]) -> None:
-        """Write the messages; returns when the brokers have them and the offsets of the transaction."""
-        self._write(parts, transaction.offsets_written)
+    def fill(self, transaction: OpenTransaction, parts: Sequence[PartitionMessages]) -> int:
+        """Write the messages; returns the offset of the first when the brokers have them and the transaction's offsets.
+
+        Without messages, -1.
+        """
+        return self._write(parts, transaction.offsets_written)
 
     def mark(self, partitions: Sequence[Any], timeout_ms: int, *, committed: bool) -> None:
         """End a transaction without records in these partitions."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stream.log import (
+    AppendRequest,
     LogError,
     LogInUse,
     LogUnavailable,
@@ -23,6 +24,7 @@ from stream.log import (
     TopicSpec,
     open_log,
 )
+from stream.log.embedded import idempotency_keys
 from stream.log.embedded.log import EmbeddedLog
 from stream.log.embedded.primary import PrimaryStore
 from stream.log.embedded.spool import SpoolWriter
@@ -323,7 +325,7 @@ def test_a_crash_between_the_write_and_the_unlink_takes_a_file_once(
     path = tmp_path / "log"
     with EmbeddedLog(path) as log:
         log.create_topics([EVENTS])
-    SpoolWriter(path).put(messages_of("events", 10))
+    SpoolWriter(path).put([AppendRequest(messages_of("events", 10))])
 
     def crash(_: Path) -> None:
         raise OSError(5, "crashed here")
@@ -348,7 +350,7 @@ def test_marks_do_not_pile_up(tmp_path: Path) -> None:
         log.create_topics([EVENTS])
         writer = SpoolWriter(path)
         for i in range(20):
-            writer.put(messages_of("events", 1, start=i))
+            writer.put([AppendRequest(messages_of("events", 1, start=i))])
         log.drain()
         log.drain()
         assert sum(log.end_offsets("events")) == 20
@@ -363,10 +365,10 @@ def test_a_damaged_spool_file_is_left_alone_and_named(tmp_path: Path, caplog: py
     with EmbeddedLog(path) as log:
         log.create_topics([EVENTS])
         writer = SpoolWriter(path)
-        writer.put(messages_of("events", 10))
+        writer.put([AppendRequest(messages_of("events", 10))])
         damaged = next((path / "spool").glob("*.batch"))
         damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-        writer.put(messages_of("events", 10))
+        writer.put([AppendRequest(messages_of("events", 10))])
         assert take_ten(log) == wanted(10)
         assert damaged.name in caplog.text and "checksum" in caplog.text
         assert damaged.exists()
@@ -379,7 +381,7 @@ def test_a_spool_that_nobody_takes_in_fills_up(tmp_path: Path) -> None:
     writer = SpoolWriter(path, max_bytes=1000)
     with pytest.raises(LogUnavailable, match="start a worker"):
         for i in range(200):
-            writer.put(messages_of("events", 5, start=i))
+            writer.put([AppendRequest(messages_of("events", 5, start=i))])
 
 
 def test_a_producer_whose_clock_goes_back_keeps_its_order(tmp_path: Path) -> None:
@@ -389,8 +391,87 @@ def test_a_producer_whose_clock_goes_back_keeps_its_order(tmp_path: Path) -> Non
         times = iter([100, 50, 60, 200])
         writer = SpoolWriter(path, now_ns=lambda: next(times))
         for i in range(4):
-            writer.put(messages_of("t", 1, start=i))
+            writer.put([AppendRequest(messages_of("t", 1, start=i))])
         assert values(take(log, {TopicPartition("t", 0): 0}, 4)) == [b"value-%d" % i for i in range(4)]
+
+
+# Idempotency keys
+
+
+def append_keyed(log: EmbeddedLog) -> bool:
+    return log.append(messages_of("events", 10), idempotency_key=b"request-1")
+
+
+def test_a_request_that_a_killed_producer_wrote_is_known_to_the_next_one(
+    tmp_path: Path, other: Callable[[str], Other]
+) -> None:
+    """It was killed between the append and the answer, so the client sends the request again."""
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([EVENTS])
+    first = other("producer")
+    assert first.ask(append_keyed) is True
+    first.kill()  # its file still waits in the spool
+    second = other("producer")
+    assert second.ask(append_keyed) is False
+    with EmbeddedLog(tmp_path / "log") as log:
+        assert take_ten(log) == wanted(10)
+        assert sum(log.end_offsets("events")) == 10
+        third = other("producer")
+        assert third.ask(append_keyed) is False  # taken in meanwhile
+        assert append_keyed(log) is False
+
+
+def test_of_two_files_with_one_key_the_writer_takes_one(tmp_path: Path) -> None:
+    """Two producers that have not seen each other's file."""
+    path = tmp_path / "log"
+    with EmbeddedLog(path) as log:
+        log.create_topics([EVENTS])
+        for _ in range(2):
+            SpoolWriter(path).put(
+                [
+                    AppendRequest(messages_of("events", 10), b"request-1"),
+                    AppendRequest(messages_of("events", 1, start=10), b"request-2"),
+                ]
+            )
+        SpoolWriter(path).put([AppendRequest(messages_of("events", 1, start=11))])
+        log.drain()
+        assert sum(log.end_offsets("events")) == 12
+    assert list((path / "spool").iterdir()) == []
+
+
+def test_a_key_is_known_for_a_day_and_then_forgotten(tmp_path: Path) -> None:
+    clock = Clock()
+    day = 24 * 3600 * 1000
+    with EmbeddedLog(tmp_path / "log", clock_ms=clock) as log:
+        log.create_topics([EVENTS])
+        for i in range(100):
+            assert log.append(messages_of("events", 1), idempotency_key=b"%d" % i)
+        clock.now += day - 1
+        assert not log.append(messages_of("events", 1), idempotency_key=b"0")
+        assert log.append(messages_of("events", 1), idempotency_key=b"young")
+        clock.now += 1
+        assert log.append(messages_of("events", 1), idempotency_key=b"0")
+    with EmbeddedLog(tmp_path / "log", clock_ms=clock) as log:
+        for _ in range(64):  # writes, after which the store is cleaned
+            log.append(messages_of("events", 1))
+        assert not log.append(messages_of("events", 1), idempotency_key=b"young")
+        assert not log.append(messages_of("events", 1), idempotency_key=b"0")
+        store = log._store
+        assert isinstance(store, PrimaryStore)
+        assert len(store._scan(b"k")) == len(store._scan(b"x")) == 2
+        assert int.from_bytes(store.value(b"n") or b"", "big") == 2
+
+
+def test_more_keys_than_fit_forget_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency_keys, "MAX_KEYS", 50)
+    with EmbeddedLog(tmp_path / "log") as log:
+        log.create_topics([EVENTS])
+        for i in range(128):
+            assert log.append(messages_of("events", 1), idempotency_key=b"%d" % i)
+        assert not log.append(messages_of("events", 1), idempotency_key=b"127")
+        store = log._store
+        assert isinstance(store, PrimaryStore)
+        assert 50 <= len(store._scan(b"k")) <= 50 + 64
 
 
 # Folders

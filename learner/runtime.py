@@ -39,7 +39,7 @@ def release_freed_memory() -> None:
 
 def use_deterministic_algorithms() -> None:
     """Restrict torch to algorithms that give equal bits in equal runs."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # torch.use_deterministic_algorithms(True), without its compiler
     # by default that also writes into all memory that torch takes, in case somebody reads it before it is set
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub for it
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from intentstream.cli.app import COMMANDS, load
+from tests.unit.stream.streams import events
 
 HEAVY = {"fastapi", "kafka", "matplotlib", "nicegui", "polars", "river", "scipy", "torch", "uvicorn"}
 
@@ -42,6 +43,14 @@ def test_a_command_that_does_not_learn_starts_without_what_learning_needs(words:
     if words.startswith(("status", "dead")):
         imported_by_command("topics", "--create", *log)
     assert imported_by_command(*words.split(), *log) & HEAVY == set()
+
+
+def test_a_replay_does_not_load_torch_s_compiler(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"\n".join(events(600)) + b"\n")
+    found = imported_by_command("replay", file, "--step-events", "64")
+    assert "torch.nn" in found
+    assert found & {"torch._dynamo", "torch._inductor"} == set()
 
 
 def test_the_help_of_all_commands_says_what_the_help_of_each_says() -> None:

@@ -37,6 +37,7 @@ from state import PendingCheckpoint
 from stream.log import open_log
 from stream.log.base import EventLog, Message
 from stream.schema import topics
+from stream.sources.simulator.config import SimulatorConfig
 from stream.sources.simulator.simulator import Simulator
 from stream.worker.verify import verify
 from stream.worker.worker import Worker
@@ -61,6 +62,8 @@ checkpoint_every_steps = 7
 metrics_every_s = 0.2
 """
 
+DEFAULT_SHOP = SimulatorConfig()
+
 
 def settings(folder: Path, log_url: str, text: str = CONFIG) -> Config:
     path = folder / "config.toml"
@@ -69,11 +72,11 @@ def settings(folder: Path, log_url: str, text: str = CONFIG) -> Config:
     return load_config(path, log_url=log_url)
 
 
-def fill(config: Config, log: EventLog, events: int, seed: int) -> None:
+def fill(config: Config, shop: SimulatorConfig, log: EventLog, events: int, seed: int) -> None:
     """Append the simulated events, bad and duplicate ones included, unless they are there already."""
     log.create_topics(topics.topic_specs(config.log.partitions))
     there = sum(log.end_offsets(topics.EVENTS))
-    simulator = Simulator(config.simulate, seed=seed)
+    simulator = Simulator(shop, seed=seed)
     made = 0
     while made < events:
         chunk = simulator.next_chunk(min(2_000, events - made))
@@ -150,6 +153,7 @@ def torture(
     seed: int,
     aimed_share: float = 0.5,
     config_text: str = CONFIG,
+    shop: SimulatorConfig = DEFAULT_SHOP,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Kill the worker `kills` times while it reads `events` events; returns the figures."""
@@ -157,7 +161,7 @@ def torture(
     folder.mkdir(parents=True, exist_ok=True)
     config = settings(folder, log_url, config_text)
     with open_log(log_url) as log:
-        fill(config, log, events, seed)
+        fill(config, shop, log, events, seed)
     progress = folder / "kills.json"
     done: dict[str, Any] = (
         json.loads(progress.read_text()) if progress.exists() else {"kills": 0, "aimed": 0, "recoveries": []}

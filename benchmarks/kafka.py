@@ -39,6 +39,7 @@ from stream.log import open_log
 from stream.log.base import EventLog, Message, OffsetRange, RecordBatch, TopicPartition
 from stream.schema import topics
 from stream.schema.messages import Recommendations, StreamMetrics
+from stream.sources.simulator.config import SimulatorConfig
 from stream.sources.simulator.simulator import Simulator
 from tests.integration.conftest import Broker
 
@@ -78,7 +79,7 @@ print((seen - events // 10) / (ended - began))
 
 def fill(log: EventLog, config: Config, events: int) -> None:
     log.create_topics(topics.topic_specs(config.log.partitions))
-    simulator = Simulator(config.simulate, seed=1)
+    simulator = Simulator(SimulatorConfig(), seed=1)
     made = 0
     while made < events:
         chunk = simulator.next_chunk(min(10_000, events - made))

@@ -1,27 +1,55 @@
 """The configuration: one TOML file, frozen structs, every section beside the code that it configures.
 
-`load_config` refuses unknown keys and wrong values with file, key, value, rule and the nearest valid key;
-`dump_default` is what `intentstream config` prints.
+`load_config` refuses unknown keys and wrong values with file, key, value, rule and the nearest valid key.
+The simulated shop has a file of its own.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from intentstream import config_file
 from monitor.config import MonitorConfig
-from stream.config import EngineConfig, LogConfig, StateConfig, StreamConfig
-from stream.errors import ConfigError
+from stream.config import StreamConfig
 from stream.sources.simulator.config import SimulatorConfig
+
+# Keys that people set; `intentstream config` prints these. All others are internal: benchmarks and `tune` set them.
+_PUBLIC: Final = {
+    "log": "url partitions",
+    "log.kafka": (
+        "security_protocol sasl_mechanism sasl_username sasl_password_env sasl_password_file ssl_cafile ssl_certfile "
+        "ssl_keyfile ssl_key_password_env ssl_key_password_file ssl_check_hostname replication_factor "
+        "transaction_timeout_ms"
+    ),
+    "state": "history_ttl_ms cache_bytes write_buffer_bytes checkpoint_location",
+    "engine": (
+        "worker max_step_events step_events learn_steps max_learn_steps backlog_events evaluate_every list_len "
+        "republish_changes republish_after_ms checkpoint_every_steps checkpoint_redo_s keep_checkpoints "
+        "metrics_every_s on_replay_mismatch on_truncated_input"
+    ),
+    "actions": "weights other",
+    "learner": "seed threads max_len capacity batch replay learning_rate item_learning_rate",
+    "learner.encoder": "hidden layers heads",
+    "learner.intents": "count",
+    "shifts": "margin publish_model_shifts",
+    "drift": "signals actions",
+    "gate": "enabled",
+    "monitor": (
+        "host port token token_env token_file allowed_hosts max_body_bytes max_batch_events requests_per_second "
+        "max_connections max_streams idempotency_keys idempotency_ttl_s history_len history_days stale_after_s "
+        "ready_max_lag"
+    ),
+}
+PUBLIC_KEYS: Final = frozenset(f"{section}.{key}" for section, keys in _PUBLIC.items() for key in keys.split())
 
 
 class Config(StreamConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Configuration of intentstream; a key that is left out has the value given here."""
 
     monitor: MonitorConfig = msgspec.field(default_factory=MonitorConfig)
-    simulate: SimulatorConfig = msgspec.field(default_factory=SimulatorConfig)
 
 
 def load_config(path: Path | None = None, *, log_url: str | None = None) -> Config:
@@ -37,21 +65,18 @@ def load_config(path: Path | None = None, *, log_url: str | None = None) -> Conf
     ConfigError
         The file cannot be read, or something in it is unknown or not allowed.
     """
-    config = Config()
-    if path is not None:
-        try:
-            text = path.read_bytes().decode()
-        except OSError as exc:
-            raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from None
-        except UnicodeDecodeError as exc:
-            raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}") from None
-        config = config_file.parse(text, str(path), config)
+    config = Config() if path is None else config_file.load(path, Config())
     if log_url is not None:
         config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, url=log_url))
     return config
 
 
-def dump_default() -> str:
+def load_shop(path: Path | None = None) -> SimulatorConfig:
+    """Read the file of the simulated shop, or take the defaults when there is none; raises like `load_config`."""
+    return SimulatorConfig() if path is None else config_file.load(path, SimulatorConfig())
+
+
+def dump_default(*, internal: bool = False) -> str:
     """The default configuration file, every key with meaning, unit and range.
 
     >>> print(dump_default()[:90])
@@ -59,7 +84,12 @@ def dump_default() -> str:
     <BLANKLINE>
     # Where
     """
-    return config_file.render(Config())
+    return config_file.render(Config(), PUBLIC_KEYS, internal=internal)
 
 
-__all__ = ["Config", "EngineConfig", "LogConfig", "StateConfig", "dump_default", "load_config"]
+def dump_shop() -> str:
+    """The default file of the simulated shop."""
+    return config_file.render(SimulatorConfig())
+
+
+__all__ = ["Config", "PUBLIC_KEYS", "dump_default", "dump_shop", "load_config", "load_shop"]

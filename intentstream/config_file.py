@@ -1,6 +1,6 @@
 """A TOML file as a tree of frozen msgspec structs: read it with precise errors, write it with every key explained.
 
-Knows nothing of the settings themselves: range, meaning and default of a key come from the struct's own annotations.
+It knows nothing of the settings themselves: range, meaning and default of a key come from the struct's annotations.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,12 +24,13 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: dotted name, default, what it may be, what it means."""
+    """One setting: dotted name, default, what it may be, what it means, whether it is marked as internal."""
 
     name: str
     default: Any
     rule: str
     meaning: str
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,15 @@ class Section:
     keys: list[Key]
 
 
-def sections(default: msgspec.Struct, name: str = "") -> Iterator[Section]:
+def sections(default: msgspec.Struct, public: Container[str] | None = None, name: str = "") -> Iterator[Section]:
     """Yield the struct's own keys, then its sub-sections, depth first, in the order in which they are declared.
 
     Parameters
     ----------
     default
         An instance that holds the defaults; a section may have others inside a parent than alone.
+    public
+        Dotted names of the keys that are not internal; None: all.
     """
     kind = type(default)
     prefix = f"{name}." if name else ""
@@ -58,24 +62,47 @@ def sections(default: msgspec.Struct, name: str = "") -> Iterator[Section]:
         if isinstance(value, msgspec.Struct):
             nested.append((prefix + field.encode_name, value))
         else:
-            own.append(Key(prefix + field.encode_name, value, _rule(field.type), meaning(field.type)))
+            full = prefix + field.encode_name
+            internal = public is not None and full not in public
+            own.append(Key(full, value, _rule(field.type), meaning(field.type), internal))
     yield Section(name, (kind.__doc__ or "").strip().splitlines()[0], own)
     for sub, value in nested:
-        yield from sections(value, sub)
+        yield from sections(value, public, sub)
 
 
-def parse(text: str, file: str, default: T) -> T:
-    """Lay the file's values over the defaults.
+def load(path: Path, default: T) -> T:
+    """Read a file and lay its values over the defaults; JSON where the name ends in `.json`, TOML otherwise.
 
     Raises
     ------
     ConfigError
-        Not TOML, an unknown key, a wrong value: one line with file, key, value, rule, and the nearest valid key.
+        The file cannot be read, or see `parse`.
     """
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{file}: not valid TOML: {exc}") from None
+        text = path.read_bytes().decode()
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}") from None
+    return parse(text, str(path), default)
+
+
+def parse(text: str, file: str, default: T) -> T:
+    """Lay the values of a file's text over the defaults.
+
+    Raises
+    ------
+    ConfigError
+        Neither TOML nor JSON, an unknown key, a wrong value: one line with file, key, value, rule, and the nearest
+        valid key.
+    """
+    form = "JSON" if file.endswith(".json") else "TOML"
+    try:
+        raw = json.loads(text) if form == "JSON" else tomllib.loads(text)
+    except ValueError as exc:
+        raise ConfigError(f"{file}: not valid {form}: {exc}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: holds a {type(raw).__name__}, expected settings by name")
     known = {key.name: key for section in sections(default) for key in section.keys}
     tables = {section.name for section in sections(default)}
     _refuse_unknown(raw, "", file, known, tables)
@@ -86,17 +113,28 @@ def parse(text: str, file: str, default: T) -> T:
         raise ConfigError(f"{file}: {_explain(str(exc), merged, known)}") from None
 
 
-def render(default: msgspec.Struct) -> str:
-    """Write the file that says what holds without a file: every key with meaning, range and default."""
+def render(default: msgspec.Struct, public: Container[str] | None = None, *, internal: bool = True) -> str:
+    """Write the values as a file: every key with meaning, range and value.
+
+    Parameters
+    ----------
+    public
+        Dotted names of the keys that are not internal; None: all.
+    internal
+        Write the internal keys as well, each marked as such.
+    """
     lines: list[str] = []
-    for section in sections(default):
+    for section in sections(default, public):
+        keys = [key for key in section.keys if internal or not key.internal]
+        if section.name and not keys:
+            continue
         if section.name:
             lines += ["", f"# {section.about}", f"[{section.name}]"]
         else:
             lines += [f"# {section.about}"]
         tables = []
-        for key in section.keys:
-            comment = f"# {key.meaning} ({key.rule})"
+        for key in keys:
+            comment = f"# {'internal: ' if key.internal else ''}{key.meaning} ({key.rule})"
             if isinstance(key.default, Mapping):
                 tables += ["", comment, f"[{key.name}]"]
                 tables += [f"{_bare(name)} = {_literal(value)}" for name, value in key.default.items()]
@@ -108,15 +146,17 @@ def render(default: msgspec.Struct) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reference(default: msgspec.Struct) -> str:
-    """Write the same as Markdown tables, one per section."""
+def reference(default: msgspec.Struct, public: Container[str] | None = None, *, internal: bool = False) -> str:
+    """Write the keys that are internal, or those that are not, as Markdown tables, one per section."""
     lines: list[str] = []
-    for section in sections(default):
-        if not section.keys:
+    for section in sections(default, public):
+        keys = [key for key in section.keys if key.internal == internal]
+        if not keys:
             continue
-        lines += [f"## `[{section.name}]`", "", section.about, ""]
-        lines += ["| key | default | may be | meaning; unit |", "|---|---|---|---|"]
-        for key in section.keys:
+        if section.name:
+            lines += [f"{'###' if internal else '##'} `[{section.name}]`{' (internal)' if internal else ''}", ""]
+        lines += [section.about, "", "| key | default | may be | meaning; unit |", "|---|---|---|---|"]
+        for key in keys:
             value = "–" if key.default is None else f"`{_literal(key.default)}`"
             cells = (f"`{_last(key.name)}`", value, key.rule, key.meaning)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -128,6 +168,8 @@ def _refuse_unknown(raw: Mapping[str, Any], prefix: str, file: str, known: Mappi
     for name, value in raw.items():
         full = prefix + name
         if full in tables:
+            if value is None:  # JSON only: an optional section left out; where it is not optional, its type refuses it
+                continue
             if not isinstance(value, dict):
                 raise ConfigError(f"{file}: {full} = {_shown(value)}: is a section, write its keys below [{full}]")
             _refuse_unknown(value, full + ".", file, known, tables)
@@ -138,7 +180,7 @@ def _refuse_unknown(raw: Mapping[str, Any], prefix: str, file: str, known: Mappi
 def _nearest(name: str, prefix: str, known: Mapping[str, Key], tables: set[str]) -> str:
     valid = [*known, *sorted(tables - {""})]
     here = [key for key in valid if key.startswith(prefix) and "." not in key[len(prefix) :]]
-    close = difflib.get_close_matches(_last(name), [_last(key) for key in here], 1, 0.6)
+    close = difflib.get_close_matches(_last(name), [_last(key) for key in here], 1, 0.7)
     nearest = (
         [prefix + close[0]] if close else [key for key in valid if _last(key) == _last(name)]
     )  # in another section
@@ -150,7 +192,7 @@ def _nearest(name: str, prefix: str, known: Mapping[str, Key], tables: set[str])
 def _overlay(base: dict[str, Any], raw: Mapping[str, Any], prefix: str, known: Mapping[str, Key]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in raw.items():
-        section = prefix + name not in known
+        section = prefix + name not in known and value is not None
         merged[name] = _overlay(merged[name], value, f"{prefix}{name}.", known) if section else value
     return merged
 
@@ -253,4 +295,4 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-__all__ = ["Key", "Section", "meaning", "parse", "reference", "render", "sections"]
+__all__ = ["Key", "Section", "load", "meaning", "parse", "reference", "render", "sections"]

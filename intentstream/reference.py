@@ -9,12 +9,13 @@ import msgspec
 from msgspec import inspect
 
 from intentstream import config_file
-from intentstream.config import Config
+from intentstream.config import PUBLIC_KEYS, Config
 from stream.errors import StreamError
 from stream.log.base import TopicSpec
 from stream.schema import topics
 from stream.schema.events import REASONS
 from stream.schema.json_schemas import EXAMPLES, schema_files
+from stream.sources.simulator.config import SimulatorConfig
 
 _ABOUT: Final[dict[str, tuple[str, str]]] = {  # topic: key, what is on it
     topics.EVENTS: ("user", "what users do; the input"),
@@ -69,12 +70,22 @@ def stale(docs: Path) -> list[str]:
 
 def configuration_page() -> str:
     """Every key of the configuration file as Markdown tables."""
+    config = Config()
     return (
         "# Configuration\n\n"
-        "One TOML file, given with `--config FILE`; `intentstream config` prints all of it with comments. What is left "
-        "out has the default. An unknown key or a wrong value is refused with file, key, value, rule and the nearest "
-        "valid key."
-        f"\n\n{_MADE}\n\n{config_file.reference(Config())}"
+        "One TOML file, given with `--config FILE`; `intentstream config` prints the keys that people set, with their "
+        "defaults and comments. A key that is left out has its default. An unknown key or a wrong value is refused "
+        "with file, key, value, rule and the nearest valid key. `intentstream config --all` adds the "
+        "[internal keys](#internal-keys)."
+        f"\n\n{_MADE}\n\n{config_file.reference(config, PUBLIC_KEYS)}\n"
+        "## Internal keys\n\n"
+        "Details of the method and limits of single loops. Benchmarks and `intentstream tune` set them; their defaults "
+        "were measured, and a later version may rename them or take them away.\n\n"
+        f"{config_file.reference(config, PUBLIC_KEYS, internal=True)}\n"
+        "## The simulated shop\n\n"
+        "A file of its own, given with `--shop FILE` to `run` and `simulate`; `intentstream config --shop` prints it."
+        "\n\n"
+        f"{config_file.reference(SimulatorConfig())}"
     )
 
 

@@ -8,15 +8,24 @@ from typing import Annotated
 import typer
 
 from intentstream import reference
-from intentstream.config import dump_default
+from intentstream.config import dump_default, dump_shop
+from stream.errors import ConfigError
 
 
-def config() -> None:
+def config(
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Print the internal keys as well, each marked: benchmarks and `tune` set them."),
+    ] = False,
+    shop: Annotated[bool, typer.Option("--shop", help="Print the file of the simulated shop instead.")] = False,
+) -> None:
     """Print the default configuration file.
 
     Every key stands with its meaning, unit and range.
     """
-    typer.echo(dump_default())
+    if shop and everything:
+        raise ConfigError("--all and --shop: give one of them")
+    typer.echo(dump_shop() if shop else dump_default(internal=everything))
 
 
 def write_reference(docs: Annotated[Path, typer.Argument(help="The documentation folder.")] = Path("docs")) -> None:

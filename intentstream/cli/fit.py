@@ -39,31 +39,6 @@ ConfigOption = Annotated[
 ]
 
 
-def load_fit_config(path: Path | None, base: FitConfig) -> FitConfig:
-    """The settings of a file (`.toml`, else JSON) laid over `base`."""
-    if path is None:
-        return base
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        given = msgspec.toml.decode(raw) if path.suffix == ".toml" else msgspec.json.decode(raw)
-        if not isinstance(given, dict):
-            raise ConfigError(f"{path}: holds a {type(given).__name__}, expected settings by name")
-        return msgspec.convert(_overlay(msgspec.to_builtins(base), given), FitConfig)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _overlay(base: dict[str, object], given: dict[str, object]) -> dict[str, object]:
-    merged = dict(base)
-    for key, value in given.items():
-        under = merged.get(key)
-        merged[key] = _overlay(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
-    return merged
-
-
 def fit(
     data: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder of the model; an interrupted fit goes on from it.")],
@@ -81,13 +56,7 @@ def fit(
     """Train on a file of sequences, choose by the validation items, test once."""
     torch.set_num_threads(threads)
     console = Console()
-    settings = load_fit_config(config, MODERN if preset == "modern" else PRESETS[preset])
-    given = {"epochs": epochs, "seed": seed, "device": device}
-    overrides = {key: value for key, value in given.items() if value is not None}
-    try:
-        settings = msgspec.convert(msgspec.to_builtins(settings) | overrides, FitConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"--epochs, --seed: {error}") from None
+    settings = _settings(preset, config, epochs=epochs, seed=seed, device=device)
     sequences = _read(data, console)
     with _bar(console) as bar:
         task = bar.add_task("epoch", total=None, note="")
@@ -123,6 +92,18 @@ def fit(
         f"{result.report['epoch_seconds']:.1f} s each; {result.report['peak_rss_mb']:.0f} MB; model in {out}"
     )
     _write_stream_config(out, console)
+
+
+def _settings(preset: Preset, path: Path | None, **options: object) -> FitConfig:
+    """The preset, the file over it, and the options that were given over both."""
+    settings = MODERN if preset == "modern" else PRESETS[preset]
+    if path is not None:
+        settings = config_file.load(path, settings)
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return msgspec.convert(msgspec.to_builtins(settings) | given, FitConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"--epochs, --seed: {error}") from None
 
 
 def _write_stream_config(out: Path, console: Console) -> None:
@@ -199,4 +180,4 @@ def _table(columns: dict[str, dict[str, float]]) -> Table:
     return table
 
 
-__all__ = ["evaluate", "fit", "load_fit_config"]
+__all__ = ["evaluate", "fit"]

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from intentstream.cli.options import ConfigOption, ItemsOption
+from intentstream.cli.options import ConfigOption, ItemsOption, ShopOption
 from intentstream.cli.process import stop_on_signals
 from intentstream.cli.worker import run_worker
-from intentstream.config import Config, load_config
+from intentstream.config import Config, load_config, load_shop
 from learner.runtime import set_threads
 from monitor.server import serve
 from stream.log import open_log
@@ -28,6 +28,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the simulated shop.")] = 1,
     page: Annotated[bool, typer.Option(help="Serve the page and the HTTP API, at http://127.0.0.1:8050.")] = True,
     items: ItemsOption = None,
+    shop: ShopOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Run a simulated shop, the log, the worker and the page in one process.
@@ -35,18 +36,21 @@ def run(
     Ctrl-C stops them in order; the next start goes on where this one ended.
     """
     chosen = load_config(config, log_url=f"file://{(folder / 'log').resolve()}")
+    shop_config = load_shop(shop)
     set_threads(chosen.learner.threads)
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     with open_log(chosen.log.url, config=chosen.log) as opened:
         opened.create_topics(topics.topic_specs(chosen.log.partitions))
-        shop = Shop(chosen.simulate, opened, state=folder / "shop.npz", seed=seed, rate=rate)
+        simulated = Shop(shop_config, opened, state=folder / "shop.npz", seed=seed, rate=rate)
         title = f"a simulated shop at {rate:,.0f} events/s"
         with serve_page(chosen, folder / "view") if page else nullcontext("") as url:
             if url and not Console().is_terminal:  # nobody sees the live view, which has it in its title
                 typer.echo(f"the page and the HTTP API: {url}")
-            run_worker(chosen, opened, folder / "state", stop, feed=shop.feed, title=f"{title}  {url}", titles=titles)
-        shop.save()
+            run_worker(
+                chosen, opened, folder / "state", stop, feed=simulated.feed, title=f"{title}  {url}", titles=titles
+            )
+        simulated.save()
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from intentstream.cli.options import ConfigOption, LogOption
+from intentstream.cli.options import ConfigOption, LogOption, ShopOption
 from intentstream.cli.process import refuse_unwritable, stop_on_signals
-from intentstream.config import load_config
+from intentstream.config import load_config, load_shop
 from stream.errors import SourceError
 from stream.log import open_log
 from stream.schema import topics
@@ -28,26 +28,27 @@ def simulate(
     keep: Annotated[
         Path | None, typer.Option("--keep", help="File that keeps the shop's state: the next start goes on, not anew.")
     ] = None,
+    shop: ShopOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Append a simulated shop's events to the log.
 
     A worker may run on the same log.
     """
-    chosen = load_config(config, log_url=log)
+    chosen, shop_config = load_config(config, log_url=log), load_shop(shop)
     if limit is not None and limit < 1:
         raise SourceError(f"limit {limit}: must be at least 1; leave it out to go on until Ctrl-C")
     refuse_unwritable(truth)
     stop = stop_on_signals()
     with open_log(chosen.log.url, mode="producer", config=chosen.log) as opened:
         opened.create_topics(topics.topic_specs(chosen.log.partitions))
-        shop = Shop(chosen.simulate, opened, state=keep, seed=seed, rate=rate, truth=truth)
-        while not stop() and (limit is None or shop.made < limit):
-            shop.feed(limit=None if limit is None else limit - shop.made)
+        simulated = Shop(shop_config, opened, state=keep, seed=seed, rate=rate, truth=truth)
+        while not stop() and (limit is None or simulated.made < limit):
+            simulated.feed(limit=None if limit is None else limit - simulated.made)
             if rate:
                 time.sleep(0.02)
-        shop.save()
-    typer.echo(f"{shop.made:,} events appended to {chosen.log.url}")
+        simulated.save()
+    typer.echo(f"{simulated.made:,} events appended to {chosen.log.url}")
 
 
 __all__ = ["simulate"]

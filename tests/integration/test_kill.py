@@ -12,6 +12,7 @@ from benchmarks.crash import AIMED, CONFIG, settings, torture
 from learner.drift.config import KINDS
 from stream.log import open_log
 from stream.schema import topics
+from stream.sources.simulator.config import SimulatorConfig
 from stream.worker.journal import read_entries
 
 SMALL = (
@@ -65,16 +66,9 @@ action_events = 2500
 longest_events = 2500
 [drift.actions]
 {chr(10).join(f"{kind} = {ACTIONS}" for kind in KINDS)}
-[simulate]
-users = 300
-items = 200
-intents = 4
-spare_intents = 4
-active = 40
-drift_first = 1500
-drift_every = 1500
 """
 )
+SHOP = SimulatorConfig(users=300, items=200, intents=4, spare_intents=4, active=40, drift_first=1500, drift_every=1500)
 
 
 @pytest.mark.integration
@@ -104,7 +98,7 @@ def test_a_worker_killed_ten_times_ends_with_the_bits_of_one_that_never_was(tmp_
 def test_a_worker_killed_in_open_episodes_with_everything_switched_on_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Every action, births, mergers, shifts of both causes and the gate, most of the time in an open episode."""
     url = f"file://{tmp_path / 'log'}"
-    figures = torture(tmp_path, url, kills=5, events=6_000, seed=4, config_text=EVERYTHING, aimed_share=0.8)
+    figures = torture(tmp_path, url, kills=5, events=6_000, seed=4, config_text=EVERYTHING, shop=SHOP, aimed_share=0.8)
     assert figures["difference"] == ""
     assert (figures["kills"], figures["lost"], figures["duplicated"]) == (5, 0, 0)
     with open_log(url, mode="reader") as log:

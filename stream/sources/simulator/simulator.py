@@ -136,7 +136,9 @@ class Simulator:
             if small["format"] != _FORMAT:
                 raise SourceError(f"{file}: simulator state of format {small['format']}, expected {_FORMAT}: remove it")
             if msgspec.convert(small["config"], SimulatorConfig) != config:
-                raise SourceError(f"{file}: made with another [simulate] section: restore it, or remove the file")
+                raise SourceError(
+                    f"{file}: made with another configuration of the shop: give that one (--shop), or remove the file"
+                )
             simulator = cls(config, small["seed"])
             simulator._restore(small, arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.ValidationError) as exc:

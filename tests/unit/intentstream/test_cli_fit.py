@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from intentstream import config_file
 from intentstream.cli.app import app
 from intentstream.cli.app import main as run_main
-from intentstream.cli.fit import load_fit_config
 from intentstream.config import load_config
 from learner import Learner
 from learner.errors import LearnerError
@@ -126,8 +126,8 @@ def test_evaluating_other_data_is_refused(tmp_path: Path, data: Path, settings: 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("epochs = 0", "Expected `int` >= 1 - at `$.epochs`"),
-        ("epoch = 3", "unknown field `epoch`"),
+        ("epochs = 0", "epochs = 0: expected `int` >= 1"),
+        ("epoch = 3", "epoch = 3: no such key; the nearest valid one is epochs"),
         ("[model.encoder]\nheads = 3\nhidden = 8", "heads = 3 must divide"),
         ("epochs = [", "fit.toml"),
     ],
@@ -136,7 +136,7 @@ def test_wrong_settings_name_the_key(tmp_path: Path, content: str, said: str) ->
     path = tmp_path / "fit.toml"
     path.write_text(content)
     with pytest.raises(ConfigError) as error:
-        load_fit_config(path, MODERN)
+        config_file.load(path, MODERN)
     assert said in str(error.value) and "fit.toml" in str(error.value)
 
 
@@ -147,7 +147,7 @@ def test_options_keep_the_limits_of_the_settings(tmp_path: Path, data: Path, opt
 
 
 def test_settings_lie_over_the_presets(settings: Path) -> None:
-    config = load_fit_config(settings, MODERN)
+    config = config_file.load(settings, MODERN)
     assert (config.epochs, config.model.encoder.hidden, config.model.encoder.positions) == (3, 8, "relative")
 
 

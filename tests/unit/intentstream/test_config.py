@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from intentstream import config_file
-from intentstream.config import Config, dump_default, load_config
+from intentstream.config import PUBLIC_KEYS, Config, dump_default, dump_shop, load_config, load_shop
+from learner.offline.config import FitConfig
 from stream.errors import ConfigError
+from stream.sources.simulator.config import SimulatorConfig
 
 
 def refused(text: str) -> str:
@@ -20,21 +23,45 @@ def refused(text: str) -> str:
 
 
 def test_the_default_file_says_what_holds_without_a_file() -> None:
-    text = dump_default()
-    assert config_file.parse(text, "default", Config()) == Config()
-    assert config_file.parse("", "empty", Config()) == Config()
+    for text in (dump_default(), dump_default(internal=True), ""):
+        assert config_file.parse(text, "default", Config()) == Config()
+    assert config_file.parse(dump_shop(), "shop", SimulatorConfig()) == SimulatorConfig()
 
 
 def test_every_key_is_explained_with_its_range() -> None:
-    for section in config_file.sections(Config()):
+    for section in [*config_file.sections(Config()), *config_file.sections(SimulatorConfig())]:
         assert section.about, section.name
         for key in section.keys:
             assert len(key.meaning) > 3, key.name
             assert key.rule, key.name
 
 
-def test_every_key_is_in_the_default_file() -> None:
-    raw = tomllib.loads(dump_default())
+def keys_of(text: str) -> set[str]:
+    """Dotted names of the keys that the text sets; tables of names are one key."""
+    found, kept = set(), {key.name for section in config_file.sections(Config()) for key in section.keys}
+
+    def walk(raw: dict[str, Any], prefix: str) -> None:
+        for name, value in raw.items():
+            if prefix + name in kept:
+                found.add(prefix + name)
+            else:
+                walk(value, f"{prefix}{name}.")
+
+    walk(tomllib.loads(text), "")
+    return found
+
+
+def test_the_default_file_has_the_keys_that_people_set() -> None:
+    assert keys_of(dump_default()) == PUBLIC_KEYS
+    assert 60 < len(PUBLIC_KEYS) <= 90
+    assert "internal" not in dump_default()
+
+
+def test_every_key_is_in_the_file_with_all_and_the_internal_ones_are_marked() -> None:
+    text = dump_default(internal=True)
+    raw = tomllib.loads(text)
+    internal = sum(len(section.keys) for section in config_file.sections(Config())) - len(PUBLIC_KEYS)
+    assert text.count("# internal: ") == internal
     for section in config_file.sections(Config()):
         for key in section.keys:
             value = raw
@@ -74,8 +101,7 @@ def test_a_table_of_names_replaces_the_whole_table() -> None:
         ),
         ("[learner.memory]\npopularity = [0.5]", "learner.memory.popularity = [0.5]: expected `float` >= 1.0"),
         ("[actions.weights]\nview = 'a'", "actions.weights = {…}: expected `float`, got `str`"),
-        ("[simulate]\nusers = 100\nbots = 50", "simulate: bots = 50: must be below half of users = 100"),
-        ("[simulate]\ndrift_kinds = ['boom']", "simulate.drift_kinds = [\"boom\"]: invalid enum value 'boom'"),
+        ("[simulate]\nusers = 100", "simulate = {…}: no such key; valid sections: actions, drift, "),
         ("[learner]\nmax_loss = nan", "learner.max_loss = nan: expected `float` > 0.0"),
         ("x =", "not valid TOML: "),
         ("[log]\nurl = 'a'\nurl = 'b'", "not valid TOML: "),
@@ -83,6 +109,33 @@ def test_a_table_of_names_replaces_the_whole_table() -> None:
 )
 def test_refusals_name_key_value_rule_and_the_nearest_key(text: str, expected: str) -> None:
     assert refused(text).startswith(expected)
+
+
+def test_the_shop_has_a_file_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text("users = 300\nbots = 2\n")
+    assert load_shop(file) == SimulatorConfig(users=300, bots=2)
+    assert load_shop() == SimulatorConfig()
+    for text, expected in (
+        ("users = 100\nbots = 50", "bots = 50: must be below half of users = 100"),
+        ("drift_kinds = ['boom']", "drift_kinds = [\"boom\"]: invalid enum value 'boom'"),
+        ("user = 100", "user = 100: no such key; the nearest valid one is users"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_shop(file)
+        assert str(caught.value).startswith(f"{file}: {expected}")
+
+
+def test_a_file_may_be_json(tmp_path: Path) -> None:
+    file = tmp_path / "fit.json"
+    file.write_text('{"epochs": 3, "counts": null, "model": {"max_len": 8}}')
+    found = config_file.load(file, FitConfig())
+    assert (found.epochs, found.counts, found.model.max_len) == (3, None, 8)
+    for text, expected in (("[1]", "holds a list"), ("{", "not valid JSON: ")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=expected):
+            config_file.load(file, FitConfig())
 
 
 def test_load_reads_a_file_and_lays_the_command_line_over_it(tmp_path: Path) -> None:

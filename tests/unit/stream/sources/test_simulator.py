@@ -59,7 +59,7 @@ def test_a_saved_simulator_goes_on_with_the_very_next_record(chunk: Chunk, tmp_p
 def test_states_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "state.npz"
     Simulator(SMALL, seed=3).save(file)
-    with pytest.raises(SourceError, match=r"another \[simulate\] section"):
+    with pytest.raises(SourceError, match=r"another configuration of the shop"):
         Simulator.load(file, SimulatorConfig())
     data = file.read_bytes()
     for broken in (b"", b"nonsense", data[: len(data) // 2]):

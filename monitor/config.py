@@ -49,6 +49,13 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(max_length=64, description="host names that clients may use beside the bound address"),
     ] = []
+    allowed_origins: Annotated[
+        list[Annotated[str, Meta(pattern=r"^https?://[^/]+$", max_length=255)]],
+        Meta(
+            max_length=64,
+            description="origins, beside the server's own, from which the page may be used, such as a proxy's",
+        ),
+    ] = []
     max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30, description="largest request body; bytes")] = 8 << 20
     max_batch_events: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most events in one POST /events; events")

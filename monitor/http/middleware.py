@@ -11,7 +11,7 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -63,17 +63,35 @@ def local_path(path: str) -> str:
     return path if harmless and path.startswith("/") and not path.startswith("//") else "/"
 
 
-def _split(url: str) -> tuple[str, str]:
-    """Host with port, and host alone; both empty when it is no URL.
+class Origin(NamedTuple):
+    """Scheme, host and port of a URL; all empty when it is none."""
 
-    >>> _split("http://Shop.example:8050"), _split("//[")
-    (('Shop.example:8050', 'shop.example'), ('', ''))
+    scheme: str
+    host: str
+    port: int
+
+
+_NO_ORIGIN: Final = Origin("", "", 0)
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_WEB_SOCKETS: Final = {"ws": "http", "wss": "https"}
+
+
+def origin_of(url: str) -> Origin:
+    """The origin of a URL, by which browsers tell sites apart.
+
+    >>> origin_of("http://Shop.example:8050/x"), origin_of("wss://shop.example")
+    (Origin(scheme='http', host='shop.example', port=8050), Origin(scheme='https', host='shop.example', port=443))
+    >>> origin_of("//[") == origin_of("null") == Origin("", "", 0)
+    True
     """
     try:
         found = urlsplit(url)
-        return found.netloc, found.hostname or ""
+        scheme = _WEB_SOCKETS.get(found.scheme, found.scheme)
+        if scheme not in _DEFAULT_PORTS or not found.hostname:
+            return _NO_ORIGIN
+        return Origin(scheme, found.hostname, found.port or _DEFAULT_PORTS[scheme])
     except ValueError:
-        return "", ""
+        return _NO_ORIGIN
 
 
 def _is_utf8(raw_path: bytes) -> bool:
@@ -140,6 +158,7 @@ class Guard:
         self._clock = clock
         self._rate = RateLimit(config.requests_per_second, clock)
         self._session = session_value(config.token) if config.token else ""
+        self._origins = {origin_of(one) for one in config.allowed_origins}
         self._hosts = {"localhost", "127.0.0.1", "::1", config.host.lower(), *(h.lower() for h in config.allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -200,12 +219,12 @@ class Guard:
             return Problem(429, f"more than {config.requests_per_second:g} requests per second", {"retry-after": "1"})
         host = headers.get("host", "")
         # Without a token, a web site could reach this server through a name of its own that resolves to loopback.
-        if not config.token and _split("//" + host)[1] not in self._hosts:
+        if not config.token and origin_of("http://" + host).host not in self._hosts:
             return Problem(421, f"host {host[:100]!r} is not served here; add it to `monitor.allowed_hosts`")
         method = scope.get("method", "GET")
         origin = headers.get("origin")
-        if origin and (method not in _READING or scope["type"] == "websocket") and _split(origin)[0] != host:
-            return Problem(403, f"origin {origin[:100]!r} is another site")
+        if origin and (method not in _READING or scope["type"] == "websocket") and not self._own(origin, scope, host):
+            return Problem(403, f"origin {origin[:100]!r} is another site; add it to `monitor.allowed_origins`")
         if config.token and scope["path"] not in OPEN_PATHS and not self._knows(scope, headers, method):
             return Problem(401, "a bearer token is required", {"www-authenticate": 'Bearer realm="intentstream"'})
         if not _is_utf8(scope.get("raw_path") or b""):
@@ -214,6 +233,10 @@ class Guard:
         if not length.isdecimal() or int(length) > config.max_body_bytes:
             return Problem(413, f"body of {length[:20]} bytes; at most {config.max_body_bytes} are accepted")
         return None
+
+    def _own(self, origin: str, scope: Scope, host: str) -> bool:
+        found = origin_of(origin)
+        return found != _NO_ORIGIN and (found == origin_of(f"{scope['scheme']}://{host}") or found in self._origins)
 
     def _knows(self, scope: Scope, headers: Headers, method: str) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")

@@ -300,6 +300,23 @@ def test_other_sites_cannot_use_the_browser_of_an_operator(make_client: MakeClie
     assert answer.headers["cache-control"] == "no-store"
 
 
+def test_an_origin_is_scheme_host_and_port(make_client: MakeClient) -> None:
+    client = make_client(allowed_origins=["https://shop.example"], allowed_hosts=["shop.example"])
+    event = {"user": "u", "item": "i", "ts": NOW_MS}
+    port = client.base_url.port
+
+    def post(origin: str, host: str = "") -> int:
+        headers = {"origin": origin, **({"host": host} if host else {})}
+        return client.post("/events", json=event, headers=headers).status_code
+
+    assert post(f"http://127.0.0.1:{port}") == 200
+    assert post(f"https://127.0.0.1:{port}") == 403  # another scheme is another site
+    assert post("http://127.0.0.1") == 403
+    assert post("http://shop.example", "shop.example:80") == 200  # the scheme's own port may be left out
+    assert post("https://shop.example") == 200  # a proxy that speaks TLS
+    assert post("http://shop.example") == post("null") == post("file://") == 403
+
+
 @pytest.mark.parametrize("token", ["", TOKEN])
 @pytest.mark.parametrize("headers", [{"host": "["}, {"host": "a]b"}, {"host": "[::1"}, {"origin": "http://["}])
 def test_names_that_are_none_are_refused_and_no_fault(

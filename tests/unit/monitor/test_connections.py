@@ -10,7 +10,7 @@ import pytest
 
 import monitor.app
 import monitor.service
-from monitor.http.connections import Connections
+from monitor.http.connections import MAX_HEAD_BYTES, Connections
 from monitor.http.middleware import Guard
 from tests.unit.monitor.conftest import MakeClient
 
@@ -99,3 +99,46 @@ def test_too_many_connections_are_told_so_and_operators_still_see(make_client: M
     while client.get("/intents").status_code != 200:
         assert time.monotonic() < end, "there is no place although the others have gone"
         time.sleep(0.05)
+
+
+CHUNKED = b"POST /events HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n0\r\n"
+HEADS = {
+    "one long header": (b"GET / HTTP/1.1\r\nhost: localhost\r\na: ", b"x" * 65_536),
+    "many headers": (b"GET / HTTP/1.1\r\nhost: localhost\r\n", b"a: b\r\n" * 10_000),
+    "a long URL": (b"GET /", b"x" * 65_536),
+    "a long name": (b"GET / HTTP/1.1\r\n", b"x" * 65_536),
+    "trailers": (CHUNKED, b"a: b\r\n" * 10_000),
+    "one long trailer": (CHUNKED + b"a: ", b"x" * 65_536),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_without_end_is_refused_before_anybody_knows_who_sends_it(make_client: MakeClient, kind: str) -> None:
+    client = make_client(token="a-token-of-some-length")
+    begin, more = HEADS[kind]
+    sent, answer = len(begin), b""
+    with ExitStack() as stack:
+        sock = connect(stack, client)
+        sock.sendall(begin)
+        try:
+            while sent < 32 * MAX_HEAD_BYTES:
+                sock.sendall(more)
+                sent += len(more)
+                time.sleep(0.01)  # the server's turn
+        except OSError:  # the server has closed the connection
+            pass
+        try:
+            answer = sock.recv(65_536)
+        except ConnectionResetError:
+            answer = b"HTTP/1.1 431 "  # what was sent after the answer has removed it
+        assert sent < 16 * MAX_HEAD_BYTES, "the server reads on"
+        assert answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 401 ")) or not answer
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_head_of_many_bytes_is_a_problem_document(make_client: MakeClient) -> None:
+    client = make_client()
+    assert client.get("/intents", headers={"a": "x" * 60_000}).status_code == 200
+    answer = client.get("/intents", headers={"a": "x" * 70_000})
+    assert answer.status_code == 431 and answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == "URL and headers have more than 65536 bytes"

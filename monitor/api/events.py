@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from typing import Annotated, Final
 from urllib.parse import quote
 
@@ -31,11 +33,17 @@ Key = Annotated[
 _LINES: Final = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )
+_MOST_COMMAS: Final = 16  # per accepted event: more could be millions of values
+_PART_EVENTS: Final = 256  # decoded at a time: some 20 ms if all are bad
+_PART_BYTES: Final = 16 * 1024
 _split_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def split_events(content_type: str, body: bytes, most: int) -> list[bytes]:
     """The events of a request's body, as the bytes that came.
+
+    It takes time and memory linear in the body, and a bounded number of objects.
 
     Raises
     ------
@@ -44,16 +52,9 @@ def split_events(content_type: str, body: bytes, most: int) -> list[bytes]:
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind in _LINES:
-        values = [line for line in body.split(b"\n") if line.strip()]
+        values = _split_lines(body, most)
     elif kind == "application/json":
-        try:
-            if body.lstrip()[:1] == b"[":
-                values = [bytes(raw) for raw in _split_array(body)]
-            else:
-                msgspec.json.decode(body)
-                values = [body.strip()]
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-            raise Problem(400, f"the body is not JSON: {exc}") from None
+        values = _split_json(body, most)
     else:
         raise Problem(
             415, f"content type {kind[:80]!r} is not supported: send application/json or application/x-ndjson"
@@ -61,8 +62,65 @@ def split_events(content_type: str, body: bytes, most: int) -> list[bytes]:
     if not values:
         raise Problem(422, "there is no event in the body")
     if len(values) > most:
-        raise Problem(413, f"{len(values)} events in one request; at most {most} are accepted")
+        raise Problem(413, f"more than {most} events in one request")
     return values
+
+
+def _split_lines(body: bytes, most: int) -> list[bytes]:
+    lines = body.count(b"\n")
+    if lines > 2 * most:
+        raise Problem(413, f"{lines} lines in one request, empty ones included; at most {2 * most} are accepted")
+    return [line for line in body.split(b"\n") if line.strip()]
+
+
+def _split_json(body: bytes, most: int) -> list[bytes]:
+    commas = body.count(b",")
+    if commas > _MOST_COMMAS * most:
+        raise Problem(
+            413,
+            f"{commas} commas in one JSON document; at most {_MOST_COMMAS * most} are accepted: "
+            "send fewer events, or send them as application/x-ndjson",
+        )
+    try:
+        if body.lstrip()[:1] == b"[":
+            found = _split_array(body)
+            return [bytes(raw) for raw in found[: most + 1]]
+        _check_json(body)  # without making objects of it
+        return [body.strip()]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        raise Problem(400, f"the body is not JSON: {exc}") from None
+
+
+class Judged(msgspec.Struct):
+    """The events of a request, judged: records for the input topic in the order in which they came, and refusals."""
+
+    messages: list[Message] = []
+    refused: list[EventRefusal] = []
+
+
+async def judge(service: Service, values: list[bytes]) -> Judged:
+    """Decode events in small parts; other requests have their turn between two parts, whatever the events hold."""
+    judged = Judged()
+    for begin, part in _parts(values):
+        decoded = service.decoder.decode(part, [None] * len(part))
+        judged.messages += to_messages(part, decoded, service.clock_ms())
+        judged.refused += [
+            EventRefusal(index=begin + bad.index, reason=bad.reason, field=bad.field, value=bad.value, rule=bad.rule)
+            for bad in decoded.rejections
+        ]
+        await asyncio.sleep(0)
+    return judged
+
+
+def _parts(values: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Parts of the values, each with the place where it begins."""
+    begin = size = 0
+    for place, value in enumerate(values):
+        if place > begin and (place - begin == _PART_EVENTS or size + len(value) > _PART_BYTES):
+            yield begin, values[begin:place]
+            begin, size = place, 0
+        size += len(value)
+    yield begin, values[begin:]
 
 
 def to_messages(values: list[bytes], decoded: Decoded, now_ms: int) -> list[Message]:
@@ -87,12 +145,8 @@ async def append(service: Service, messages: list[Message]) -> None:
 async def append_events(service: Service, content_type: str, body: bytes) -> bytes:
     """Append the good events of a request; the answer as JSON."""
     values = split_events(content_type, body, service.config.max_batch_events)
-    decoded = service.decoder.decode(values, [None] * len(values))
-    messages = to_messages(values, decoded, service.clock_ms())
-    refused = [
-        EventRefusal(index=bad.index, reason=bad.reason, field=bad.field, value=bad.value, rule=bad.rule)
-        for bad in decoded.rejections
-    ]
+    judged = await judge(service, values)
+    messages, refused = judged.messages, judged.refused
     if not messages:
         first = refused[0]
         raise Problem(

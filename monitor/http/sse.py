@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -32,6 +32,22 @@ def encode_events(batch: RecordBatch, user: bytes | None) -> Iterable[bytes]:
         yield format_sse_event(id=f"{batch.partition}-{offset}", event=event, data_str=value.decode("utf-8", "replace"))
 
 
+class _Encoded(NamedTuple):
+    events: list[bytes]
+    dropped: int  # older ones, which no queue could hold
+
+
+def _encode_newest(batches: list[RecordBatch], topic: str, user: bytes | None) -> _Encoded:
+    newest: deque[bytes] = deque(maxlen=_QUEUED)
+    count = 0
+    for batch in batches:
+        if batch.topic == topic:
+            for event in encode_events(batch, user):
+                newest.append(event)
+                count += 1
+    return _Encoded(list(newest), count - len(newest))
+
+
 class Listener:
     """One open stream: a bounded queue; belongs to the event loop."""
 
@@ -42,9 +58,9 @@ class Listener:
         self._wake = asyncio.Event()
         self._closed = False
 
-    def put(self, events: list[bytes]) -> None:
-        """Queue events; the oldest give way."""
-        self._dropped += max(0, len(self._waiting) + len(events) - _QUEUED)
+    def put(self, events: list[bytes], dropped: int = 0) -> None:
+        """Queue events, after as many others that were dropped already; the oldest give way."""
+        self._dropped += dropped + max(0, len(self._waiting) + len(events) - _QUEUED)
         self._waiting.extend(events)
         self._wake.set()
 
@@ -99,20 +115,17 @@ class Hub:
             listener.close()
 
     def publish(self, batches: list[RecordBatch]) -> None:
-        """Hand records to the streams; called by the reader's thread."""
-        if not self._listeners or self._loop is None:
+        """Encode records for the streams and hand them over; called by the reader's thread, which may take its time."""
+        loop = self._loop
+        if loop is None:
             return
-        self._loop.call_soon_threadsafe(self._deliver, batches)
-
-    def _deliver(self, batches: list[RecordBatch]) -> None:
-        encoded: dict[tuple[str, bytes | None], list[bytes]] = {}
+        encoded: dict[tuple[str, bytes | None], _Encoded] = {}
         for listener in list(self._listeners):
             key = (listener.topic, listener.user)
             if key not in encoded:
-                of_topic = [batch for batch in batches if batch.topic == listener.topic and len(batch)]
-                encoded[key] = [event for batch in of_topic for event in encode_events(batch, listener.user)]
-            if encoded[key]:
-                listener.put(encoded[key])
+                encoded[key] = _encode_newest(batches, *key)
+            if encoded[key].events:
+                loop.call_soon_threadsafe(listener.put, *encoded[key])
 
     def __len__(self) -> int:
         return len(self._listeners)

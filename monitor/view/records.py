@@ -13,6 +13,7 @@ from stream.schema.messages import DriftAlert, ErasureReceipt, Intent, IntentShi
 
 SHOWN_BYTES: Final = 2048
 _HEADER_CHARACTERS: Final = 300
+_VISIBLE: Final = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 
 
 class HistoryItem(msgspec.Struct, frozen=True, array_like=True):
@@ -95,7 +96,7 @@ def readable(data: bytes | None) -> str:
     if data is None:
         return ""
     text = data[:SHOWN_BYTES].decode("utf-8", "replace")
-    return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
+    return text.translate(_VISIBLE)
 
 
 def dead_letter_view(offset: int, key: bytes | None, value: bytes | None, ts: int, headers: Headers) -> DeadLetterView:

@@ -1,0 +1,86 @@
+"""The thread that answers requests is never held for long, whatever a request holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from monitor.api.events import judge, split_events
+from monitor.config import MonitorConfig
+from monitor.http.problems import Problem
+from monitor.service import Service
+from stream.log import EventLog
+from tests.unit.monitor.conftest import NOW_MS
+
+JSON, LINES = "application/json", "application/x-ndjson"
+BODY = 8 << 20
+DIGITS = b'{"user":%s,"item":"i","ts":%d}' % (b"7" * 4299, NOW_MS)
+NESTED = b'{"user":"u","item":' + b"[" * 400
+SLOW = {
+    "digits": DIGITS,
+    "nested": NESTED,
+    "unknown action": b'{"user":"u","item":"i","ts":%d,"action":"stare"}' % NOW_MS,
+    "not finite": b'{"user":"u","item":"i","ts":%d,"value":1e999}' % NOW_MS,
+    "long text": b'{"user":"%s","item":"i","ts":%d}' % ("é".encode() * 2000, NOW_MS),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_events_are_decoded_in_short_parts(tmp_path: Path, log: EventLog, kind: str) -> None:
+    service = Service(log, MonitorConfig(), tmp_path / "view", None)
+    values = [SLOW[kind]] * min(10_000, BODY // len(SLOW[kind]))
+
+    async def longest_wait() -> float:
+        """Longest time between two turns of another task, while the events are judged."""
+        waits = [0.0]
+
+        async def other() -> None:
+            while True:
+                began = time.thread_time()
+                await asyncio.sleep(0)
+                waits.append(time.thread_time() - began)
+
+        task = asyncio.create_task(other())
+        judged = await judge(service, values)
+        task.cancel()
+        assert len(judged.refused) == len(values) and not judged.messages
+        assert [one.index for one in judged.refused] == list(range(len(values)))
+        return max(waits)
+
+    try:
+        assert asyncio.run(longest_wait()) < 0.05
+    finally:
+        service.view.close()
+
+
+BODIES = {
+    "an array of numbers": (JSON, b"[" + b"1," * (BODY // 2 - 2) + b"1]", 413),
+    "an object of many values": (JSON, b'{"a":[' + b"[]," * 150_000 + b"1]}", None),
+    "empty lines": (LINES, b"\n" * BODY, 413),
+    "blank lines": (LINES, b" \n" * (BODY // 2), 413),
+    "blanks": (JSON, b" " * BODY, 400),
+    "open brackets": (JSON, b"[" * BODY, 400),
+    "one long text": (JSON, b'"' + b"\\u00e9" * (BODY // 6 - 1) + b'"', None),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_a_body_is_split_at_once_or_refused(kind: str) -> None:
+    content_type, body, status = BODIES[kind]
+    began = time.thread_time()
+    if status is None:
+        assert len(split_events(content_type, body, 10_000)) == 1
+    else:
+        with pytest.raises(Problem) as caught:
+            split_events(content_type, body, 10_000)
+        assert caught.value.status == status
+    assert time.thread_time() - began < 0.1
+
+
+def test_some_empty_lines_are_no_fault() -> None:
+    assert len(split_events(LINES, b"\n{}\n\n" * 2, 3)) == 2
+    assert msgspec.json.decode(split_events(JSON, b'[{"a":[1,2,3]},2]', 2)[0]) == {"a": [1, 2, 3]}

@@ -58,74 +58,86 @@ class _HeadTooLarge(Exception):
     """The head of a request has more bytes than are accepted."""
 
 
-def protocol_of(connections: Connections) -> type[HttpToolsProtocol]:
+class BoundedConnection(HttpToolsProtocol):
     """The HTTP protocol of uvicorn, with limits on the wait for a request and on its head, which uvicorn lacks.
 
     The head is bounded before anybody knows who sends it: `MAX_HEAD_BYTES` of URL and headers (trailers included),
-    and as many bytes, beside one read of the socket, of a line that does not end.
+    and as many bytes, beside two reads of the socket, of a line that does not end.
     """
 
-    class Connection(HttpToolsProtocol):
-        _head_bytes = 0  # URL and headers of the request
-        _pending_bytes = 0  # received since the parser last completed a part of a request
-        _too_large = False
+    silent: Connections  # set by `protocol_of`
+    _head_bytes = 0  # URL and headers of the request
+    _pending_bytes = 0  # received since the parser last completed a part of a request
+    _too_large = False
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-            super().connection_made(transport)
-            connections.wait_for(self)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self.silent.wait_for(self)
 
-        def data_received(self, data: bytes) -> None:
-            self._pending_bytes += len(data)
-            before = self._pending_bytes
-            super().data_received(data)
-            if self._pending_bytes == before > MAX_HEAD_BYTES and not self._too_large:
-                self._too_large = True
-                self.send_400_response("")
-            # The first byte of a further request ends uvicorn's keep-alive timer, whatever follows it.
-            between = self.cycle is None or self.cycle.response_complete
-            if between and self in self.connections:  # a web socket is no longer among them
-                connections.wait_for(self)
+    def data_received(self, data: bytes) -> None:
+        """Parse bytes; refuse a line of the head that does not end."""
+        self._pending_bytes += len(data)
+        before = self._pending_bytes
+        super().data_received(data)
+        if self._pending_bytes == before > MAX_HEAD_BYTES and not self._too_large:
+            self._too_large = True
+            self.send_400_response("")
+        # The first byte of a further request ends uvicorn's keep-alive timer, whatever follows it.
+        between = self.cycle is None or self.cycle.response_complete
+        if between and self in self.connections:  # a web socket is no longer among them
+            self.silent.wait_for(self)
 
-        def on_message_begin(self) -> None:
-            self._head_bytes = self._pending_bytes = 0
-            super().on_message_begin()
+    def on_message_begin(self) -> None:
+        """Begin to count the head."""
+        self._head_bytes = self._pending_bytes = 0
+        super().on_message_begin()
 
-        def on_url(self, url: bytes) -> None:
-            self._count_head(len(url))
-            super().on_url(url)
+    def on_url(self, url: bytes) -> None:
+        """Count a part of the URL."""
+        self._count_head(len(url))
+        super().on_url(url)
 
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._pending_bytes = 0
-            self._count_head(len(name) + len(value) + 4)
-            super().on_header(name, value)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header."""
+        self._pending_bytes = 0
+        self._count_head(len(name) + len(value) + 4)
+        super().on_header(name, value)
 
-        def on_headers_complete(self) -> None:
-            self._pending_bytes = 0
-            connections.heard(self)
-            super().on_headers_complete()
+    def on_headers_complete(self) -> None:
+        """Stop waiting: a request is there."""
+        self._pending_bytes = 0
+        self.silent.heard(self)
+        super().on_headers_complete()
 
-        def on_body(self, body: bytes) -> None:
-            self._pending_bytes = 0
-            super().on_body(body)
+    def on_body(self, body: bytes) -> None:
+        """Note a part of the body."""
+        self._pending_bytes = 0
+        super().on_body(body)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            connections.heard(self)
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting: the connection is closed."""
+        self.silent.heard(self)
+        super().connection_lost(exc)
 
-        def send_400_response(self, msg: str) -> None:
-            if not self._too_large:
-                super().send_400_response(msg)
-                return
-            self.transport.write(_head_refusal())
-            self.transport.close()
+    def send_400_response(self, msg: str) -> None:
+        """Answer that the bytes are no request, or that the head is too large."""
+        if not self._too_large:
+            super().send_400_response(msg)
+            return
+        self.transport.write(_head_refusal())
+        self.transport.close()
 
-        def _count_head(self, count: int) -> None:
-            self._head_bytes += count
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._too_large = True
-                raise _HeadTooLarge  # ends the parser, and with it this connection
+    def _count_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._too_large = True
+            raise _HeadTooLarge  # ends the parser, and with it this connection
 
-    return Connection
+
+def protocol_of(connections: Connections) -> type[BoundedConnection]:
+    """The protocol of a server whose connections these are."""
+    return type("Connection", (BoundedConnection,), {"silent": connections})
 
 
 def _head_refusal() -> bytes:

@@ -10,36 +10,53 @@ Layout of a log folder::
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from stream.log.base import LogError
+from stream.log.base import LogError, LogUnavailable
 
 FORMAT: Final = 1
 KIND: Final = "intentstream-log"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class WriteFailed(LogUnavailable):
+    """A write failed for want of room: whether it took effect shows when the store is opened again."""
 
 
 @contextmanager
 def explained(path: Path, doing: str) -> Iterator[None]:
-    """Turn errors of the disk and of RocksDB into one line that names the log and what to do."""
+    """Turn errors of the disk and of RocksDB into one line that names the log and what to do.
+
+    Raises
+    ------
+    LogUnavailable
+        The disk is full: the same call may succeed when there is room again.
+    LogError
+        Any other error.
+    """
     try:
         yield
     except LogError:
         raise
     except OSError as exc:
-        raise LogError(f"log {path}: cannot {doing}: {exc.strerror or exc}") from exc
+        raise _disk_error(path, doing, exc.strerror or str(exc), full=exc.errno in _FULL) from exc
     except Exception as exc:  # rocksdict raises bare Exception
         if type(exc) is not Exception and type(exc).__name__ != "DbClosedError":
             raise
         text = " ".join(str(exc).split())
-        hint = ": free some space, then start again" if "No space left" in text else ""
-        raise LogError(f"log {path}: cannot {doing}: {text}{hint}") from exc
+        raise _disk_error(path, doing, text, full=any(os.strerror(number) in text for number in _FULL)) from exc
+
+
+def _disk_error(path: Path, doing: str, text: str, *, full: bool) -> LogError:
+    what = f"log {path}: cannot {doing}: {text}"
+    return LogUnavailable(f"{what}: free some space; it goes on by itself") if full else LogError(what)
 
 
 def check_format(path: Path) -> bool:
@@ -74,14 +91,17 @@ def fsync_folder(path: Path) -> None:
         os.close(fd)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that it is there in full or not at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write_durably(temporary: Path, path: Path, content: bytes) -> None:
+    """Write a file so that it is there in full or not at all, also after a power cut; `temporary` never stays."""
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     fsync_folder(path.parent)
 
 

@@ -6,6 +6,7 @@ A commit is one synced write batch: messages, positions and the writer's epoch t
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ import msgspec
 
 from stream.log.base import (
     AppendRequest,
+    CommitOutcomeUnknown,
     LogError,
     LogInUse,
+    LogUnavailable,
     Message,
     Mode,
     OffsetRange,
@@ -27,6 +30,7 @@ from stream.log.base import (
     WriterFenced,
 )
 from stream.log.clock import wall_clock_ms
+from stream.log.embedded.folder import WriteFailed
 from stream.log.embedded.idempotency_keys import is_known
 from stream.log.embedded.layout import Bounds, Writer, positions_of, writer_key
 from stream.log.embedded.primary import PrimaryStore
@@ -38,6 +42,8 @@ from stream.log.embedded.writer import LogWriter
 from stream.log.idempotency import select
 from stream.log.partitioner import rows_by_partition
 from stream.log.topic_checks import check_messages, compare_topics
+
+logger = logging.getLogger(__name__)
 
 _SPOOL_TICK_S: Final = 0.01  # how often a waiting owner looks into the spool
 
@@ -62,6 +68,7 @@ class EmbeddedLog:
         self._worker: str | None = None
         self._epoch = 0
         self._closed = False
+        self._full = False  # the last look at the spool found no room to take it in
         self._writing: LogWriter | None = None
         self._store: Store
         self._reader: LogReader
@@ -108,7 +115,7 @@ class EmbeddedLog:
         if not absent:
             return
         if self._writing is not None and self._mode != "reader":
-            with self._writing.store.changed:
+            with self._writing.store.writing():
                 for spec in absent:
                     if self._writing.store.topic(spec.name) is None:
                         self._writing.store.add_topic(spec)
@@ -188,7 +195,7 @@ class EmbeddedLog:
                 f"log {self._store.path}: opened as {self._mode}, only an owner may claim worker {worker_id}"
             )
         store = self._writing.store
-        with store.lock:
+        with store.writing():
             before = store.writer(worker_id)
             writer = Writer(before.epoch + 1, before.positions)
             self._writing.write((), {writer_key(worker_id): msgspec.msgpack.encode(writer)})
@@ -203,7 +210,7 @@ class EmbeddedLog:
         worker_id, writing = self._worker, self._writing
         if worker_id is None or writing is None:
             raise LogError(f"log {self._store.path}: commit without `claim` first")
-        with writing.store.lock:
+        with writing.store.writing():
             before = writing.store.writer(worker_id)
             if before.epoch != self._epoch:
                 raise WriterFenced(
@@ -211,7 +218,10 @@ class EmbeddedLog:
                     ": another process or thread runs as this worker, this one must stop"
                 )
             after = before.moved(positions)
-            writing.write([AppendRequest(messages)], {writer_key(worker_id): msgspec.msgpack.encode(after)})
+            try:
+                writing.write([AppendRequest(messages)], {writer_key(worker_id): msgspec.msgpack.encode(after)})
+            except WriteFailed as exc:
+                raise CommitOutcomeUnknown(str(exc)) from exc
             writing.store.writers[worker_id] = after
 
     def committed(self, worker_id: str) -> dict[TopicPartition, int]:
@@ -235,7 +245,7 @@ class EmbeddedLog:
     def drain(self) -> None:
         """Take in all that waits in the spool; the owner's polls do it in portions."""
         if self._writing is not None:
-            with self._writing.store.lock:
+            with self._writing.store.writing():
                 while self._writing.spool.take_in():
                     pass
 
@@ -244,9 +254,16 @@ class EmbeddedLog:
         if self._writing is None:
             self._store.refresh()
             return
-        with self._writing.store.lock:
-            self._writing.spool.take_in()
-            self._writing.clean()
+        try:
+            with self._writing.store.writing():
+                self._writing.spool.take_in()
+                self._writing.clean()
+        except LogUnavailable as exc:  # what is there can be read all the same
+            if not self._full:
+                logger.warning("%s", exc)
+            self._full = True
+        else:
+            self._full = False
 
     def _wait(self, positions: Mapping[TopicPartition, int], left_s: float) -> None:
         if self._writing is None:
@@ -277,7 +294,7 @@ class EmbeddedLog:
         try:
             with EmbeddedLog(self._store.path, "owner", clock_ms=self._clock_ms) as owner:
                 owner.drain()
-        except LogInUse:
+        except (LogInUse, LogUnavailable):  # the next writer takes it in
             return
 
     def __enter__(self) -> Self:

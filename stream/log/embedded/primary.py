@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 from rocksdict import Rdict, WriteBatch, WriteOptions
 
-from stream.log.base import LogInUse, TopicSpec
-from stream.log.embedded.folder import FORMAT, KIND, check_format, explained, try_lock, write_durably
+from stream.log.base import LogError, LogInUse, LogUnavailable, TopicSpec
+from stream.log.embedded.folder import FORMAT, KIND, WriteFailed, check_format, explained, try_lock, write_durably
 from stream.log.embedded.layout import Bounds, Topic, Writer, partition_key, topic_key
 from stream.log.embedded.store import database_options
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+_OPEN_AGAIN_S: Final = 0.2  # between two tries
+_SPARE_BYTES: Final = 1024 * 1024
+
+
+class Companion(Protocol):
+    """What the users of a store share beside it."""
+
+    def reload(self) -> None:
+        """Read again from the store what was remembered of it: it was opened anew."""
+        ...
+
+
+T = TypeVar("T", bound=Companion)
 
 
 @dataclass(slots=True)
@@ -41,13 +59,15 @@ class PrimaryStore:
         self.changed = threading.Condition(self.lock)
         self.users = 1
         self._lock_fd = lock_fd
-        self._db = Rdict(str(path / "db"), database_options())
+        self._db: Rdict | None = Rdict(str(path / "db"), database_options())
+        self._failed = False  # a write failed: RocksDB takes no other one until it is opened again
+        self._opened_at = time.monotonic()
         self._sync = WriteOptions()
         self._sync.sync = True
         self.topics: dict[str, Topic] = {}
         self._bounds: dict[tuple[int, int], Bounds] = {}
         self.writers: dict[str, Writer] = {}
-        self._companion: object | None = None
+        self._companion: Companion | None = None
         self._load()
 
     @staticmethod
@@ -79,7 +99,8 @@ class PrimaryStore:
         if not check_format(path):
             path.mkdir(parents=True, exist_ok=True)
             (path / "spool").mkdir(exist_ok=True)
-            write_durably(path / "format.json", json.dumps({"kind": KIND, "format": FORMAT}).encode())
+            content = json.dumps({"kind": KIND, "format": FORMAT}).encode()
+            write_durably(path / f".format.json.{os.getpid()}", path / "format.json", content)
         fd = try_lock(path)
         if fd is None:
             holder = (path / "lock").read_text().strip() or "another process"
@@ -95,23 +116,66 @@ class PrimaryStore:
             raise
 
     def _load(self) -> None:
+        self.topics, self._bounds, self.writers = {}, {}, {}
         for key, raw in self._scan(b"t"):
             topic = msgspec.msgpack.decode(raw, type=Topic)
             self.topics[key[1:].decode()] = topic
             for partition in range(topic.spec.partitions):
-                found = self._db.get(partition_key(topic.id, partition))
-                self._bounds[topic.id, partition] = Bounds.unpack(found)
+                self._bounds[topic.id, partition] = Bounds.unpack(self.value(partition_key(topic.id, partition)))
         for key, raw in self._scan(b"w"):
             self.writers[key[1:].decode()] = msgspec.msgpack.decode(raw, type=Writer)
 
     def _scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         found = []
-        it = self._db.iter()
+        it = self.iterator()
         it.seek(prefix)
         while it.valid() and it.key().startswith(prefix):
             found.append((it.key(), it.value()))
             it.next()
         return found
+
+    def _database(self) -> Rdict:
+        if self._db is None:
+            raise LogUnavailable(f"log {self.path}: closed after a failed write: free some space; it goes on by itself")
+        return self._db
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the lock, with a store that takes writes; opens RocksDB again when an earlier write failed.
+
+        Whatever a write is based on is read inside of this.
+        """
+        with self.changed:
+            if self._failed:
+                self._open_again()
+            yield
+
+    def _open_again(self) -> None:
+        wal_bytes = sum(path.stat().st_size for path in (self.path / "db").glob("*.log"))
+        free = shutil.disk_usage(self.path).free
+        if free < 2 * wal_bytes + _SPARE_BYTES or time.monotonic() < self._opened_at + _OPEN_AGAIN_S:
+            raise LogUnavailable(f"log {self.path}: no space left: free some space; it goes on by itself")
+        self._opened_at = time.monotonic()
+        self._close()
+        try:
+            with explained(self.path, "open it again"):
+                self._db = Rdict(str(self.path / "db"), database_options())
+                self._load()
+        except LogError as exc:  # still full, or a reader in this process has not finished with what was closed
+            raise LogUnavailable(str(exc)) from exc
+        self._failed = False
+        if self._companion is not None:
+            self._companion.reload()
+        logger.info("log %s: writes again", self.path)
+
+    def _close(self) -> None:
+        db, self._db = self._db, None
+        try:
+            if db is not None:
+                db.close()
+        except Exception as exc:  # rocksdict raises bare Exception; what was committed is synced
+            text = " ".join(str(exc).split())
+            logger.warning("log %s: closed with an error, nothing committed is lost: %s", self.path, text)
 
     def spool_marks(self) -> set[str]:
         """Names of the spooled files that were taken in and whose marks are still kept."""
@@ -153,12 +217,12 @@ class PrimaryStore:
 
     def value(self, key: bytes) -> bytes | None:
         """The value of a key."""
-        found: bytes | None = self._db.get(key)
+        found: bytes | None = self._database().get(key)
         return found
 
     def iterator(self) -> Any:
         """A RocksDB iterator over a consistent view."""
-        return self._db.iter()
+        return self._database().iter()
 
     def add_topic(self, spec: TopicSpec) -> None:
         """Create a topic."""
@@ -173,9 +237,19 @@ class PrimaryStore:
         self.topics[spec.name] = topic
 
     def write(self, batch: WriteBatch, *, sync: bool = True) -> None:
-        """Write all or nothing; durable when it returns unless `sync` is off. The caller holds `lock`."""
-        with explained(self.path, "write"):
-            self._db.write(batch, self._sync if sync else None)
+        """Write all or nothing; durable when it returns unless `sync` is off. The caller is within `writing`.
+
+        Raises
+        ------
+        WriteFailed
+            The disk is full.
+        """
+        try:
+            with explained(self.path, "write"):
+                self._database().write(batch, self._sync if sync else None)
+        except LogUnavailable as exc:
+            self._failed = True
+            raise WriteFailed(str(exc)) from exc
 
     def release(self) -> None:
         """Close when nobody in this process uses it any more."""
@@ -185,5 +259,5 @@ class PrimaryStore:
                 return
             _shared.stores.pop(self.path, None)
             with self.lock:
-                self._db.close()
+                self._close()
             os.close(self._lock_fd)

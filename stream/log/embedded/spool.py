@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ import msgspec
 from rocksdict import WriteBatch
 
 from stream.log.base import AppendRequest, LogUnavailable
-from stream.log.embedded.folder import explained, fsync_folder
+from stream.log.embedded.folder import explained, fsync_folder, write_durably
 from stream.log.embedded.layout import spool_key
 from stream.log.embedded.primary import PrimaryStore
 from stream.log.embedded.spool_file import dump, load
@@ -29,6 +30,7 @@ from stream.log.idempotency import key_digest
 logger = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".batch"
+_UNFINISHED_S: Final = 60  # longer than a live producer writes one file
 _KEYED_SUFFIX: Final = ".keyed" + _SUFFIX  # of files with idempotency keys
 _MAX_BYTES: Final = 1024 * 1024 * 1024  # what may wait for a writer before producers are told to stop
 _TAKE_BYTES: Final = 8 * 1024 * 1024  # taken in at once, so that a long backlog does not hold a poll up
@@ -36,6 +38,15 @@ _TAKE_BYTES: Final = 8 * 1024 * 1024  # taken in at once, so that a long backlog
 
 def _waiting(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if name.endswith(_SUFFIX))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of producers that died while they wrote them."""
+    for name in os.listdir(folder):
+        if name.startswith("."):
+            with suppress(OSError):  # finished meanwhile, or removed by another process
+                if time.time() - (folder / name).stat().st_mtime > _UNFINISHED_S:
+                    os.unlink(folder / name)
 
 
 class SpoolWriter:
@@ -49,6 +60,8 @@ class SpoolWriter:
         self._last = 0
         self._count = itertools.count()
         self._keys: dict[str, set[bytes]] = {}  # digests of idempotency keys by file
+        with explained(log, "look into its spool"):
+            remove_leftovers(self._folder)
 
     def put(self, requests: Sequence[AppendRequest]) -> None:
         """Make the appends durable, in this order; `LogUnavailable` when too much waits for a writer."""
@@ -65,13 +78,7 @@ class SpoolWriter:
             self._last = max(self._last + 1, self._now_ns())
             stem = f"{self._last:020d}-{self._id}"
             name = stem + (_KEYED_SUFFIX if digests else _SUFFIX)
-            temporary = self._folder / f".{stem}"
-            with open(temporary, "wb") as file:
-                file.write(dump(requests))
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, self._folder / name)
-            fsync_folder(self._folder)
+            write_durably(self._folder / f".{stem}", self._folder / name, dump(requests))
             self._keys[name] = digests
 
     def waiting_keys(self) -> set[bytes]:
@@ -90,11 +97,9 @@ class SpoolWriter:
     def waiting_bytes(self) -> int:
         """Bytes that wait for the writer."""
         total = 0
-        for entry in os.scandir(self._folder):
-            try:
-                total += entry.stat().st_size
-            except FileNotFoundError:  # taken in meanwhile
-                continue
+        for name in _waiting(self._folder):
+            with suppress(FileNotFoundError):  # taken in meanwhile
+                total += (self._folder / name).stat().st_size
         return total
 
 
@@ -116,6 +121,7 @@ class SpoolReader:
         self._seen = -1  # the folder's modification time when it was last found empty
         self._marks: set[str] = store.spool_marks()
         self._refused: set[str] = set()
+        remove_leftovers(self._folder)
 
     def take_in(self) -> bool:
         """Append what waits, a bounded amount; whether there was anything."""
@@ -150,7 +156,7 @@ class SpoolReader:
                     self._refused.add(name)
                     continue
             taken.append(name)
-        with self._store.lock:
+        with self._store.writing():
             self._write(requests, {spool_key(name): b"" for name in taken if name not in self._marks})
             self._marks.update(taken)
         for name in taken:
@@ -165,6 +171,6 @@ class SpoolReader:
         batch = WriteBatch(raw_mode=True)
         for name in self._marks:
             del batch[spool_key(name)]
-        with self._store.lock:
+        with self._store.writing():
             self._store.write(batch, sync=False)
         self._marks.clear()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from rocksdict import WriteBatch
 
-from stream.log.base import AppendRequest, Headers, Message
+from stream.log.base import AppendRequest, Headers, LogError, Message
 from stream.log.embedded.cleaner import LogCleaner, chunks
 from stream.log.embedded.idempotency_keys import IdempotencyKeys, is_known
 from stream.log.embedded.layout import Bounds, Topic, entry_key, partition_key
@@ -18,6 +19,8 @@ from stream.log.embedded.spool import SpoolReader
 from stream.log.idempotency import select
 from stream.log.partitioner import rows_by_partition
 from stream.log.topic_checks import check_messages, missing_topic
+
+logger = logging.getLogger(__name__)
 
 _CLEANING_EVERY: Final = 64  # writes
 _CLEANING_AFTER_MS: Final = 60_000
@@ -67,19 +70,23 @@ class LogWriter:
     def __init__(self, store: PrimaryStore, clock_ms: Callable[[], int]) -> None:
         self.store = store
         self._clock_ms = clock_ms
-        self._cleaner = LogCleaner(store)
-        self._keys = IdempotencyKeys(store)
         self._writes = 0
         self._records = 0
         self._cleaned_at = clock_ms()
-        self.spool = SpoolReader(store, self.write)
+        self.reload()
+
+    def reload(self) -> None:
+        """Read again from the store what was remembered of it: it was opened anew."""
+        self._cleaner = LogCleaner(self.store)
+        self._keys = IdempotencyKeys(self.store)
+        self.spool = SpoolReader(self.store, self.write)
 
     def write(self, requests: Sequence[AppendRequest], values: Mapping[bytes, bytes] | None = None) -> list[bool]:
         """Append what is new of the requests and put further `values` by key, all or nothing.
 
         Everything is durable when this returns: for each request, whether it was new.
         """
-        with self.store.changed:
+        with self.store.writing():
             now_ms = self._clock_ms()
             selection = select(requests, lambda digest: is_known(self.store, digest, now_ms))
             staged = self._stage([message for request in selection.fresh for message in request.messages])
@@ -95,11 +102,14 @@ class LogWriter:
                 self.store.set_bounds(topic_id, partition, bounds)
             self.store.changed.notify_all()
             self._writes += 1
-            self.clean()
+            try:
+                self.clean()
+            except LogError as exc:  # the messages are durable all the same
+                logger.warning("%s", exc)
             return selection.answers
 
     def clean(self) -> None:
-        """Do a portion of retention and compaction when it is due. The caller holds the store's lock."""
+        """Do a portion of retention and compaction when it is due. The caller is within `writing`."""
         now = self._clock_ms()
         if self._writes >= _CLEANING_EVERY or now - self._cleaned_at >= _CLEANING_AFTER_MS:
             records, self._records, self._writes, self._cleaned_at = self._records, 0, 0, now

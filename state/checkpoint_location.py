@@ -2,13 +2,15 @@
 
 `files/<checksum>` holds every file once, however many checkpoints share it, so that a checkpoint transfers only its new
 files; `checkpoints/<step>.json`, written after all its files, is the checkpoint's manifest. Nothing that comes back is
-trusted: the manifest has its own checksum, and every file is compared with the manifest's. Every call has a timeout: a
-location that hangs (a network share whose server is gone) costs copies, not the loop and not an orderly stop.
+trusted: names have a fixed pattern, sizes a bound, the manifest has a checksum and holds one of every file. Every call
+has a timeout: a location that hangs (a network share whose server is gone) costs copies, not the loop and not an
+orderly stop.
 """
 
 from __future__ import annotations
 
 import posixpath
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +18,11 @@ from typing import Any, Final
 
 import fsspec
 
-from state.errors import StateCorrupted, storage_error
+from state.errors import StateCorrupted, StorageFull, storage_error
 from state.files import file_digest
-from state.manifest import Manifest
+from state.manifest import MANIFEST_BYTES, Manifest, step_name, step_of
 
 _SUFFIX: Final = ".json"
-_DIGITS: Final = 12
 _PATIENCE_S: Final = 60.0  # base timeout of a call
 _SLOWEST: Final = 1_000_000  # minimum transfer rate, bytes per second
 
@@ -55,7 +56,7 @@ class CheckpointLocation:
                     self._call(
                         self._fs.put_file, str(folder / name), self._path("files", entry.digest), size=entry.size
                     )
-            self._call(self._fs.pipe_file, self._path("checkpoints", _name(manifest.step)), data)
+            self._call(self._fs.pipe_file, self._path("checkpoints", _file(manifest.step)), data)
         except Exception as exc:
             raise storage_error(f"copying checkpoint {manifest.step}", self.url, exc) from exc
 
@@ -70,7 +71,7 @@ class CheckpointLocation:
             for known in reversed(self.steps()):
                 files = self._digests(known) if known <= step and kept < keep else None
                 if files is None:
-                    self._call(self._fs.rm_file, self._path("checkpoints", _name(known)))
+                    self._call(self._fs.rm_file, self._path("checkpoints", _file(known)))
                 else:
                     kept += 1
                     needed |= files
@@ -86,28 +87,52 @@ class CheckpointLocation:
             names = self._sizes("checkpoints")
         except Exception as exc:
             raise storage_error("listing the checkpoints", self.url, exc) from exc
-        stems = [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
-        return sorted(int(stem) for stem in stems if stem.isdigit())
+        found = (step_of(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX))
+        return sorted(step for step in found if step is not None)
 
     def manifest(self, step: int) -> tuple[Manifest, bytes]:
-        """The manifest of a checkpoint, and the bytes that it was read from."""
-        path = self._path("checkpoints", _name(step))
-        try:
-            data: bytes = self._call(self._fs.cat_file, path)
-        except Exception as exc:
-            raise storage_error(f"reading the manifest of checkpoint {step}", self.url, exc) from exc
-        return Manifest.decode(data, f"{self.url}/checkpoints/{_name(step)}"), data
-
-    def get(self, manifest: Manifest, folder: Path) -> None:
-        """Fetch the files of a checkpoint into an empty folder.
+        """The manifest of a checkpoint, and its bytes.
 
         Raises
         ------
         StateCorrupted
-            A file is missing or not what was written.
+            It differs from what was written, names files outside of a checkpoint, or is that of another step.
         StateError
-            The location or the disk failed.
+            The location failed.
         """
+        path, where = self._path("checkpoints", _file(step)), f"{self.url}/checkpoints/{_file(step)}"
+        try:
+            data: bytes = self._call(self._fs.cat_file, path, start=0, end=MANIFEST_BYTES + 1)
+        except Exception as exc:
+            raise storage_error(f"reading the manifest of checkpoint {step}", self.url, exc) from exc
+        if len(data) > MANIFEST_BYTES:
+            raise StateCorrupted(f"checkpoint {where}: the manifest has more than {MANIFEST_BYTES} bytes")
+        manifest = Manifest.decode(data, where)
+        if manifest.step != step:
+            raise StateCorrupted(f"checkpoint {where}: the manifest is that of step {manifest.step}")
+        return manifest, data
+
+    def get(self, manifest: Manifest, folder: Path) -> None:
+        """Fetch the files of a checkpoint into an empty folder, after a look at their sizes.
+
+        Raises
+        ------
+        StateCorrupted
+            A file is missing or differs from what was written.
+        StateError
+            The location or the disk failed, or the files do not fit on the disk.
+        """
+        try:
+            there = self._sizes("files")
+            free = shutil.disk_usage(folder).free
+        except Exception as exc:
+            raise storage_error(f"fetching checkpoint {manifest.step}", self.url, exc) from exc
+        for name, entry in manifest.files.items():
+            if there.get(entry.digest) != entry.size:
+                raise StateCorrupted(f"checkpoint {manifest.step} in {self.url}: {name} is missing, or of another size")
+        needed = sum(entry.size for entry in manifest.files.values())
+        if needed > free:
+            raise StorageFull(f"checkpoint {manifest.step} in {self.url} has {needed} bytes, {folder} has {free} free")
         for name, entry in sorted(manifest.files.items()):
             target = folder / name
             try:
@@ -165,5 +190,5 @@ class CheckpointLocation:
         return posixpath.join(self._root, *parts)
 
 
-def _name(step: int) -> str:
-    return f"{step:0{_DIGITS}d}{_SUFFIX}"
+def _file(step: int) -> str:
+    return step_name(step) + _SUFFIX

@@ -28,13 +28,12 @@ from typing import Any, Final
 from state.checkpoint_location import CheckpointLocation
 from state.errors import CheckpointInProgress, StateCorrupted, StateError, storage_error
 from state.files import fsync_tree, publish_folder, write_durably
-from state.manifest import MANIFEST, FileEntry, Manifest, check_files, identity, list_files
+from state.manifest import MANIFEST, FileEntry, Manifest, check_files, identity, list_files, step_name, step_of
 
 logger = logging.getLogger(__name__)
 
 _PARTIAL: Final = ".partial"
 _REMOVED: Final = ".removed"
-_DIGITS: Final = 12
 # A start reads so much in full, half a second's work; RocksDB's own checksums guard every block that is read later.
 FULL_CHECK_BYTES: Final = 512 * 1024 * 1024
 
@@ -106,7 +105,7 @@ class CheckpointStore:
             raise CheckpointInProgress(
                 f"checkpoint {step} in {self.root} begun while checkpoint {self._pending.step} was not finished"
             )
-        folder = self.root / f"{step:0{_DIGITS}d}{_PARTIAL}"
+        folder = self.root / (step_name(step) + _PARTIAL)
         try:
             _remove(folder)
             folder.mkdir(parents=True)
@@ -213,7 +212,7 @@ class CheckpointStore:
 
     def publish(self, step: int, manifest: dict[str, Any], folder: Path) -> Path:
         """Second half of a checkpoint, from the checksums on; `PendingCheckpoint.finish` calls it."""
-        target = self.root / f"{step:0{_DIGITS}d}"
+        target = self.root / step_name(step)
         content = Manifest(step, manifest, list_files(folder, self._known_files()))
         self._publish(folder, target, content.encode())
         self._prune(step)
@@ -246,11 +245,11 @@ class CheckpointStore:
     def _fetch(self, step: int) -> Checkpoint:
         assert self.location is not None
         manifest, data = self.location.manifest(step)
-        folder = self.root / f"{step:0{_DIGITS}d}{_PARTIAL}"
+        folder = self.root / (step_name(step) + _PARTIAL)
         try:
             folder.mkdir(parents=True)
             self.location.get(manifest, folder)
-            target = self.root / f"{step:0{_DIGITS}d}"
+            target = self.root / step_name(step)
             self._publish(folder, target, data)
         except BaseException:
             _abandon(folder)
@@ -260,7 +259,7 @@ class CheckpointStore:
         return Checkpoint(step, target, manifest.values)
 
     def _folders(self) -> list[Path]:
-        return sorted(path for path in self.root.iterdir() if path.name.isdigit() and path.is_dir())
+        return sorted(path for path in self.root.iterdir() if step_of(path.name) is not None and path.is_dir())
 
     def _known_files(self) -> dict[tuple[int, int, int], FileEntry]:
         known: dict[tuple[int, int, int], FileEntry] = {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,16 @@ from state.files import edges_digest, file_digest, tree_files
 
 CHECKPOINT_FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
+MANIFEST_BYTES: Final = 64 * 1024 * 1024  # a larger one is not read
+_MAX_FILES: Final = 100_000
+_MAX_FILE_BYTES: Final = 1 << 50
+# Names from a manifest become paths: relative, at most four folders deep, no part that begins with a dot.
+_FILE_NAME: Final = re.compile(
+    r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}/){0,4}[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", re.ASCII
+)
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_STEP_DIGITS: Final = 12
+_STEP: Final = re.compile(r"[0-9]{12,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +74,40 @@ class Manifest:
             body = document["body"]
             if found != CHECKPOINT_FORMAT or document["checksum"] != _checksum(body):
                 raise StateCorrupted(f"checkpoint {where}: the manifest's checksum does not fit")
-            files = {name: FileEntry(*entry) for name, entry in body["files"].items()}
+            if not isinstance(body["step"], int) or len(body["files"]) > _MAX_FILES:
+                raise StateCorrupted(f"checkpoint {where}: the manifest has no step, or too many files")
+            files = {name: _file_entry(name, entry, where) for name, entry in body["files"].items()}
             return cls(body["step"], body["values"], files)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StateCorrupted(f"checkpoint {where}: the manifest is not readable: {exc}") from exc
+
+
+def step_name(step: int) -> str:
+    """Name of a step's checkpoint, such that names sort as steps."""
+    return f"{step:0{_STEP_DIGITS}d}"
+
+
+def step_of(name: str) -> int | None:
+    """The step in a checkpoint's name; None for any other name."""
+    return int(name) if _STEP.fullmatch(name) else None
+
+
+def _file_entry(name: str, entry: list[Any], where: Path | str) -> FileEntry:
+    """One file of a manifest, which may come from anywhere: its name and checksum become paths."""
+    size, digest, edges = entry
+    well_formed = (
+        _FILE_NAME.fullmatch(name)
+        and name != MANIFEST
+        and type(size) is int
+        and 0 <= size <= _MAX_FILE_BYTES
+        and _DIGEST.fullmatch(digest)
+        and _DIGEST.fullmatch(edges)
+    )
+    if not well_formed:
+        raise StateCorrupted(
+            f"checkpoint {where}: the manifest has a file {name!r:.120} of {size!r:.40} bytes: refused"
+        )
+    return FileEntry(size, digest, edges)
 
 
 def list_files(folder: Path, known: dict[tuple[int, int, int], FileEntry]) -> dict[str, FileEntry]:

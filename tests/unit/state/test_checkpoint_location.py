@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from state import CheckpointStore, StateError
+import state.checkpoint_location
+from state import CheckpointStore, StateError, StorageFull
+from state.manifest import FileEntry, Manifest
 from tests.unit.state.test_checkpoints import fill, flip, newest
 
 
@@ -39,6 +42,14 @@ def spoil(url: str, kind: str) -> None:
         if data:
             data[len(data) // 2] ^= 1
         fs.pipe_file(name, bytes(data))
+
+
+def tampered_manifest(url: str, step: int, change: Callable[[dict[str, FileEntry]], dict[str, FileEntry]]) -> None:
+    """Write another manifest over that of a step, with a checksum that fits."""
+    fs, root = fsspec.core.url_to_fs(url)
+    path = f"{root}/checkpoints/{step:012d}.json"
+    manifest = Manifest.decode(fs.cat_file(path), path)
+    fs.pipe_file(path, replace(manifest, files=change(manifest.files)).encode())
 
 
 def test_a_lost_disk_gets_its_newest_checkpoint_back(tmp_path: Path, url: str) -> None:
@@ -96,6 +107,63 @@ def test_a_half_sent_file_is_sent_again(tmp_path: Path, url: str) -> None:
     for name in fs.ls(f"{root}/files", detail=False):
         fs.pipe_file(name, fs.cat_file(name)[:-1])
     fill(CheckpointStore(tmp_path / "checkpoints", location=url), 1)
+    assert newest(CheckpointStore(tmp_path / "new", location=url)) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../escaped", "/escaped", "learner/../../escaped", "learner/.hidden", "", "a//b", "manifest.json"]
+)
+def test_a_tampered_manifest_writes_no_file_outside_the_checkpoint(tmp_path: Path, url: str, name: str) -> None:
+    """Whoever can write to the location can also make all checksums right."""
+    fill(CheckpointStore(tmp_path / "checkpoints", location=url), 1, 2)
+    tampered_manifest(url, 2, lambda files: {**files, name: next(iter(files.values()))})
+    before = {path for path in tmp_path.rglob("*") if "remote" not in path.parts}
+    assert newest(CheckpointStore(tmp_path / "a" / "b" / "c" / "new", location=url)) == 1
+    written = {path for path in tmp_path.rglob("*") if "remote" not in path.parts} - before
+    assert all(tmp_path / "a" in (path, *path.parents) for path in written)
+    assert not Path("/escaped").exists()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [FileEntry(1, "../../secret", "0" * 32), FileEntry(-1, "0" * 32, "0" * 32), FileEntry(1 << 60, "0" * 32, "0" * 32)],
+)
+def test_a_tampered_manifest_reads_no_other_file_and_no_size_beyond_all_disks(
+    tmp_path: Path, url: str, entry: FileEntry
+) -> None:
+    fill(CheckpointStore(tmp_path / "checkpoints", location=url), 1, 2)
+    tampered_manifest(url, 2, lambda files: {**files, "extra": entry})
+    assert newest(CheckpointStore(tmp_path / "new", location=url)) == 1
+    assert not list((tmp_path / "new").rglob("extra"))
+
+
+def test_a_copy_with_other_sizes_than_its_manifest_is_not_fetched(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(CheckpointStore(tmp_path / "checkpoints", location=url), 1)
+    fs, root = fsspec.core.url_to_fs(url)
+    for name in fs.ls(f"{root}/files", detail=False):
+        fs.pipe_file(name, fs.cat_file(name) + b"more")
+    monkeypatch.setattr(type(fs), "get_file", lambda *_, **__: pytest.fail("fetched"))
+    assert newest(CheckpointStore(tmp_path / "new", location=url)) is None
+
+
+def test_a_copy_larger_than_the_disk_is_refused_before_it_is_fetched(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(CheckpointStore(tmp_path / "checkpoints", location=url), 1)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(state.checkpoint_location.shutil, "disk_usage", lambda _: usage._replace(free=3))  # type: ignore[attr-defined]
+    with pytest.raises(StorageFull, match="has 3 free"):
+        CheckpointStore(tmp_path / "new", location=url).latest()
+
+
+def test_a_manifest_of_another_step_is_no_checkpoint(tmp_path: Path, url: str) -> None:
+    fill(CheckpointStore(tmp_path / "checkpoints", location=url), 1)
+    fs, root = fsspec.core.url_to_fs(url)
+    for name in ("000000000009", "0000000000²³", "9" * 5000):
+        if len(name) < 200 or "memory" in url:
+            fs.pipe_file(f"{root}/checkpoints/{name}.json", fs.cat_file(f"{root}/checkpoints/000000000001.json"))
     assert newest(CheckpointStore(tmp_path / "new", location=url)) == 1
 
 

@@ -27,14 +27,14 @@ from rocksdict import (
     WriteOptions,
 )
 
-from state.errors import StateError, storage_error
+from state.errors import StateError, StorageFull, storage_error
 from state.records import RecordCodec, blank_users, is_live
 from state.store_checkpoint import PendingStoreCheckpoint, partition_path
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_USERS: Final = 4096  # users in memory at a time while scanning
-_MAX_UNWRITTEN: Final = 200_000  # records in memory during a checkpoint; the writer waits above this
+_MAX_UNWRITTEN: Final = 200_000  # records in memory during a checkpoint or with a full disk, at most
 _BLOCK_BYTES: Final = 4096
 _BUFFER_BLOOM_SHARE: Final = 0.02  # of a write buffer
 _BLOOM_BITS: Final = 10  # per key; one in a hundred reads of an unknown user goes to the disk
@@ -93,6 +93,7 @@ class UserStore:
         self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub calls it a method
         self._cursors: dict[int, bytes] = {}
         self._pending: PendingStoreCheckpoint | None = None
+        self._full = False  # the disk took no records lately: they stay in memory
         self._unwritten: list[dict[bytes, bytes | None]] = [{} for _ in range(partitions)]  # not in the databases yet
         self._databases: list[Rdict] = []
         self._closed = False
@@ -174,7 +175,9 @@ class UserStore:
         out.
         """
         removed = 0
-        if not self.history_ttl_ms or (self._pending is not None and not self._pending.done):
+        if self._full:
+            self._write_back_if_there_is_room()
+        if not self.history_ttl_ms or self._full or (self._pending is not None and not self._pending.done):
             return removed
         for partition in range(self.partitions):
             seen = 0
@@ -236,7 +239,7 @@ class UserStore:
 
     def _put(self, partition: int, users: Sequence[bytes], values: Sequence[bytes | None]) -> None:
         unwritten = self._unwritten[partition]
-        if self._pending is not None and not self._pending.done:
+        if self._full or (self._pending is not None and not self._pending.done):
             unwritten.update(zip(users, values, strict=True))
             if sum(map(len, self._unwritten)) > _MAX_UNWRITTEN:
                 self._write_back()
@@ -246,8 +249,27 @@ class UserStore:
                 unwritten.pop(user, None)
             # Twice as many unwritten records as new ones: no step pays for all of them.
             moved = [unwritten.popitem() for _ in range(min(len(unwritten), 2 * len(users)))]
-            self._write(partition, moved)
-        self._write(partition, zip(users, values, strict=True))
+            self._write_or_keep(partition, moved)
+        self._write_or_keep(partition, list(zip(users, values, strict=True)))
+
+    def _write_or_keep(self, partition: int, pairs: list[tuple[bytes, bytes | None]]) -> None:
+        """Write records; when the disk is full they stay in memory until `sweep` finds room, within a bound."""
+        try:
+            self._write(partition, pairs)
+        except StorageFull as exc:
+            if not self._full:
+                logger.error("going on in memory for a while, without checkpoints: %s", exc)
+            self._full = True
+            self._unwritten[partition].update(pairs)
+            if sum(map(len, self._unwritten)) > _MAX_UNWRITTEN:
+                raise
+
+    def _write_back_if_there_is_room(self) -> None:
+        try:
+            self._write_back()
+        except StorageFull:
+            return  # RocksDB looks for room by itself, every few seconds
+        logger.info("users in %s: there is room again, all records are written", self.path)
 
     def _write(self, partition: int, pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
         batch = WriteBatch(raw_mode=True)
@@ -270,6 +292,7 @@ class UserStore:
             if unwritten:
                 self._write(partition, unwritten.items())
                 unwritten.clear()
+        self._full = False
 
     def _chunks(
         self, partition: int, start: bytes, size: int = _CHUNK_USERS

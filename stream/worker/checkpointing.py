@@ -28,21 +28,23 @@ class CheckpointWriter:
         self._write_s = 0.0
         self.redo_s = 0.0  # time that a restart would take to redo the steps since the last checkpoint
         self.hold_ms = 0.0  # how long the newest checkpoint held the loop
-        self.failed = 0
+        self.failed = 0  # since the start
+        self.failing = 0  # since the newest that succeeded
+        self._owed = False  # `checkpoint_every_steps` have passed
 
     def due(self, step: int) -> bool:
-        """Whether to take a checkpoint after this step."""
-        if step % self._config.checkpoint_every_steps == 0:
-            return True
-        return self.redo_s >= max(self._config.checkpoint_redo_s, _WRITING_SHARE * self._write_s) and not self._busy()
+        """Whether to take a checkpoint after this step; while one is being written, the next one waits for it."""
+        self._owed |= step % self._config.checkpoint_every_steps == 0
+        if self._thread is not None and self._thread.is_alive():
+            return False
+        much_to_redo = self.redo_s >= max(self._config.checkpoint_redo_s, _WRITING_SHARE * self._write_s)
+        return self._owed or much_to_redo
 
     def begin(self, engine: Engine) -> None:
-        """Begin a checkpoint and let a thread finish it; skip it while the one before is still being written."""
-        if self._busy():
-            logger.warning("checkpoint at step %d skipped: the last one is still being written", engine.step_number)
-            return
+        """Begin a checkpoint, when `due`, and let a thread finish it."""
         began = self._clock()
         self.redo_s = 0.0  # also when it fails: the next attempt is not in every step from then on
+        self._owed = False
         try:
             pending = engine.begin_checkpoint()
         except StateError as exc:
@@ -56,20 +58,19 @@ class CheckpointWriter:
         """Take a checkpoint from begin to end, after the one that is being written; `StateError` when it fails."""
         self.wait()
         logger.info("checkpoint: %s", engine.checkpoint())
+        self.failing = 0
 
     def wait(self) -> None:
         """Wait for the checkpoint that is being written."""
         if self._thread is not None:
             self._thread.join()
 
-    def _busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
     def _finish(self, pending: PendingCheckpoint) -> None:
         began = self._clock()
         try:
             logger.info("checkpoint: %s", pending.finish())
             self._write_s = self._clock() - began
+            self.failing = 0
             release_freed_memory()
         except StateError as exc:
             self._failed(pending.step, exc)
@@ -79,6 +80,7 @@ class CheckpointWriter:
 
     def _failed(self, step: int, error: Exception) -> None:
         self.failed += 1
+        self.failing += 1
         logger.error("no checkpoint at step %d, the one before it serves: %s", step, error)
 
 

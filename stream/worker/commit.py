@@ -13,6 +13,7 @@ from stream.schema import topics
 from stream.schema.messages import JournalEntry
 from stream.worker.event_input import RETRY_S, Positions
 from stream.worker.journal import last_entry, log_positions
+from stream.worker.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,16 @@ def commit_step(
     JournalError
         The brokers lost the step before this one.
     """
+    outage = Outage(f"commit of step {entry.step}")
     while True:
         try:
             log.commit(messages, log_positions(positions))
+            outage.over()
             return
         except (CommitOutcomeUnknown, LogUnavailable) as exc:
+            outage.failed(exc)
             found = _resolve(log, entry, journal_from)
-            logger.warning("commit of step %d: %s; the journal's newest step is %d", entry.step, exc, found.step)
+            logger.info("commit of step %d: the journal's newest step is %d", entry.step, found.step)
             if found.entry == entry:
                 return
             _refuse_if_taken(entry, found.entry)
@@ -74,6 +78,7 @@ def _resolve(log: EventLog, entry: JournalEntry, journal_from: int) -> _Committe
     It looks before the claim, too, so as not to fence another process that has taken this worker's place.
     """
     worker = entry.worker
+    outage = Outage(f"finding out whether step {entry.step} was committed")
     while True:
         time.sleep(RETRY_S)
         try:
@@ -81,7 +86,7 @@ def _resolve(log: EventLog, entry: JournalEntry, journal_from: int) -> _Committe
             log.claim(worker)
             return _Committed(last_entry(log, worker, journal_from), log.begin_offsets(topics.JOURNAL)[0])
         except LogUnavailable as exc:
-            logger.warning("finding out what was committed: %s; trying again", exc)
+            outage.failed(exc)
 
 
 def _refuse_if_taken(entry: JournalEntry, newest: JournalEntry | None) -> None:

@@ -11,6 +11,7 @@ from stream.errors import JournalError
 from stream.log.base import EventLog, LogUnavailable, OffsetOutOfRange, RecordBatch
 from stream.schema import topics
 from stream.worker.journal import log_positions
+from stream.worker.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class EventInput:
         self._clock = clock
         self._ends: list[int] = []
         self._ends_due = 0.0
+        self._outage = Outage("reading events")
         self._control_record_ends: dict[int, int] = {}  # up to here a partition holds only marks of transactions
 
     def poll(self, positions: Positions) -> list[RecordBatch]:
@@ -41,13 +43,19 @@ class EventInput:
         """
         config = self._config
         try:
-            return self._log.poll(
+            batches = self._log.poll(
                 log_positions(self.read_positions(positions)), config.max_step_events, config.poll_max_wait_ms
             )
         except LogUnavailable as exc:
-            logger.warning("poll: %s; trying again", exc)
-            time.sleep(RETRY_S)
+            self.wait_for_log(exc)
             return []
+        self._outage.over()
+        return batches
+
+    def wait_for_log(self, error: LogUnavailable) -> None:
+        """Wait a moment before the next call to a log that does not answer."""
+        self._outage.failed(error)
+        time.sleep(RETRY_S)
 
     def skip_control_records(self, batches: list[RecordBatch]) -> None:
         """Read on behind batches that hold no record."""

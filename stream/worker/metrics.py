@@ -69,8 +69,9 @@ class StepParts:
 class _Taken(NamedTuple):
     """A step that counts for the rate."""
 
-    clock: float  # seconds
-    before: int  # records taken before it
+    clock: float  # its end, seconds
+    began: float
+    records: int
 
 
 class _Fresh(NamedTuple):
@@ -93,7 +94,6 @@ class WorkerMetrics:
         self._taken: deque[_Taken] = deque(maxlen=1_000)
         self._fresh: deque[_Fresh] = deque(maxlen=_FRESHNESS_STEPS)
         self._parts = StepParts()
-        self._records = 0
         self._due = 0.0
 
     @property
@@ -103,15 +103,14 @@ class WorkerMetrics:
 
     def note_step(self, result: StepResult, batches: Sequence[RecordBatch], times: StepTimes) -> None:
         """Keep the figures of a step."""
-        self._taken.append(_Taken(times.polled, self._records))
-        self._records += result.records
+        self._taken.append(_Taken(times.learned, times.polled, result.records))
         appended = [batch.timestamps_ms[0] for batch in batches if len(batch)]
         if appended:
             self._fresh.append(_Fresh(times.committed, max(0.0, times.committed * 1000 - min(appended))))
         self._parts = self._parts.smoothed(StepParts.of(times))
 
-    def report(self, engine: Engine, state: str, lag: Mapping[str, int]) -> StreamMetrics:
-        """The figures at this moment."""
+    def report(self, engine: Engine, state: str, lag: Mapping[str, int], *, failed: bool = False) -> StreamMetrics:
+        """The figures at this moment; `failed`: the worker ends with an error."""
         return StreamMetrics(
             worker=self._config.worker,
             ts=int(self._clock() * 1000),
@@ -124,7 +123,9 @@ class WorkerMetrics:
                 **self._rates(),
                 "checkpoint_hold_ms": round(self._checkpoints.hold_ms, 1),
                 "checkpoints_failed": float(self._checkpoints.failed),
+                "checkpoints_failing": float(self._checkpoints.failing),
                 **self._parts.gauges(),
+                **({"failed": 1.0} if failed else {}),
                 **engine.gauges(),
             },
             lag=dict(lag),
@@ -138,12 +139,14 @@ class WorkerMetrics:
 
     def _rates(self) -> dict[str, float]:
         now = self._clock()
-        _drop_before(self._taken, now - _RATE_S)
+        # A step may take longer than the window: until the next one can have come, the newest one counts.
+        longest_s = 2 * (self._taken[-1].clock - self._taken[-1].began) if self._taken else 0.0
+        _drop_before(self._taken, now - max(_RATE_S, longest_s))
         _drop_before(self._fresh, now - _FRESHNESS_S)
-        start, before = self._taken[0] if self._taken else (now, self._records)
+        span_s = now - self._taken[0].began if self._taken else 0.0
         ages = sorted(step.age_ms for step in self._fresh)
         return {
-            "events_per_second": round((self._records - before) / max(now - start, 1e-3), 1),
+            "events_per_second": round(sum(step.records for step in self._taken) / max(span_s, 1e-3), 1),
             **{f"freshness_p{p}_ms": ages[len(ages) * p // 100] for p in (50, 99) if ages},
         }
 

@@ -86,12 +86,17 @@ def _problems_of_figures(config: StreamConfig, metrics: StreamMetrics | None, no
     """What the worker's newest figures say against it."""
     if metrics is None:
         return [f"no figures of worker {config.engine.worker!r} in {topics.METRICS}: it never ran on this log"]
+    if metrics.gauges.get("failed"):
+        return ["the worker ended with an error, which is in its log; start it to go on"]
     if metrics.state == "stopped":
         return ["the worker was stopped in order; start it to go on"]
     age_s = (now_ms - metrics.ts) / 1000
     if age_s > _REPORTS_MISSING * config.engine.metrics_every_s:
         return [f"the newest figures are {age_s:.0f} s old: the worker is gone or hangs"]
-    return []
+    problems = []
+    if failing := int(metrics.gauges.get("checkpoints_failing", 0)):
+        problems.append(f"the last {failing} checkpoints failed: a restart redoes more and more; see the worker's log")
+    return problems
 
 
 def _newest_metrics(log: EventLog, worker: str) -> StreamMetrics | None:

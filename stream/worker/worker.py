@@ -19,7 +19,16 @@ from pathlib import Path
 from state import lock_folder
 from stream.config import StreamConfig
 from stream.engine.engine import Engine, StepResult
-from stream.log.base import EventLog, LogUnavailable, Message, OffsetOutOfRange, RecordBatch, TopicPartition
+from stream.log.base import (
+    EventLog,
+    LogError,
+    LogUnavailable,
+    Message,
+    OffsetOutOfRange,
+    RecordBatch,
+    TopicPartition,
+    WriterFenced,
+)
 from stream.schema import topics
 from stream.schema.messages import JournalEntry, StreamMetrics
 from stream.worker.checkpointing import CheckpointWriter
@@ -135,7 +144,20 @@ class Worker:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Work until `stop()`; finishes the step at hand and takes a checkpoint."""
+        """Work until `stop()`; finishes the step at hand and takes a checkpoint.
+
+        The last report says `stopped`; after an error it has the gauge `failed`, so that a monitor need not wait until
+        the reports are missing.
+        """
+        try:
+            self._run(stop)
+        except WriterFenced:
+            raise  # another process is this worker now: the next report is its own
+        except Exception:
+            self._report_failure()
+            raise
+
+    def _run(self, stop: Callable[[], bool]) -> None:
         self.recover()
         while not stop():
             if self._feed is not None:
@@ -186,9 +208,13 @@ class Worker:
         try:
             return self.input.poll(self.engine.positions)
         except OffsetOutOfRange as exc:
-            # the gap before the journal's next range shows the jump
-            for partition, offset in self.input.after_lost_input(self.engine.positions, exc).items():
-                self.engine.seek(partition, offset)
+            try:
+                targets = self.input.after_lost_input(self.engine.positions, exc)
+            except LogUnavailable as away:
+                self.input.wait_for_log(away)
+                return []
+            for partition, offset in targets.items():
+                self.engine.seek(partition, offset)  # the gap before the journal's next range shows the jump
             return []
 
     def _prepare(self, batches: Sequence[RecordBatch]) -> None:
@@ -247,6 +273,14 @@ class Worker:
             self._log.append([self._metrics_message()])
         except LogUnavailable as exc:
             logger.warning("metrics: %s", exc)
+
+    def _report_failure(self) -> None:
+        self.status.state = "stopped"
+        report = self._metrics.report(self.engine, self.status.state, self._lag(), failed=True)
+        try:
+            self._log.append([self._metrics.message(report)])
+        except LogError as exc:
+            logger.warning("the last report was not published: %s", exc)
 
     def _publish_metrics_when_due(self) -> bool:
         due = self._metrics.due

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import state.store
@@ -49,7 +50,10 @@ class Failing:
         ("IO error: something else\nin two lines", StateError),
     ],
 )
-def test_what_rocksdb_says_becomes_one_line_of_ours(tmp_path: Path, text: str, expected: type[StateError]) -> None:
+def test_what_rocksdb_says_becomes_one_line_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: type[StateError]
+) -> None:
+    monkeypatch.setattr(state.store, "_MAX_UNWRITTEN", 0)  # nothing waits in memory for room on the disk
     store = make_rocks(tmp_path)
     assert isinstance(store, UserStore)
     real = store._databases[0]
@@ -115,23 +119,74 @@ def test_a_full_disk_spares_the_older_checkpoint(tmp_path: Path) -> None:
 
 
 class FullDatabase:
-    """What a database says once the disk was full."""
+    """A database on a disk that is full, until there is room."""
 
-    def write(self, *_: object) -> None:
-        raise Exception("IO error: No space left on device: While appending to file: /d/000012.sst")
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self.full = True
 
-    close = write
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    def _refuse(self) -> None:
+        if self.full:
+            raise Exception("IO error: No space left on device: While appending to file: /d/000012.sst")
+
+    def write(self, *arguments: Any) -> None:
+        self._refuse()
+        self._database.write(*arguments)
+
+    def close(self) -> None:
+        self._database.close()
+        self._refuse()
 
 
-def test_a_full_disk_stops_in_one_line_and_closes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store: Any = make_rocks(tmp_path / "live")
-    for database in store._databases:
-        database.close()
-    store._databases = [FullDatabase() for _ in store._databases]
+def on_a_full_disk(store: Any) -> list[FullDatabase]:
+    store._databases = [FullDatabase(database) for database in store._databases]
+    found: list[FullDatabase] = store._databases
+    return found
+
+
+def test_a_disk_that_stays_full_stops_in_one_line_and_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(state.store, "_MAX_UNWRITTEN", 10)
+    store = make_rocks(tmp_path / "live")
+    on_a_full_disk(store)
     with pytest.raises(StorageFull, match="writing users .*newest finished checkpoint still serves"):
-        store.write(0, USERS[:1], store.blank(1))
+        for first in range(0, 100, 5):
+            with_events(store, 0, USERS[first : first + 5], 1)
     store.close()
     assert "closing users" in caplog.text
+
+
+def test_on_a_full_disk_users_wait_in_memory_until_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with make_rocks(tmp_path / "never-full") as store:
+        for ts in (1, 2, 3):
+            with_events(store, 0, USERS[:50], ts)
+        expected = digest(store)
+    now = np.zeros(2, dtype=np.int64)
+    with make_rocks(tmp_path / "live") as store:
+        with_events(store, 0, USERS[:50], 1)
+        databases = on_a_full_disk(store)
+        for ts in (2, 3):
+            with_events(store, 0, USERS[:50], ts)
+            assert store.sweep(now, max_users=64) == 0
+        assert store.read(0, USERS[:1])["events"].tolist() == [3]
+        assert caplog.text.count("going on in memory for a while") == 1
+        with pytest.raises(StorageFull):
+            store.checkpoint(tmp_path / "checkpoint")
+        for database in databases:
+            database.full = False
+        store.sweep(now, max_users=64)
+        assert not any(store._unwritten)  # type: ignore[union-attr]
+        assert digest(store) == expected
+        store._databases = [database._database for database in databases]  # type: ignore[union-attr]
+        store.checkpoint(tmp_path / "checkpoint")
+    with make_rocks(tmp_path / "back", restore=tmp_path / "checkpoint") as store:
+        assert digest(store) == expected
 
 
 def test_a_damaged_data_file_is_noticed(tmp_path: Path) -> None:

@@ -20,12 +20,14 @@ import learner.online.learner
 import state.checkpoint_location
 import state.files
 from intentstream.config import Config
-from state import StateError, StateInUse
+from state import PendingCheckpoint, StateError, StateInUse, StorageFull, UserStore
 from stream.engine.message_builders import LETTER_BYTES
 from stream.log import EventLog, open_log
-from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, TopicSpec, WriterFenced
+from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, OffsetRange, TopicSpec, WriterFenced
 from stream.schema import topics
+from stream.schema.messages import StreamMetrics
 from stream.worker.dead_letters import read_dead_letters
+from stream.worker.status import worker_health
 from stream.worker.worker import Worker
 from tests.unit.stream.streams import as_messages, events, small_config
 from tests.unit.stream.worker.faulty import Flaky
@@ -282,3 +284,132 @@ def test_figures_that_cannot_be_had_do_not_stop_the_worker(tmp_path: Path) -> No
         again.checkpoint()
         again.close()
         assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def reports(log: EventLog) -> list[StreamMetrics]:
+    end = log.end_offsets(topics.METRICS)[0]
+    values = log.read(OffsetRange(topics.METRICS, 0, 0, end)).values
+    return [msgspec.json.decode(value, type=StreamMetrics) for value in values if value]
+
+
+def test_a_full_state_disk_costs_checkpoints_and_not_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
+    write = UserStore._write
+
+    def full(*_: object) -> None:
+        raise StorageFull("writing users: No space left on device")
+
+    with log:
+        worker = started(config, log, tmp_path / "state")
+        monkeypatch.setattr(UserStore, "_write", full)
+        drain(worker, log, steps=4)
+        worker.checkpoints.wait()
+        assert worker.metrics().gauges["checkpoints_failing"] >= 1
+        assert caplog.text.count("going on in memory for a while") == 1
+        assert not list((tmp_path / "state" / "checkpoints").glob("0*"))
+        monkeypatch.setattr(UserStore, "_write", write)
+        drain(worker, log)
+        worker.checkpoint()
+        assert worker.metrics().gauges["checkpoints_failing"] == 0
+        worker.close()
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_a_worker_that_ends_with_an_error_says_so_in_its_last_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, log = open_filled(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise StorageFull("writing users: No space left on device")
+
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        monkeypatch.setattr(worker.engine, "step", fail)
+        with pytest.raises(StorageFull):
+            worker.run(lambda: False)
+        worker.close()
+        last = reports(log)[-1]
+        assert (last.state, last.gauges["failed"]) == ("stopped", 1.0)
+        found = worker_health(config, log, tmp_path / "state", now_ms=last.ts, max_lag=10**9)
+        assert any("ended with an error" in problem for problem in found.problems)
+
+
+class FullLog:
+    """A log on a disk that is full: nothing can be appended, committed or claimed, until there is room."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log, self.refused, self.room_after = log, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("append", "commit", "claim") and self.refused < self.room_after:
+
+            def refuse(*_: object) -> None:
+                self.refused += 1
+                raise LogUnavailable("log: No space left on device")
+
+            return refuse
+        return getattr(self._log, name)
+
+
+def test_a_full_log_disk_is_waited_for_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stream.worker.commit.time.sleep", lambda _: None)
+    config, log = open_filled(tmp_path)
+    full: Any = FullLog(log)
+    with log:
+        worker = started(config, full, tmp_path / "state")
+        full.room_after = 50
+        drain(worker, log)
+        worker.checkpoint()
+        worker.close()
+        assert full.refused == 50
+        assert caplog.text.count("No space left on device") <= 3
+        assert_equal_to_a_rebuild(config, log, tmp_path)
+
+
+def test_a_checkpoint_due_while_one_is_written_waits_for_it_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, log = open_filled(tmp_path, max_step_events=16, checkpoint_every_steps=2)
+    written = threading.Event()
+    finish = PendingCheckpoint.finish
+
+    def slow(self: PendingCheckpoint) -> Path:
+        written.wait()
+        return finish(self)
+
+    monkeypatch.setattr(PendingCheckpoint, "finish", slow)
+    with log, caplog.at_level("INFO"):
+        worker = started(config, log, tmp_path / "state")
+        drain(worker, log, steps=5)  # due after 2 and 4; the first is still being written
+        written.set()
+        worker.checkpoints.wait()
+        worker.turn()
+        worker.checkpoints.wait()
+        worker.close()
+        assert [entry.step for entry in journal(log) if entry.checkpoint] == [2, 6]
+        assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+        assert len(list((tmp_path / "state" / "checkpoints").glob("0*"))) == 2
+
+
+def test_the_pace_of_steps_longer_than_its_window_is_not_zero(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, max_step_events=16, metrics_every_s=0.001)
+    now_s = [1_000_000.0]
+
+    def clock() -> float:
+        now_s[0] += 6.0
+        return now_s[0]
+
+    with log:
+        worker = Worker(config, log, tmp_path / "state", clock=clock)
+        worker.recover()
+        drain(worker, log, steps=4)
+        rates = [report.gauges["events_per_second"] for report in reports(log) if report.step > 1]
+        assert len(rates) >= 2 and min(rates) > 0
+        now_s[0] += 10_000
+        assert worker.metrics().gauges["events_per_second"] == 0
+        worker.close()

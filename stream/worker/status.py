@@ -51,13 +51,15 @@ def worker_health(config: StreamConfig, log: EventLog, state: Path, *, now_ms: i
     hint = checkpoint.manifest["engine"].get("journal_from", 0) if checkpoint is not None else 0
     entry = last_entry(log, worker, hint, decided=True)  # a worker that hangs in a commit is reported, not waited for
     newest = max(0 if entry is None else entry.step, checkpoint_step or 0)
-    metrics, problems = None, []
+    reports: list[StreamMetrics] = []
+    problems = []
     try:
-        metrics = _newest_metrics(log, worker)
+        reports = _newest_reports(log, worker)
     except msgspec.MsgspecError as exc:
         problems.append(f"the newest figures in {topics.METRICS} are of another version ({exc}): use that version")
     else:
-        problems += _problems_of_figures(config, metrics, now_ms)
+        problems += _problems_of_figures(config, reports, now_ms)
+    metrics = reports[0] if reports else None
     waiting = sum(lag.values())
     if waiting > max_lag:
         problems.append(f"lag {waiting} records is above {max_lag}: the worker is down or too slow for the stream")
@@ -82,10 +84,11 @@ def _newest_checkpoint(config: StreamConfig, state: Path) -> Checkpoint | None:
     return CheckpointStore(state / "checkpoints", keep=config.engine.keep_checkpoints).peek()
 
 
-def _problems_of_figures(config: StreamConfig, metrics: StreamMetrics | None, now_ms: int) -> list[str]:
-    """What the worker's newest figures say against it."""
-    if metrics is None:
+def _problems_of_figures(config: StreamConfig, reports: list[StreamMetrics], now_ms: int) -> list[str]:
+    """What the worker's newest reports, newest first, say against it."""
+    if not reports:
         return [f"no figures of worker {config.engine.worker!r} in {topics.METRICS}: it never ran on this log"]
+    metrics = reports[0]
     if metrics.gauges.get("failed"):
         return ["the worker ended with an error, which is in its log; start it to go on"]
     if metrics.state == "stopped":
@@ -96,13 +99,31 @@ def _problems_of_figures(config: StreamConfig, metrics: StreamMetrics | None, no
     problems = []
     if failing := int(metrics.gauges.get("checkpoints_failing", 0)):
         problems.append(f"the last {failing} checkpoints failed: a restart redoes more and more; see the worker's log")
+    if misplaced := _misplaced_lately(reports):
+        problems.append(
+            f"{misplaced} events lately were not in their user's partition ({metrics.counters['misplaced']} in all): "
+            "such users have several histories; let producers use murmur2 of the user, see docs/kafka.md"
+        )
     return problems
 
 
-def _newest_metrics(log: EventLog, worker: str) -> StreamMetrics | None:
+def _newest_reports(log: EventLog, worker: str) -> list[StreamMetrics]:
+    """The worker's newest reports, newest first; ends before one of another version, unless that is the newest."""
     begin, end = log.begin_offsets(topics.METRICS)[0], log.stable_offsets(topics.METRICS)[0]
     batch = log.read(OffsetRange(topics.METRICS, 0, max(begin, end - _REPORTS_READ), end))
+    reports: list[StreamMetrics] = []
     for key, value in zip(reversed(batch.keys), reversed(batch.values), strict=True):
         if key == worker.encode() and value is not None:
-            return _metrics(value)
-    return None
+            try:
+                reports.append(_metrics(value))
+            except msgspec.MsgspecError:
+                if not reports:
+                    raise
+                break
+    return reports
+
+
+def _misplaced_lately(reports: list[StreamMetrics]) -> int:
+    """Events beside their user's partition within the reports; all of them when there is one report only."""
+    counts = [report.counters.get("misplaced", 0) for report in reports]
+    return (counts[0] - counts[-1] if len(counts) > 1 else counts[0]) if counts else 0

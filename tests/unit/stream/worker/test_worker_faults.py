@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from state import PendingCheckpoint, StateError, StateInUse, StorageFull, UserSt
 from stream.engine.message_builders import LETTER_BYTES
 from stream.log import EventLog, open_log
 from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, OffsetRange, TopicSpec, WriterFenced
+from stream.log.partitioner import partition_of
 from stream.schema import topics
 from stream.schema.messages import StreamMetrics
 from stream.worker.dead_letters import read_dead_letters
@@ -413,3 +415,25 @@ def test_the_pace_of_steps_longer_than_its_window_is_not_zero(tmp_path: Path) ->
         now_s[0] += 10_000
         assert worker.metrics().gauges["events_per_second"] == 0
         worker.close()
+
+
+def test_status_says_that_events_lie_beside_their_users_partition(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, records=50)
+    with log:
+        worker = started(config, log, tmp_path / "state")
+        drain(worker, log)
+        worker.publish_metrics()
+        now_ms = reports(log)[-1].ts
+        worker.checkpoint()
+        found = worker_health(config, log, tmp_path / "state", now_ms=now_ms, max_lag=10**9)
+        assert found.problems == []
+        messages = [replace(message, partition=0) for message in as_messages(events(30, seed=3))]
+        log.append(messages)
+        drain(worker, log)
+        worker.publish_metrics()
+        worker.close()
+        misplaced = sum(partition_of(message.key, 2) != 0 for message in messages)
+        found = worker_health(config, log, tmp_path / "state", now_ms=now_ms, max_lag=10**9)
+        assert [
+            problem for problem in found.problems if f"{misplaced} events lately were not in their user's" in problem
+        ]

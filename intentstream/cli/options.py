@@ -21,15 +21,41 @@ ItemsOption = Annotated[
 ]
 EventFileArgument = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="CSV, JSON lines, Parquet, MovieLens or ELCRec text, any of them gzipped."),
+    typer.Argument(
+        metavar="FILE", help="CSV, JSON, Parquet, MovieLens or ELCRec text; also as gzip, bz2, xz, zip or zstd."
+    ),
 ]
 
+ColumnsOption = Annotated[
+    str,
+    typer.Option(
+        "--columns",
+        metavar="user=…,item=…,ts=…,action=…,value=…",
+        help="Which column holds what: a name, a dotted path, or a number from 1.",
+    ),
+]
+ActionsOption = Annotated[
+    str, typer.Option("--actions", metavar="OLD=NEW,…", help="The file's names of actions and the configuration's.")
+]
+TimeFormatOption = Annotated[
+    str, typer.Option("--time-format", help="s, ms, us, ns, iso, or a form such as '%d/%m/%Y %H:%M'.")
+]
+TimeOriginOption = Annotated[
+    str, typer.Option("--time-origin", help="Times count from here, such as 2024-01-01T00:00:00Z.")
+]
+EncodingOption = Annotated[str, typer.Option("--encoding", help="Of text that is not UTF-8, such as cp1252.")]
+
 __all__ = [
+    "ActionsOption",
+    "ColumnsOption",
     "ConfigOption",
+    "EncodingOption",
     "EventFileArgument",
     "InitOption",
     "ItemsOption",
     "LogOption",
     "ShopOption",
     "StateOption",
+    "TimeFormatOption",
+    "TimeOriginOption",
 ]

@@ -16,7 +16,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from intentstream.cli.options import ConfigOption, EventFileArgument, InitOption, ItemsOption
+from intentstream.cli.options import (
+    ActionsOption,
+    ColumnsOption,
+    ConfigOption,
+    EncodingOption,
+    EventFileArgument,
+    InitOption,
+    ItemsOption,
+    TimeFormatOption,
+    TimeOriginOption,
+)
 from intentstream.cli.process import refuse_unwritable, stop_on_signals
 from intentstream.config import Config, load_config
 from learner.runtime import set_threads
@@ -25,6 +35,7 @@ from stream.replay.folder import DAY_MS, configure_replay
 from stream.replay.runner import ReplayError, ReplayProgress
 from stream.replay.runner import replay as replay_file
 from stream.sources.files.event_file import EventFile
+from stream.sources.files.options import parse_options
 from stream.sources.item_metadata import read_items
 
 
@@ -40,6 +51,11 @@ def replay(
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
     baselines: Annotated[bool, typer.Option(help="Compute the simple baselines beside it.")] = True,
     init: InitOption = None,
+    columns: ColumnsOption = "",
+    actions: ActionsOption = "",
+    time_format: TimeFormatOption = "",
+    time_origin: TimeOriginOption = "",
+    encoding: EncodingOption = "",
     items: ItemsOption = None,
     intents: Annotated[Path | None, typer.Option(help="Write shifts and users' intents as JSON lines.")] = None,
     config: ConfigOption = None,
@@ -50,7 +66,8 @@ def replay(
     """
     chosen = _settings(config, evaluate_every, ttl)
     refuse_unwritable(report)
-    source = EventFile(file, limit)
+    options = parse_options(chosen.actions.names(), columns, actions, time_format, time_origin, encoding)
+    source = EventFile(file, limit, options=options)
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
     console = Console(stderr=True)
@@ -76,9 +93,7 @@ def replay(
             )
         except ReplayError as exc:
             figures, failed = exc.report, exc
-    Console().print(report_table(figures))
-    if report is not None:
-        _write_report(report, figures)
+    _show(figures, report)
     if failed is not None:
         raise failed
     if not figures["complete"]:
@@ -128,7 +143,10 @@ class ReplayBar:
         self._bar.update(self._task, completed=progress.fraction, events=progress.records, rate=rate, ndcg=ndcg)
 
 
-def _write_report(path: Path, figures: dict[str, Any]) -> None:
+def _show(figures: dict[str, Any], path: Path | None) -> None:
+    Console().print(report_table(figures))
+    if path is None:
+        return
     try:
         path.write_text(json.dumps(figures, indent=2) + "\n")
     except OSError as exc:
@@ -147,7 +165,7 @@ def report_table(figures: dict[str, Any]) -> Group:
 
 def _counts(figures: dict[str, Any]) -> str:
     counts = ["events", "users", "items", "dead_letters", "duplicates", "late"]
-    counts += [name for name in ("unknown_fields", "erased") if figures[name]]
+    counts += [name for name in ("unknown_fields", "values_dropped", "erased") if figures[name]]
     lines = ["  ".join(f"{name.replace('_', ' ')} {figures[name]:,}" for name in counts)]
     if figures["items_recycled"]:
         lines.append(

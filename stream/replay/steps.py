@@ -22,6 +22,7 @@ class FileSteps:
         self._rule = file.format.rule
         self.error: SourceError | None = None
         self.read = 0  # records so far
+        self.values_dropped = 0  # optional numbers that were none
 
     def __iter__(self) -> Iterator[FileBatch]:
         keys: list[bytes | None] = []
@@ -30,6 +31,7 @@ class FileSteps:
         size = self.step_events
         try:
             for chunk in self.file:
+                self.values_dropped += len(chunk.dropped_values)
                 keys += chunk.keys
                 values += chunk.values
                 found += chunk.originals

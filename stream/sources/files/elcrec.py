@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 
+from stream.sources.files.containers import Container
 from stream.sources.files.event_chunk import EventChunk
-from stream.sources.files.parser import FileFormat, Parser
-
-_FIRST_TS: Final = 946_684_800_000  # 2000-01-01, of the first event
+from stream.sources.files.parser import FIRST_TS, FileFormat, Parser
 
 
 class ElcRecParser(Parser):
@@ -49,20 +47,32 @@ class ElcRecParser(Parser):
 def _chunk(start: int, users: list[str], items: list[str], unparsed: list[tuple[int, bytes]]) -> EventChunk:
     size = len(users) + len(unparsed)
     index = np.setdiff1d(np.arange(size), np.array([place for place, _ in unparsed], dtype=np.int64))
-    return EventChunk(start, users, items, _FIRST_TS + 1000 * (start + index), index, unparsed=unparsed)
+    return EventChunk(start, users, items, FIRST_TS + 1000 * (start + index), index, unparsed=unparsed)
 
 
 def is_elcrec(lines: Sequence[bytes]) -> bool:
-    """Return whether most of the lines have a user and an item, and one has two items."""
+    """Whether the lines are sequences, surely: whole numbers, each user once, and not the same number in every line.
+
+    Lines of three or four numbers each are more often user, item, rating and time.
+    """
     rows = [line.split() for line in lines]
-    return sum(len(row) >= 2 for row in rows) * 2 > len(rows) and max(map(len, rows)) >= 3
+    good = [row for row in rows if len(row) >= 2]
+    if len(good) * 2 <= len(rows) or max(map(len, rows)) < 3:
+        return False
+    users = [row[0] for row in good]
+    widths = {len(row) for row in good}
+    table = len(good) > 1 and len(widths) == 1 and widths <= {3, 4}
+    return len(set(users)) == len(users) and not table and all(cell.isdigit() for row in good for cell in row)
 
 
-def elcrec_parser(gzipped: bool) -> ElcRecParser:
-    """Return the parser; nothing in the file needs to be found out for it."""
-    notes = ["no times in this format: one second from event to event, from 2000-01-01 on, user by user"]
+def elcrec_parser(container: Container) -> ElcRecParser:
+    """Return the parser; it needs nothing from the file."""
+    notes = [
+        "user = the first number of a line, items = the others",
+        "no times in this format: one second from event to event, from 2000-01-01 on, user by user",
+    ]
     rule = "a user and at least one item, separated by blanks"
-    return ElcRecParser(FileFormat("elcrec", gzipped, {}, "none", notes, rule))
+    return ElcRecParser(FileFormat("elcrec", container, {}, notes=notes, rule=rule))
 
 
 __all__ = ["elcrec_parser", "is_elcrec"]

@@ -36,6 +36,8 @@ class EventChunk:
         Row and JSON members (`,"name":null}`) of each parsed record with further fields, for the decoder to count.
     lines
         The file's bytes of every record; None where the file has no lines.
+    dropped_values
+        Rows whose optional number was something else, and is left out.
     """
 
     start: int
@@ -48,6 +50,7 @@ class EventChunk:
     unparsed: list[tuple[int, bytes]] = field(default_factory=list)
     unknown_fields: list[tuple[int, bytes]] = field(default_factory=list)
     lines: list[bytes] | None = None
+    dropped_values: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.users) + len(self.unparsed)
@@ -93,6 +96,7 @@ class EventChunk:
             [(place, value) for place, value in self.unparsed if place < n],
             [(row, members) for row, members in self.unknown_fields if row < rows],
             self.lines[:n] if self.lines is not None else None,
+            [row for row in self.dropped_values if row < rows],
         )
 
     def _in_place(self, rows: list[Any], others: Sequence[tuple[int, bytes]]) -> list[Any]:

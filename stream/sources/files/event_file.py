@@ -1,6 +1,6 @@
-"""Events from a file: CSV, JSON lines, Parquet, MovieLens and ELCRec text, any of them gzipped.
+"""Events from a file: CSV, JSON, Parquet, MovieLens and ELCRec text, compressed or not.
 
-`EventFile` finds format, columns and unit of the times in the content; its `format` says what it found. Records keep
+`EventFile` finds format, columns and form of the times in the content; its `format` says what it found. Records keep
 the order of the file. A line that cannot be parsed becomes a record too, and the engine makes a dead letter of it:
 nothing is dropped here.
 """
@@ -8,25 +8,37 @@ nothing is dropped here.
 from __future__ import annotations
 
 import codecs
-import gzip
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
+from stream.sources.files.containers import (
+    HEAD_BYTES,
+    READ_ERRORS,
+    ByteStream,
+    Recoded,
+    find_container,
+    find_encoding,
+    open_bytes,
+    refuse_unsupported,
+)
 from stream.sources.files.detection import choose_parser
 from stream.sources.files.event_chunk import EventChunk
+from stream.sources.files.json_array import MAX_ARRAY_BYTES
+from stream.sources.files.options import DEFAULT_OPTIONS, ReadOptions
 from stream.sources.files.parquet import ParquetParser
 from stream.sources.files.parser import SAMPLE_RECORDS, Parser
 
 CHUNK_RECORDS: Final = 10_000
 _BLOCK_BYTES: Final = 1 << 20
 _MAX_LINE_BYTES: Final = 16 << 20  # a file without line ends must not fill the memory
+_PARQUET: Final = b"PAR1"
 
 
 class EventFile:
@@ -40,6 +52,8 @@ class EventFile:
         Read this many records, then stop; None reads all.
     chunk_records
         Records in one `EventChunk`; the last one may have fewer.
+    options
+        What the user says about the file; the rest is found in it.
 
     Raises
     ------
@@ -47,7 +61,13 @@ class EventFile:
         The file cannot be read, is empty, lacks a column, or has no known format.
     """
 
-    def __init__(self, path: Path, limit: int | None = None, chunk_records: int = CHUNK_RECORDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limit: int | None = None,
+        chunk_records: int = CHUNK_RECORDS,
+        options: ReadOptions = DEFAULT_OPTIONS,
+    ) -> None:
         if limit is not None and limit < 1:
             raise SourceError(f"limit {limit}: must be at least 1; leave it out to read all of {path}")
         self.path = Path(path)
@@ -57,25 +77,33 @@ class EventFile:
         self._done = 0
         self._finished = False
         self._failed: str | None = None  # why the rest cannot be read; raised after the readable part
+        self._encoding = options.encoding
         try:
             self._size = self.path.stat().st_size
-            with self.path.open("rb") as head:
-                self._gzipped = head.read(2) == b"\x1f\x8b"
+            self._container = find_container(self.path)
             with self._opened() as stream:
-                start = stream.read(4)
-        except OSError as exc:
-            raise SourceError(f"{self.path}: cannot be read: {exc.strerror or exc}") from None
-        except (EOFError, zlib.error) as exc:
-            raise SourceError(f"{self.path}: broken gzip: {exc}") from None
-        if start == b"PAR1":
-            self._parser: Parser = ParquetParser(self.path, self._gzipped)
+                head = stream.read1(HEAD_BYTES)
+        except READ_ERRORS as exc:
+            words = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+            if isinstance(exc, OSError) and exc.errno is not None:
+                raise SourceError(f"{self.path}: cannot be read: {words}") from None
+            raise SourceError(f"{self.path}: broken {self._container or 'file'}: {words}") from None
+        if head.startswith(_PARQUET):
+            self._parser: Parser = ParquetParser(self.path, self._container, self._read_all, options)
         else:
-            with self._opened() as stream:
-                sample = list(islice(self._lines(stream), SAMPLE_RECORDS + 1))
-            if not sample:
-                self._raise_failure()
-            self._parser = choose_parser(self.path, self._gzipped, sample)
+            self._parser = self._text_parser(head, options)
         self.format = self._parser.format
+
+    def _text_parser(self, head: bytes, options: ReadOptions) -> Parser:
+        self._encoding = self._encoding or find_encoding(head)
+        if not self._encoding:
+            refuse_unsupported(self.path, head)
+        with self._opened() as stream:
+            sample = list(islice(self._lines(stream), SAMPLE_RECORDS + 1))
+        if not sample:
+            self._raise_failure()
+        options = replace(options, encoding=self._encoding)
+        return choose_parser(self.path, self._container, sample, self._read_all, options)
 
     @property
     def total(self) -> int | None:
@@ -117,22 +145,35 @@ class EventFile:
             raise SourceError(f"{self.path}: cannot be read on after record {self._done}: {self._failed}")
 
     @contextmanager
-    def _opened(self) -> Iterator[BufferedReader | gzip.GzipFile]:
-        with self.path.open("rb") as self._raw:
-            if not self._gzipped:
-                yield self._raw
-                return
-            with gzip.GzipFile(fileobj=self._raw) as unzipped:
-                yield unzipped
+    def _opened(self) -> Iterator[ByteStream]:
+        with self.path.open("rb") as self._raw, open_bytes(self.path, self._raw, self._container) as stream:
+            yield Recoded(stream, self._encoding) if self._encoding else stream
 
-    def _lines(self, stream: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
+    def _read_all(self) -> bytes:
+        """Return the whole content, decompressed; without byte order mark."""
+        blocks, size = [], 0
+        with self._opened() as stream:
+            try:
+                while block := stream.read1(_BLOCK_BYTES):
+                    blocks.append(block)
+                    size += len(block)
+                    if size > MAX_ARRAY_BYTES:
+                        raise SourceError(
+                            f"{self.path}: more than {MAX_ARRAY_BYTES >> 30} GiB that must be read at once: "
+                            "unpack it, or make JSON lines of it"
+                        )
+            except READ_ERRORS as exc:
+                raise SourceError(f"{self.path}: broken {self._container or 'file'}: {exc}") from None
+        return b"".join(blocks).removeprefix(codecs.BOM_UTF8)
+
+    def _lines(self, stream: ByteStream) -> Iterator[bytes]:
         """Lines without line ends and byte order mark, blank ones left out, as far as the file can be read."""
         rest = b""
         mark = codecs.BOM_UTF8
         while True:
             try:
                 block = stream.read1(_BLOCK_BYTES)  # all bytes in front of the place where a gzip breaks
-            except (OSError, EOFError, zlib.error) as exc:
+            except READ_ERRORS as exc:
                 self._failed = str(exc)
                 return
             data, mark = (rest + block).removeprefix(mark), b""

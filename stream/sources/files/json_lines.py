@@ -11,31 +11,54 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.errors import SourceError
 from stream.schema.events import MAX_RECORD_BYTES
-from stream.sources.files.columns import COLUMN_NAMES, OPTIONAL_FIELDS, EventField, find_columns
+from stream.sources.files.actions import ActionNames
+from stream.sources.files.columns import OPTIONAL_FIELDS, EventField, find_columns
+from stream.sources.files.containers import Container
 from stream.sources.files.event_chunk import EventChunk
-from stream.sources.files.parser import FileFormat, Parser
-from stream.sources.files.times import UNITS, find_unit, scale_to_milliseconds
+from stream.sources.files.ids import MISSING, normalize_id, normalize_ids
+from stream.sources.files.json_paths import JsonPaths, find_paths, paths_in
+from stream.sources.files.options import ReadOptions
+from stream.sources.files.parser import FIRST_TS, FileFormat, Parser
+from stream.sources.files.times import TimeReader, find_times
 
-_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+_FIELDS: Final[tuple[EventField, ...]] = ("user", "item", "ts", "action", "value")
 _encode = msgspec.json.Encoder().encode
 
 
 class JsonLinesParser(Parser):
-    """One JSON object a line, with the names in `file_format.columns`."""
+    """One JSON object a line, with the names in `file_format.columns`.
 
-    def __init__(self, file_format: FileFormat) -> None:
+    Parameters
+    ----------
+    file_format
+        What the file was found to be.
+    times
+        Reads the times; None gives each line a second of its own.
+    actions
+        Translates the actions.
+    paths
+        Takes the fields out of nested objects first; None where all are members of the line's object.
+    """
+
+    def __init__(
+        self, file_format: FileFormat, times: TimeReader | None, actions: ActionNames, paths: JsonPaths | None = None
+    ) -> None:
         self.format = file_format
+        self._times, self._actions, self._paths = times, actions, paths
+        columns = file_format.columns if paths is None else {field: str(field) for field in file_format.columns}
         # the first action or value may come after the lines that the columns were found in
-        self._names: dict[EventField, str] = {field: field for field in OPTIONAL_FIELDS} | file_format.columns
+        self._names: dict[EventField, str] = {field: str(field) for field in OPTIONAL_FIELDS} | columns
         kinds: dict[EventField, Any] = {
-            "user": str | int,
-            "item": str | int,
+            "user": str | int | float,
+            "item": str | int | float,
             "ts": int | float | str,
-            "action": str | None,
-            "value": float | None,
+            "action": str | int | None,
+            "value": Any,
         }
         fields = [
             (field, kinds[field], msgspec.field(name=name, default=None))
@@ -46,16 +69,50 @@ class JsonLinesParser(Parser):
         self._decode: Callable[[bytes], Any] = _row_decoder(fields, forbid_unknown_fields=True)
         self._decode_known: Callable[[bytes], Any] = _row_decoder(fields, forbid_unknown_fields=False)
         self._known = frozenset(self._names.values())
-        self._factor = UNITS[file_format.unit]
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
-        """Yield chunks of `n` lines, the last one smaller."""
+        """Yield chunks of `n` records, the last one smaller."""
         start = 0
-        while part := list(islice(lines, n)):
-            yield self._chunk(start, part)
-            start += len(part)
+        if self._paths is None:
+            while part := list(islice(lines, n)):
+                yield self._chunk(start, part, part)
+                start += len(part)
+            return
+        records = self._paths.records(lines)
+        while pairs := list(islice(records, n)):
+            yield self._chunk(start, [made for made, _ in pairs], [original for _, original in pairs])
+            start += len(pairs)
 
-    def _chunk(self, start: int, lines: list[bytes]) -> EventChunk:
+    def _chunk(self, start: int, lines: list[bytes], originals: list[bytes]) -> EventChunk:
+        rows = self._parse_together(lines)
+        if rows is not None:
+            chunk = self._build(start, rows, np.arange(len(rows)), [], [], originals)
+            if chunk is not None:
+                return chunk
+        return self._parse_one_by_one(start, lines, originals)
+
+    def _parse_together(self, lines: list[bytes]) -> list[Any] | None:
+        """Parse all lines at once; None unless all are events without further fields."""
+        if max(map(len, lines)) > MAX_RECORD_BYTES:
+            return None
+        try:
+            rows = [self._decode(line) for line in lines]
+            for name in ("user", "item"):
+                ids = [getattr(row, name) for row in rows]
+                if any([type(one) is not str for one in ids]):
+                    normalized = [_id_text(one) for one in ids]
+                else:
+                    normalized = normalize_ids(ids)
+                if not all(normalized):
+                    return None
+                if normalized is not ids:
+                    for row, one in zip(rows, normalized, strict=True):
+                        setattr(row, name, one)
+        except UNREADABLE:
+            return None
+        return rows
+
+    def _parse_one_by_one(self, start: int, lines: list[bytes], originals: list[bytes]) -> EventChunk:
         rows: list[Any] = []
         index: list[int] = []
         unparsed: list[tuple[int, bytes]] = []
@@ -73,33 +130,55 @@ class JsonLinesParser(Parser):
                 continue
             rows.append(row)
             index.append(place)
-        ts = [row.ts for row in rows]
-        actions, event_values = [row.action for row in rows], [row.value for row in rows]
+        chunk = self._build(start, rows, np.array(index, dtype=np.int64), unparsed, unknown_fields, originals)
+        assert chunk is not None
+        return chunk
+
+    def _build(
+        self,
+        start: int,
+        rows: list[Any],
+        index: NDArray[np.int64],
+        unparsed: list[tuple[int, bytes]],
+        unknown_fields: list[tuple[int, bytes]],
+        originals: list[bytes],
+    ) -> EventChunk | None:
+        """Make a chunk of rows with normalized ids; None when a time is none."""
+        try:
+            if self._times is None:
+                ts = FIRST_TS + 1000 * (start + index)
+            else:
+                ts = self._times.read_values([row.ts for row in rows])
+        except UNREADABLE:
+            return None
+        actions = [str(row.action) if type(row.action) is int else row.action for row in rows]
+        event_values, dropped = _read_values([row.value for row in rows])
         return EventChunk(
             start,
-            [row.user if type(row.user) is str else _decimal(row.user) for row in rows],
-            [row.item if type(row.item) is str else _decimal(row.item) for row in rows],
-            scale_to_milliseconds(
-                np.array(ts, dtype=np.int64 if all([type(t) is int for t in ts]) else np.float64), self._factor
-            ),
-            np.array(index, dtype=np.int64),
-            actions if any(action is not None for action in actions) else None,
-            event_values if any(value is not None for value in event_values) else None,
+            [row.user for row in rows],
+            [row.item for row in rows],
+            ts,
+            index,
+            self._actions.translate(actions) if any([action is not None for action in actions]) else None,
+            event_values if any([value is not None for value in event_values]) else None,
             unparsed,
             unknown_fields,
-            lines,
+            originals,
+            dropped,
         )
 
     def _parse(self, decode: Callable[[bytes], Any], line: bytes) -> Any:
-        """Decode a line and make its time a number; None when it is no event."""
+        """Decode a line and normalize its ids; None when it is no event, or has no time that can be read."""
         if len(line) > MAX_RECORD_BYTES:
             return None
         try:
             row = decode(line)
-            row.ts = self._number(row.ts)
-        except _UNREADABLE:
+            row.user, row.item = _id_text(row.user), _id_text(row.item)
+            if self._times is not None:
+                self._times.read(row.ts)
+        except UNREADABLE:
             return None
-        return row
+        return row if row.user and row.item else None
 
     def _with_our_names(self, line: bytes) -> bytes:
         """The object with our names, further fields as null; the line itself when it holds no object."""
@@ -108,31 +187,31 @@ class JsonLinesParser(Parser):
             return line
         raw = msgspec.json.decode(line)
         named = {field: raw[name] for field, name in self._names.items() if name in raw}
-        with suppress(*_UNREADABLE, TypeError, KeyError):
-            named["ts"] = int(scale_to_milliseconds(np.array([self._number(named["ts"])]), self._factor)[0])
+        for field in ("user", "item"):
+            with suppress(ValueError, TypeError, KeyError):
+                if isinstance(named[field], str) and named[field].strip() in MISSING - {""}:
+                    del named[field]
+                elif isinstance(named[field], str | float):
+                    named[field] = _id_text(named[field])
+        with suppress(*UNREADABLE, TypeError, KeyError):
+            named["ts"] = self._times.read(named["ts"]) if self._times is not None else FIRST_TS
+        if isinstance(named.get("action"), str):
+            named["action"] = self._actions.translate([named["action"]])[0]
+        named.pop("value", None)  # never a reason to refuse a record
         try:
             return _encode(named | further)
-        except _UNREADABLE:
+        except UNREADABLE:
             return line
 
     def _further_fields(self, line: bytes) -> dict[str, None] | None:
         """Fields beside ours, renamed where they have our names; None when the line is no JSON object."""
         try:
             raw = msgspec.json.decode(line)
-        except _UNREADABLE:
+        except UNREADABLE:
             return None
         if not isinstance(raw, dict):
             return None
-        return {f"_{name}" if name in COLUMN_NAMES else name: None for name in raw if name not in self._known}
-
-    def _number(self, ts: Any) -> int | float:
-        """The time as a number that can be scaled; ValueError when it cannot."""
-        if type(ts) is int and abs(ts) < 1 << 62:
-            return ts
-        number = math.nan if isinstance(ts, bool) else float(ts)
-        if not abs(number * self._factor) < 1 << 62:
-            raise ValueError(f"{ts!r} is no time")
-        return number
+        return {f"_{name}" if name in _FIELDS else name: None for name in raw if name not in self._known}
 
 
 def _row_decoder(fields: Sequence[tuple[str, Any, Any]], *, forbid_unknown_fields: bool) -> Callable[[bytes], Any]:
@@ -140,26 +219,90 @@ def _row_decoder(fields: Sequence[tuple[str, Any, Any]], *, forbid_unknown_field
     return msgspec.json.Decoder(row).decode
 
 
-def json_lines_parser(path: Path, gzipped: bool, lines: list[bytes]) -> Parser:
-    """Find the columns and the unit of the times in the first lines."""
-    rows = []
-    for line in lines:
-        try:
-            row = msgspec.json.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
+def _id_text(value: str | int | float) -> str:
+    """Return an id as text: a whole float without its point; ValueError for another float or one too large."""
+    if isinstance(value, str):
+        return value if value.isalnum() and value not in MISSING else normalize_id(value)
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value!r} is no id")
+    if not abs(value) < 1 << 200:
+        raise ValueError("a number of very many digits")
+    return str(int(value))
+
+
+def _read_values(values: Sequence[Any]) -> tuple[list[float | None], list[int]]:
+    """Return numbers, None for what is none, and the rows of those of the latter that are not null."""
+    if not any([value is not None for value in values]):
+        return list(values), []
+    found: list[float | None] = []
+    dropped: list[int] = []
+    for row, value in enumerate(values):
+        number: float | None = None
+        if type(value) is float or type(value) is int or isinstance(value, str):
+            with suppress(ValueError, OverflowError):
+                number = float(value)
+                number = number if math.isfinite(number) else None
+        if number is None and value is not None and value != "":
+            dropped.append(row)
+        found.append(number)
+    return found, dropped
+
+
+def json_lines_parser(
+    path: Path, container: Container, lines: Sequence[bytes], options: ReadOptions
+) -> JsonLinesParser:
+    """Find columns, times and actions in the first lines.
+
+    Raises
+    ------
+    SourceError
+        No line is an object, or a column is missing.
+    """
+    rows = [row for line in lines if (row := _object(line)) is not None]
     if not rows:
         raise SourceError(f"{path}: no line of the first {len(lines)} is a JSON object")
-    columns = find_columns(list(dict.fromkeys(name for row in rows for name in row)), path)
-    unit = find_unit([row.get(columns["ts"]) for row in rows], columns["ts"], path)
-    return JsonLinesParser(FileFormat("jsonl", gzipped, columns, unit))
+    top = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys([*top, *(name for row in rows for name in paths_in(row))]))
+    given = {field: column for field, column in options.columns.items() if column in names or "." not in column}
+    paths_given = find_paths(path, rows, {field: c for field, c in options.columns.items() if field not in given})
+    columns = find_columns([*names, *paths_given.values()], path, given | paths_given)
+    nested = any(column not in top for column in columns.values())
+    paths = JsonPaths(columns) if nested else None
+    samples = paths.samples(rows) if paths else [{f: row.get(c) for f, c in columns.items()} for row in rows]
+    times = None
+    notes = []
+    if "ts" in columns:
+        times = find_times([sample.get("ts") for sample in samples], columns["ts"], path, options.times)
+    else:
+        notes.append("no times: one second from event to event, from 2000-01-01 on, in the order of the lines")
+    if "action" in columns:
+        actions = [str(one) for sample in samples if isinstance(one := sample.get("action"), str | int)]
+        sure = "action" in options.columns or columns["action"] == "action"
+        if not sure and not options.actions.are_actions(actions):
+            del columns["action"]
+            paths = JsonPaths(columns) if nested else None
+        else:
+            options.actions.translate(actions)
+    used = {column.partition(".")[0].removesuffix("[]") for column in columns.values()}
+    file_format = FileFormat(
+        "jsonl",
+        container,
+        columns,
+        times.description if times else "none",
+        options.actions.used if "action" in columns else {},
+        [name for name in top if name not in used],
+        notes,
+        encoding=options.encoding,
+    )
+    return JsonLinesParser(file_format, times, options.actions, paths)
 
 
-def _decimal(value: int) -> str:
-    """Return the digits; none, which the decoder refuses, for a number so large that `str` raises."""
-    return str(value) if -(1 << 200) < value < 1 << 200 else ""
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
-__all__ = ["json_lines_parser"]
+__all__ = ["JsonLinesParser", "json_lines_parser"]

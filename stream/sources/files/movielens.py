@@ -6,30 +6,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from stream.schema.events import MAX_TS, MIN_TS
 from stream.sources.files.columns import EventField
-from stream.sources.files.delimited import DelimitedParser, row_rule
-from stream.sources.files.parser import FileFormat
-from stream.sources.files.times import find_unit, in_time_order
+from stream.sources.files.containers import Container
+from stream.sources.files.delimited import DelimitedParser, RowLayout
+from stream.sources.files.layouts import build_parser
+from stream.sources.files.options import ReadOptions
 
 _POSITIONS: Final[dict[EventField, int]] = {"user": 0, "item": 1, "value": 2, "ts": 3}
 _LOOKED_AT: Final = 20  # lines
+_MAX_RATING: Final = 10
 
 
-def is_movielens(lines: Sequence[bytes], separator: bytes) -> bool:
-    """Return whether most of the first lines are four numbers."""
-    rows = [line.split(separator) for line in lines[:_LOOKED_AT]]
-    good = [len(row) == 4 and all(cell.replace(b".", b"", 1).isdigit() for cell in row) for row in rows]
-    return sum(good) * 2 > len(good)
+def is_movielens(lines: Sequence[bytes], separator: bytes | None) -> bool:
+    """Whether the first line and most of the next are two ids, a rating up to 10 and a time in seconds."""
+    if separator not in (b"::", b"\t"):
+        return False
+    good = [_is_rating(line.split(separator)) for line in lines[:_LOOKED_AT]]
+    return good[:1] == [True] and sum(good) * 2 > len(good)
 
 
-def movielens_parser(path: Path, gzipped: bool, lines: Sequence[bytes], separator: bytes) -> DelimitedParser:
-    """Find the unit and the order of the times in the first lines, and return the parser for all lines."""
-    times = [row[3] for line in lines if len(row := line.split(separator)) == 4]
-    unit = find_unit(times, "the fourth column", path)
-    notes = [] if in_time_order(times) else ["not in time order"]
-    columns = {field: str(position) for field, position in _POSITIONS.items()}
-    file_format = FileFormat("movielens", gzipped, columns, unit, notes, row_rule(4, separator))
-    return DelimitedParser(file_format, separator, _POSITIONS, 4, header=False)
+def _is_rating(row: Sequence[bytes]) -> bool:
+    if len(row) != 4 or not all(cell.replace(b".", b"", 1).isdigit() for cell in row):
+        return False
+    return float(row[2]) <= _MAX_RATING and MIN_TS <= float(row[3]) * 1000 < MAX_TS
+
+
+def movielens_parser(
+    path: Path, container: Container, lines: Sequence[bytes], separator: bytes | None, options: ReadOptions
+) -> DelimitedParser:
+    """Find the order of the times in the first lines, and return the parser for all lines."""
+    layout = RowLayout(separator, dict(_POSITIONS), 4, header=False)
+    return build_parser(path, container, lines, layout, ["1", "2", "3", "4"], options, "movielens")
 
 
 __all__ = ["is_movielens", "movielens_parser"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import math
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,76 +11,129 @@ import msgspec
 import numpy as np
 
 from stream.errors import SourceError
-from stream.sources.files.columns import EventField, find_columns
+from stream.sources.files.columns import OPTIONAL_FIELDS, EventField, find_columns
+from stream.sources.files.containers import READ_ERRORS, Container
 from stream.sources.files.event_chunk import EventChunk
-from stream.sources.files.parser import SAMPLE_RECORDS, FileFormat, Parser
-from stream.sources.files.times import UNITS, find_unit, scale_to_milliseconds
+from stream.sources.files.ids import MISSING, normalize_ids
+from stream.sources.files.options import ReadOptions
+from stream.sources.files.parser import FIRST_TS, SAMPLE_RECORDS, FileFormat, Parser
+from stream.sources.files.times import NumberTimes, TimeReader, find_times
 
-_MAX_MS: Final = float(1 << 61)  # farther from 1970 than any time; fits an int64
 _ORIGINAL, _USABLE = "original ", "usable"  # further columns: as in the file, and whether the row is an event
 _SHOWN: Final = 200  # characters kept of a cell of the wrong type
+_MAX_DEPTH: Final = 5  # of nested columns
 _encode = msgspec.json.Encoder().encode
 
 
 class ParquetParser(Parser):
     """Parquet by polars, one slice after the other.
 
-    A row with a cell of the wrong type counts as unparsed, as in the text formats. Its value has our names and holds
-    that cell in a list, which the decoder refuses.
+    A row without id or time, or with one of the wrong type, counts as unparsed, as in the text formats. Its value has
+    our names and holds a cell of the wrong type in a list, which the decoder refuses.
+
+    Parameters
+    ----------
+    read
+        Returns the whole file, decompressed; called when it is compressed.
     """
 
-    def __init__(self, path: Path, gzipped: bool) -> None:
+    def __init__(self, path: Path, container: Container, read: Callable[[], bytes], options: ReadOptions) -> None:
         import polars
 
-        self._path = path
-        self._polars = polars
+        self._path, self._polars, self._actions = path, polars, options.actions
         self._failures = (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError)
         try:
-            source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if gzipped else path
-            frame = polars.scan_parquet(source)
+            frame = polars.scan_parquet(io.BytesIO(read()) if container else path)
             schema = frame.collect_schema()
             self.rows = int(frame.select(polars.len()).collect().item())
-        except (*self._failures, EOFError, zlib.error) as exc:
+        except (*self._failures, *READ_ERRORS) as exc:
             raise SourceError(f"{path}: not a readable Parquet file: {_one_line(exc)}") from None
         if not self.rows:
             raise SourceError(f"{path}: has columns but no rows: nothing to replay")
-        columns = find_columns(list(schema.names()), path)
-        casts = [self._cast(field, name, schema[name]).alias(field) for field, name in columns.items()]
-        self._names = columns
-        self._frame = frame.select(polars.col(name).alias(_ORIGINAL + field) for field, name in columns.items())
-        unit = "milliseconds"
-        if not schema[columns["ts"]].is_temporal():
-            sample = self._collect(self._frame.head(SAMPLE_RECORDS), 0)[_ORIGINAL + "ts"].drop_nulls().to_list()
-            unit = find_unit(sample, columns["ts"], path)
-        self._factor = UNITS[unit]
-        usable = [self._usable(field) for field in columns]
-        self._frame = self._frame.with_columns(casts).with_columns(polars.all_horizontal(usable).alias(_USABLE))
-        self.format = FileFormat("parquet", gzipped, columns, unit)
+        kinds = dict(self._kinds(schema))
+        self._top_names = frozenset(schema.names())
+        self._names = find_columns(list(kinds), path, options.columns)
+        self._frame = frame.select(self._column(name).alias(_ORIGINAL + field) for field, name in self._names.items())
+        sample = self._collect(self._frame.head(SAMPLE_RECORDS), 0)
+        self._choose_action(sample, options)
+        times = self._find_times(sample, kinds, options)
+        casts = [self._cast(field, name, kinds[name], times).alias(field) for field, name in self._names.items()]
+        usable = polars.all_horizontal([self._usable(field) for field in self._names if field not in OPTIONAL_FIELDS])
+        self._frame = self._frame.with_columns(casts).with_columns(usable.alias(_USABLE))
+        self.format = FileFormat(
+            "parquet",
+            container,
+            self._names,
+            times.description if times else "none",
+            options.actions.used if "action" in self._names else {},
+            [name for name in schema.names() if not any(_is_in(used, name) for used in self._names.values())],
+        )
 
-    def _cast(self, field: EventField, name: str, kind: Any) -> Any:
+    def _kinds(self, schema: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+        """Yield path and type of all columns, those inside of structs too."""
+        for name, kind in schema.items():
+            yield before + name, kind
+            if kind == self._polars.Struct and depth < _MAX_DEPTH:
+                inner = {one.name: one.dtype for one in kind.fields}
+                yield from self._kinds(inner, f"{before}{name}.", depth + 1)
+
+    def _column(self, name: str) -> Any:
+        """The expression of a column, by its path."""
+        if name in self._top_names:
+            return self._polars.col(name)
+        first, *rest = name.split(".")
+        column = self._polars.col(first)
+        for part in rest:
+            column = column.struct.field(part)
+        return column
+
+    def _choose_action(self, sample: Any, options: ReadOptions) -> None:
+        if "action" not in self._names:
+            return
+        cells = [str(cell) for cell in sample[_ORIGINAL + "action"].drop_nulls().to_list()]
+        sure = "action" in options.columns or self._names["action"].lower() == "action"
+        if not sure and not options.actions.are_actions(cells):
+            del self._names["action"]
+        else:
+            options.actions.translate(cells)
+
+    def _find_times(self, sample: Any, kinds: dict[str, Any], options: ReadOptions) -> TimeReader | None:
+        if "ts" not in self._names:
+            return None
+        if kinds[self._names["ts"]].is_temporal():
+            return NumberTimes("milliseconds")
+        cells = sample[_ORIGINAL + "ts"].drop_nulls().to_list()
+        return find_times(cells, self._names["ts"], self._path, options.times)
+
+    def _cast(self, field: EventField, name: str, kind: Any, times: TimeReader | None) -> Any:
         """The column in our type, null where a cell cannot be cast."""
-        column = self._polars.col(_ORIGINAL + field)
+        polars = self._polars
+        column = polars.col(_ORIGINAL + field)
         expected = "text or numbers" if field in ("user", "item", "action") else "numbers"
-        if field == "ts" and kind in (self._polars.Datetime, self._polars.Date):
-            return column.cast(self._polars.Datetime("ms"), strict=False).dt.epoch("ms")
+        if field == "ts" and kind in (polars.Datetime, polars.Date):
+            return column.cast(polars.Datetime("ms"), strict=False).dt.epoch("ms")
         if kind.is_nested() or kind.is_temporal():
             raise SourceError(f"{self._path}: column {name}: holds {kind}: expected {expected}")
-        if kind == self._polars.Binary:  # a cast fails for all cells when one is not UTF-8
-            column = column.map_elements(_decode_or_none, return_dtype=self._polars.String)
-        if field in ("user", "item", "action"):
-            return column.cast(self._polars.String, strict=False)
-        if field == "ts" and kind.is_integer():
-            return column  # a float cannot hold every nanosecond
-        return column.cast(self._polars.Float64, strict=False)
+        if field == "ts" and isinstance(times, NumberTimes) and kind.is_integer():
+            return column.map_batches(lambda cells: _scaled(cells, times), return_dtype=polars.Int64)
+        if field == "ts" and times is not None:
+            return column.map_elements(_reader(times), return_dtype=polars.Int64)
+        if kind == polars.Binary:  # a cast fails for all cells when one is not UTF-8
+            column = column.map_elements(_decode_or_none, return_dtype=polars.String)
+        if field not in ("user", "item", "action"):
+            return column.cast(polars.Float64, strict=False)
+        if kind.is_float():  # 7.0 is the id 7; NaN and 7.5 are none
+            return (
+                polars.when(column == column.floor()).then(column.cast(polars.Int64, strict=False)).cast(polars.String)
+            )
+        return column.cast(polars.String, strict=False)
 
     def _usable(self, field: EventField) -> Any:
         column = self._polars.col(field)
         usable = column.is_not_null()
-        if field == "ts":
-            usable &= column.is_between(-_MAX_MS / self._factor, _MAX_MS / self._factor)
-        if field == "value":
-            usable &= column.is_finite()
-        return usable | self._polars.col(_ORIGINAL + field).is_null() if field in ("action", "value") else usable
+        if field in ("user", "item"):
+            usable &= ~column.str.strip_chars().is_in(sorted(MISSING))
+        return usable
 
     def _collect(self, frame: Any, start: int) -> Any:
         try:
@@ -121,30 +171,57 @@ class ParquetParser(Parser):
                 for place, row in zip(np.flatnonzero(~usable).tolist(), rows, strict=True)
             ]
             frame = frame.filter(frame[_USABLE])
-        users, items = frame["user"].to_list(), frame["item"].to_list()
-        actions = frame["action"].to_list() if "action" in self._names else None
-        event_values = frame["value"].to_list() if "value" in self._names else None
+        event_values, dropped = None, list[int]()
+        if "value" in self._names:
+            finite = frame["value"].is_finite().fill_null(value=False)
+            dropped = (~finite & frame[_ORIGINAL + "value"].is_not_null()).arg_true().to_list()
+            event_values = frame.select(self._polars.when(finite).then(self._polars.col("value")))["value"].to_list()
         return EventChunk(
             start,
-            users,
-            items,
-            scale_to_milliseconds(frame["ts"].to_numpy(), self._factor),
+            normalize_ids(frame["user"].to_list()),
+            normalize_ids(frame["item"].to_list()),
+            frame["ts"].to_numpy() if "ts" in self._names else FIRST_TS + 1000 * (start + index),
             index,
-            actions,
+            self._actions.translate(frame["action"].to_list()) if "action" in self._names else None,
             event_values,
             unparsed,
+            dropped_values=dropped,
         )
 
     def _with_our_names(self, row: dict[str, Any]) -> bytes:
         named: dict[str, Any] = {}
         for field in self._names:
             cell, original = row[field], row[_ORIGINAL + field]
-            if field == "ts" and cell is not None:
-                cell = round(cell * self._factor) if abs(cell) <= _MAX_MS / self._factor else None
-            if field == "value" and cell is not None and not math.isfinite(cell):
-                cell = None
-            named[field] = [str(original)[:_SHOWN]] if cell is None and original is not None else cell
+            if field == "value" or original is None or _is_missing(original):
+                continue  # an absent id or time is told as one
+            named[field] = [str(original)[:_SHOWN]] if cell is None else cell
         return _encode(named)
+
+
+def _is_in(column: str, top: str) -> bool:
+    return column == top or column.startswith(top + ".")
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell != cell or (isinstance(cell, str) and cell.strip() in MISSING)
+
+
+def _scaled(cells: Any, times: NumberTimes) -> Any:
+    """Scale a column of integers, null where a cell is."""
+    scaled = type(cells)(values=times.scale(cells.fill_null(0).cast(int).to_numpy()))
+    return scaled.zip_with(
+        cells.is_not_null(), type(cells)(values=[None], dtype=scaled.dtype).new_from_index(0, len(cells))
+    )
+
+
+def _reader(times: TimeReader) -> Callable[[Any], int | None]:
+    def read(cell: Any) -> int | None:
+        try:
+            return times.read(cell.decode() if isinstance(cell, bytes) else cell)
+        except (ValueError, OverflowError):
+            return None
+
+    return read
 
 
 def _decode_or_none(data: bytes) -> str | None:

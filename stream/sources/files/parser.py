@@ -7,28 +7,46 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from stream.sources.files.columns import EventField
+from stream.sources.files.containers import Container
 from stream.sources.files.event_chunk import EventChunk
 
 FormatName = Literal["csv", "jsonl", "parquet", "movielens", "elcrec"]
 
 SAMPLE_RECORDS: Final = 1000  # records from which the format of a file is found
+FIRST_TS: Final = 946_684_800_000  # 2000-01-01, of the first event of a file without times
+_SHOWN: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileFormat:
     """What a file was found to be."""
 
     name: FormatName
-    gzipped: bool
+    container: Container
     columns: dict[EventField, str]  # field of an event -> column of the file
-    unit: str  # of the times: seconds, milliseconds, …, or "none"
+    unit: str = "none"  # of the times: seconds, milliseconds, ISO 8601, …
+    actions: dict[str, str] = field(default_factory=dict)  # translations seen in the sample
+    unused: list[str] = field(default_factory=list)  # columns
     notes: list[str] = field(default_factory=list)
     rule: str = ""  # what a line must be, for dead letters; empty for JSON, for which the decoder has a rule
+    encoding: str = ""  # empty for UTF-8
 
     def __str__(self) -> str:
-        columns = ", ".join(f"{field_name} = {name}" for field_name, name in self.columns.items())
-        parts = [self.name + (", gzipped" if self.gzipped else ""), columns, f"times in {self.unit}", *self.notes]
+        columns = ", ".join(f"{field_name} = {column}" for field_name, column in self.columns.items())
+        if self.actions:
+            columns += f" ({', '.join(f'{old} = {new}' for old, new in self.actions.items())})"
+        shown = ", ".join(self.unused[:_SHOWN]) + (", …" if len(self.unused) > _SHOWN else "")
+        parts = [
+            ", ".join(filter(None, [self.name, self._container(), self.encoding])),
+            columns,
+            f"times in {self.unit}" if self.unit != "none" else "",
+            *self.notes,
+            f"not used: {shown}" if self.unused else "",
+        ]
         return "; ".join(part for part in parts if part)
+
+    def _container(self) -> str:
+        return "gzipped" if self.container == "gzip" else self.container
 
 
 class Parser:
@@ -42,4 +60,4 @@ class Parser:
         raise NotImplementedError
 
 
-__all__ = ["FileFormat", "FormatName", "Parser", "SAMPLE_RECORDS"]
+__all__ = ["FIRST_TS", "FileFormat", "FormatName", "Parser", "SAMPLE_RECORDS"]

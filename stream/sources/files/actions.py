@@ -1,0 +1,107 @@
+"""Actions as files name them, and the names that the configuration knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from stream.errors import SourceError
+from stream.schema.events import ERASE, ActionsConfig
+
+# what the well-known sets call the actions of the default configuration
+_SYNONYMS: Final = {
+    **dict.fromkeys(["addtocart", "add_to_cart", "add-to-cart", "carts", "add to cart", "atc"], "cart"),
+    **dict.fromkeys(["transaction", "transactions", "buy", "order", "orders", "purchases", "purchased"], "purchase"),
+    **dict.fromkeys(["clicks", "clicked"], "click"),
+    **dict.fromkeys(["views", "viewed", "pv", "pageview", "page_view", "detail", "detail_view"], "view"),
+    **dict.fromkeys(["rating", "rated"], "rate"),
+    **dict.fromkeys(["dislikes", "disliked"], "dislike"),
+}
+
+
+class ActionNames:
+    """Translates the actions of a file.
+
+    Parameters
+    ----------
+    known
+        Names of the configuration.
+    given
+        Translations of the user; they come first.
+
+    Examples
+    --------
+    >>> names = ActionNames(["view", "cart"], {"fav": "cart"})
+    >>> names.translate(["view", "addtocart", "fav", "fly", None])
+    ['view', 'cart', 'cart', 'fly', None]
+    >>> names.used
+    {'addtocart': 'cart', 'fav': 'cart'}
+    """
+
+    def __init__(self, known: Sequence[str] | None = None, given: Mapping[str, str] | None = None) -> None:
+        self._known = frozenset(ActionsConfig().names() if known is None else known) | {ERASE}
+        self._given = dict(given or {})
+        self._cache: dict[str | None, str | None] = {None: None}
+        for old, new in self._given.items():
+            if new not in self._known:
+                raise SourceError(
+                    f"--actions {old}={new}: {new} is no action of the configuration: expected one of "
+                    f"{', '.join(sorted(self._known))}"
+                )
+
+    @property
+    def used(self) -> dict[str, str]:
+        """Translations of the values seen so far, without those that stay as they are."""
+        return {old: new for old, new in self._cache.items() if old and new and old != new}
+
+    def translate(self, actions: Iterable[str | None]) -> list[str | None]:
+        """Translate the actions of records; one that is not known stays, and is refused by the decoder."""
+        cache = self._cache
+        found: list[str | None] = []
+        for action in actions:
+            if action not in cache:
+                name = self._one(action or "")
+                if len(cache) > 10_000:  # not a column of actions
+                    found.append(name)
+                    continue
+                cache[action] = name
+            found.append(cache[action])
+        return found
+
+    def are_actions(self, sample: Sequence[str | None]) -> bool:
+        """Whether most of the values in a sample of a column are known actions."""
+        counts = Counter(value for value in sample if value)
+        known = sum(count for value, count in counts.items() if self._one(value) in self._known)
+        return known * 2 > counts.total()
+
+    def _one(self, action: str) -> str:
+        if action in self._given:
+            return self._given[action]
+        if action in self._known:
+            return action
+        name = action.strip().lower()
+        if name in self._known:
+            return name
+        synonym = _SYNONYMS.get(name, action)
+        return synonym if synonym in self._known else action
+
+
+def parse_actions(text: str) -> dict[str, str]:
+    """Read `--actions old=new,…`.
+
+    >>> parse_actions("pv=view, buy=purchase")
+    {'pv': 'view', 'buy': 'purchase'}
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        old, equals, new = (piece.strip() for piece in part.partition("="))
+        if not (old and equals and new):
+            raise SourceError(f"--actions {part}: expected OLD=NEW, the file's name and the configuration's")
+        if old in found:
+            raise SourceError(f"--actions {text}: {old} is there twice")
+        found[old] = new
+    return found
+
+
+__all__ = ["ActionNames", "parse_actions"]

@@ -1,0 +1,40 @@
+"""Ids as files write them: `7`, `7.0` and `7 ` are one user, and `nan` is none."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# what pandas and database exports write for a missing value; the same list as pandas reads
+MISSING: Final = frozenset(
+    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"]
+    + ["NULL", "NaN", "None", "n/a", "nan", "null", "\\N"]
+)
+_WHOLE_FLOAT: Final = re.compile(r"(-?\d+)\.0+")
+_BLANK: Final = re.compile(r"\s")
+
+
+def normalize_id(text: str) -> str:
+    """Return the id without blanks around it and without the `.0` of a number; empty when it is missing.
+
+    Leading zeros stay: `007` is another user than `7`.
+
+    >>> [normalize_id(text) for text in ["7", "7.0", "7 ", "007", "v1.0", "nan"]]
+    ['7', '7', '7', '007', 'v1.0', '']
+    """
+    text = text.strip()
+    if text in MISSING:
+        return ""
+    number = _WHOLE_FLOAT.fullmatch(text)
+    return number.group(1) if number else text
+
+
+def normalize_ids(ids: list[str]) -> list[str]:
+    """Normalize many ids; returns the list itself when none needs it."""
+    text = "\0".join(ids)
+    if MISSING.isdisjoint(ids) and ".0" not in text and not _BLANK.search(text):
+        return ids
+    return [normalize_id(one) for one in ids]
+
+
+__all__ = ["MISSING", "normalize_id", "normalize_ids"]

@@ -92,7 +92,7 @@ class DeadLetters(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The workers' newest reports and how far the monitor has read."""
 
-    state: Annotated[str, Meta(description="none, recovering, running, stopped or gone")]
+    state: Annotated[str, Meta(description="none, recovering, running, stopped, failed or gone")]
     problems: list[str]
     workers: list[StreamMetrics]
     monitor_lag: dict[str, int]

@@ -86,8 +86,13 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 2000
     stale_after_s: Annotated[
         float,
-        Meta(gt=0, le=86_400, description="age of the newest report above which the worker counts as gone; seconds"),
-    ] = 30.0
+        Meta(
+            gt=0,
+            le=86_400,
+            description="age of the newest report above which the worker counts as gone, at least three times its "
+            "usual interval; seconds",
+        ),
+    ] = 15.0
     ready_max_lag: Annotated[
         int,
         Meta(

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from monitor.config import MonitorConfig
 from monitor.view.reader import Reader
+from monitor.view.reports import misplaced_events
 from monitor.view.view import View
 from stream.schema.messages import StreamMetrics
 
 _FORGOTTEN_S: Final = 86_400.0
+_MISPLACED_MS: Final = 600_000  # that an increase of misplaced events is a problem for
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """How the worker is doing, for people and for load balancers; `problems` is empty when all is well."""
 
-    state: str  # none, recovering, running, stopped, gone
+    state: str  # none, recovering, running, stopped, failed, gone
     report: StreamMetrics | None
     age_s: float
     problems: list[str]
@@ -48,15 +51,14 @@ class HealthCheck:
             return Health("none", None, 0.0, problems)
         for report in reports:
             problems += self._worker_problems(report)
-        # A worker that was shut down is no problem while another one runs.
-        first = max(reports, key=lambda one: (not self.is_gone(one) and one.state != "stopped", one.ts))
-        gone = self.is_gone(first)
-        if first.state == "stopped":
+        first = max(reports, key=lambda one: (self.state(one) in ("running", "recovering"), one.ts))
+        state = self.state(first)
+        if state == "stopped":  # one that was shut down is no problem while another one runs
             problems.append(f"{first.worker} was shut down")
         lag, most = self.lag(), self._config.ready_max_lag
-        if first.state == "running" and not gone and lag > most:
+        if state == "running" and lag > most:
             problems.append(f"{lag:,} records wait for the worker, more than {most:,}")
-        return Health("gone" if gone else first.state, first, self.age_s(first), problems)
+        return Health(state, first, self.age_s(first), problems)
 
     def _monitor_problems(self) -> list[str]:
         reading = self._reader.reading
@@ -69,11 +71,26 @@ class HealthCheck:
         return []
 
     def _worker_problems(self, report: StreamMetrics) -> list[str]:
-        if self.is_gone(report):
-            return [f"the newest report of {report.worker} is {self.age_s(report):,.0f} s old: it has ended or hangs"]
-        if report.state == "recovering":
-            return [f"{report.worker} is recovering"]
-        return []
+        name, state = report.worker, self.state(report)
+        if state == "gone":
+            since = datetime.fromtimestamp(report.ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            return [f"{name} has not reported since {since} UTC ({self.age_s(report):,.0f} s): it has ended or hangs"]
+        if state == "failed":
+            return [f"{name} ended with an error, which is in its log"]
+        if state == "stopped":
+            return []
+        problems = [f"{name} is recovering"] if state == "recovering" else []
+        failing = int(report.gauges.get("checkpoints_failing", 0))
+        if failing:
+            attempts = "checkpoint" if failing == 1 else f"{failing} checkpoints"
+            problems.append(f"the last {attempts} of {name} failed: a restart repeats more and more steps")
+        misplaced_ms = self._view.reports.misplaced_ms(name)
+        if misplaced_ms is not None and self._clock_ms() - misplaced_ms <= _MISPLACED_MS:
+            problems.append(
+                f"{misplaced_events(report):,} events of {name} are on another partition than their user's, new ones "
+                "among them: a producer uses another partitioner, and lists follow only a part of such a user's events"
+            )
+        return problems
 
     def reports(self) -> list[StreamMetrics]:
         """The newest report of each worker; those older than a day only when no worker has a newer one."""
@@ -84,7 +101,7 @@ class HealthCheck:
     def lag(self) -> int:
         """Records that wait for the workers that report; when none does, as the last one said."""
         reports = self.reports()
-        fresh = [one for one in reports if self.age_s(one) <= self._config.stale_after_s]
+        fresh = [one for one in reports if self.state(one) in ("running", "recovering")]
         counted = fresh or sorted(reports, key=lambda one: one.ts)[-1:]
         return int(sum(one.gauges.get("lag", float(sum(one.lag.values()))) for one in counted))
 
@@ -92,6 +109,12 @@ class HealthCheck:
         """Seconds since the report was made."""
         return max(0.0, (self._clock_ms() - report.ts) / 1000)
 
-    def is_gone(self, report: StreamMetrics) -> bool:
-        """Whether the worker has stopped reporting without saying that it stops."""
-        return report.state != "stopped" and self.age_s(report) > self._config.stale_after_s
+    def state(self, report: StreamMetrics) -> str:
+        """The state of the worker behind its newest report: recovering, running, stopped, failed, or gone.
+
+        A worker is gone when it has missed three reports without saying that it ends.
+        """
+        if report.gauges.get("failed"):
+            return "failed"
+        patience_s = max(self._config.stale_after_s, 3 * self._view.reports.interval_ms(report.worker) / 1000)
+        return "gone" if report.state != "stopped" and self.age_s(report) > patience_s else report.state

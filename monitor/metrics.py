@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from monitor.config import MonitorConfig
 from monitor.health import HealthCheck
 from monitor.view.reader import Reader
 from monitor.view.view import View
@@ -90,14 +89,12 @@ class Telemetry(Collector):
         view: View,
         reader: Reader,
         health: HealthCheck,
-        config: MonitorConfig,
         clock_ms: Callable[[], int],
         streams: Callable[[], int],
     ) -> None:
         self._view = view
         self._reader = reader
         self._health = health
-        self._config = config
         self._clock_ms = clock_ms
         self._streams = streams
         self.registry = CollectorRegistry(auto_describe=False)
@@ -166,7 +163,7 @@ class Telemetry(Collector):
         )
         for worker, report in reports:
             seconds = max(0.0, (now_ms - report.ts) / 1000)
-            alive = report.state == "running" and seconds <= self._config.stale_after_s
+            alive = self._health.state(report) == "running"
             up.add_metric([worker], float(alive))
             age.add_metric([worker], seconds)
             steps.add_metric([worker], report.step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -16,15 +15,10 @@ from monitor.http.connections import Connections
 from monitor.http.sse import Hub
 from monitor.metrics import Telemetry
 from monitor.view.reader import Reader
-from monitor.view.view import View
+from monitor.view.view import View, wall_clock_ms
 from stream.log.base import EventLog
 from stream.schema.decoder import Decoder
 from stream.schema.events import ActionsConfig
-
-
-def wall_clock_ms() -> int:
-    """Now, epoch milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Service:
@@ -60,6 +54,7 @@ class Service:
             history_days=config.history_days,
             series_points=config.series_points,
             actions=actions,
+            clock_ms=clock_ms,
         )
         self.hub = Hub(config.max_streams)
         self.reader = Reader(
@@ -79,7 +74,7 @@ class Service:
             saved=self.view.kept(b"i"),
         )
         self.health = HealthCheck(self.view, self.reader, config, clock_ms)
-        self.telemetry = Telemetry(self.view, self.reader, self.health, config, clock_ms, streams=lambda: len(self.hub))
+        self.telemetry = Telemetry(self.view, self.reader, self.health, clock_ms, streams=lambda: len(self.hub))
         self.connections = Connections(config.max_connections)
 
     @contextlib.asynccontextmanager

@@ -109,6 +109,11 @@ def headline(health: Health, lag: int) -> Headline:
             "It has ended or hangs. All figures are as of its last report. Look at its log, then start it again: it "
             "goes on where it was.",
         )
+    if health.state == "failed":
+        return Headline(
+            f"The worker ended with an error {duration(health.age_s)} ago.",
+            "Its log has the error. All figures are as of then. Start it, and it goes on where it was.",
+        )
     if health.state == "stopped":
         return Headline(
             f"The worker was shut down {duration(health.age_s)} ago.",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
+import msgspec
 from rocksdict import WriteBatch
 
 from monitor.view import records
@@ -15,6 +18,13 @@ MAX_WORKERS: Final = 64
 _DAY_MS: Final = 86_400_000
 _COARSE_MS: Final = 60_000
 _COARSE_POINTS: Final = 2880  # two days of minutes
+_FUTURE_MS: Final = 60_000  # that a worker's clock may be ahead of ours
+_INTERVALS: Final = 8  # newest ones, behind the usual interval between two reports
+
+
+def misplaced_events(report: StreamMetrics) -> int:
+    """Events that the worker found on another partition than their user's, since its first start."""
+    return report.counters.get("misplaced", 0)
 
 
 class WorkerReports:
@@ -24,10 +34,14 @@ class WorkerReports:
     ----------
     series_points
         Reports kept at full resolution; beside them one a minute is kept for two days.
+    clock_ms
+        Wall clock, epoch milliseconds. A report from the future counts as made now: its worker would never be gone.
     """
 
-    def __init__(self, db: ViewDb, series_points: int) -> None:
+    def __init__(self, db: ViewDb, series_points: int, clock_ms: Callable[[], int]) -> None:
         self._db = db
+        self._clock_ms = clock_ms
+        self._misplaced_ms: dict[str, int] = {}
         self.points = Ring(db, b"m", series_points)
         self.coarse = Ring(db, b"M", _COARSE_POINTS)
         self.workers: dict[str, StreamMetrics] = {}
@@ -49,6 +63,13 @@ class WorkerReports:
         """Keep a report."""
         if report.worker not in self.workers and not self._make_room(write, report):
             return
+        now_ms = self._clock_ms()
+        if report.ts > now_ms + _FUTURE_MS:
+            report = msgspec.structs.replace(report, ts=now_ms)
+            value = records.to_json(report)
+        before = self.workers.get(report.worker)
+        if misplaced_events(report) > (0 if before is None else misplaced_events(before)):
+            self._misplaced_ms[report.worker] = report.ts
         self.workers = self.workers | {report.worker: report}
         write.put(b"w" + user_hash(report.worker.encode()), value)
         point = Point(report.ts, report.worker, report.step, report.counters.get("events", 0), report.gauges)
@@ -75,6 +96,16 @@ class WorkerReports:
         begin = fine[0].ts if fine else 1 << 62
         older = [p for p in self.coarse.newest() if p.worker == worker and since_ms <= p.ts < begin]
         return older + [p for p in fine if p.ts >= since_ms]
+
+    def misplaced_ms(self, worker: str) -> int | None:
+        """When the worker last reported more misplaced events than before, None when that was before our start."""
+        return self._misplaced_ms.get(worker)
+
+    def interval_ms(self, worker: str) -> int:
+        """The usual time between two reports of a worker, 0 while there are too few."""
+        times = [p.ts for p in self.points.newest(_INTERVALS * MAX_WORKERS) if p.worker == worker][-_INTERVALS - 1 :]
+        intervals = sorted(later - earlier for earlier, later in pairwise(times))
+        return intervals[len(intervals) // 2] if len(intervals) >= 3 else 0
 
     def newest(self) -> StreamMetrics | None:
         """The newest report of any worker."""

@@ -8,6 +8,7 @@ rings of a fixed length, the workers' reports and the catalog.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,11 @@ _NEWEST: Final = 500  # shifts, alerts, dead letters in memory
 _FEED: Final = 40  # newest lists of all users
 
 
+def wall_clock_ms() -> int:
+    """Now, epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
 class View:
     """What the topics say now. One thread writes, any thread reads.
 
@@ -58,12 +64,13 @@ class View:
         history_days: float = 30.0,
         series_points: int = 2000,
         actions: ActionsConfig | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._db = ViewDb(path)
         self.users = UserRecords(
             self._db, history_len=history_len, history_days=history_days, actions=actions or ActionsConfig()
         )
-        self.reports = WorkerReports(self._db, series_points)
+        self.reports = WorkerReports(self._db, series_points, clock_ms)
         self.catalog = Catalog(self._db)
         self.shifts = Ring(self._db, b"S", _NEWEST)
         self.alerts = Ring(self._db, b"a", _NEWEST)

@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, RawIOBase, TextIOWrapper
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import zstandard
 
@@ -175,6 +175,32 @@ class _ZstdStream:
         return b""
 
 
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIOWrapper]:
+    """Open a file of text, compressed or not, in UTF-8 or in what its byte order mark says; line ends stay."""
+    container = find_container(path)
+    with path.open("rb") as raw, open_bytes(path, raw, container) as stream:
+        encoding = find_encoding(stream.read1(HEAD_BYTES))
+    with path.open("rb") as raw, open_bytes(path, raw, container) as stream:
+        with TextIOWrapper(BufferedReader(_Readable(stream)), encoding or "utf-8-sig", newline="") as text:
+            yield text
+
+
+class _Readable(RawIOBase):
+    """A stream as the io module has them."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._stream.read1(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+
 class Recoded:
     """A stream in another encoding, read as UTF-8.
 
@@ -203,6 +229,7 @@ __all__ = [
     "find_container",
     "find_encoding",
     "open_bytes",
+    "open_text",
     "refuse_unsupported",
     "stem",
 ]

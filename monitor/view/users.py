@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-import numpy as np
 from rocksdict import WriteBatch
 
 from monitor.view import records
+from monitor.view.clock import StreamClock
 from monitor.view.db import ViewDb, user_hash
 from monitor.view.records import HistoryItem
 from stream.log.base import RecordBatch
@@ -27,7 +27,7 @@ class UserRecords:
     history_len
         Newest events and shifts kept per user.
     history_days
-        Event time, before the newest event, after which a user's events and shifts are removed.
+        Event time, before the stream's clock, after which a user's events and shifts are removed.
     actions
         The worker's actions: the worker refuses an event with another one, so no history holds it.
     """
@@ -39,7 +39,7 @@ class UserRecords:
         self._history_ms = int(history_days * DAY_MS)
         self._cursor = b"h"
         self._erased: dict[bytes, tuple[int, int]] = {}  # erasures of the batches at hand, not yet written
-        self.event_ts = 0  # newest event time, epoch milliseconds
+        self.clock = StreamClock()
 
     def begin_batches(self) -> None:
         """Forget the erasures of the batches before, which are written now."""
@@ -60,10 +60,7 @@ class UserRecords:
             write.put(b"E" + user, batch.timestamps_ms[erasure.index].to_bytes(8, "big", signed=True))
             begin = end
         self._put_events(write, decoded, begin, len(decoded.events))
-        if len(decoded.events):
-            # One event with a wrong clock must not make everybody's history look old.
-            appended_ms = np.array(batch.timestamps_ms, dtype=np.int64)[decoded.index]
-            self.event_ts = max(self.event_ts, int(np.minimum(decoded.events.ts, appended_ms + DAY_MS).max()))
+        self.clock.update(decoded.events.users, decoded.events.ts.tolist())
 
     def _put_events(self, write: WriteBatch, decoded: Decoded, begin: int, end: int) -> None:
         part = slice(begin, end)
@@ -118,7 +115,7 @@ class UserRecords:
     def sweep(self, keys: int) -> int:
         """Look at the next `keys` events and shifts, remove those too old or too many, and return how many."""
         write = WriteBatch(raw_mode=True)
-        oldest = self.event_ts - self._history_ms
+        oldest = self.clock.now_ms - self._history_ms
         user, held = b"", list[bytes]()
         seen = removed = 0
         prefix = self._cursor[:1]

@@ -49,7 +49,7 @@ class View:
     history_len
         Newest events and shifts kept per user.
     history_days
-        Event time, before the newest event, after which a user's events and shifts are removed.
+        Event time, before the stream's clock, after which a user's events and shifts are removed.
     series_points
         Reports of the worker kept at full resolution; minutes are kept for two days beside them.
     actions
@@ -106,9 +106,10 @@ class View:
             self.positions[position] = int.from_bytes(raw, "big")
         counts = self._db.get(b"n")
         if counts is not None:
-            self.reasons, self.totals, self.users.event_ts = msgspec.msgpack.decode(
+            self.reasons, self.totals, event_ts = msgspec.msgpack.decode(
                 counts, type=tuple[dict[str, int], dict[str, int], int]
             )
+            self.users.clock.restore(event_ts)
 
     def apply(self, batches: Sequence[RecordBatch]) -> int:
         """Apply the records and the positions after them, all or nothing; returns the number of records."""
@@ -124,7 +125,7 @@ class View:
                 count += len(batch)
             self._move(write, TopicPartition(batch.topic, batch.partition), batch.next_offset)
         if count:
-            write.put(b"n", records.pack((self.reasons, self.totals, self.users.event_ts)))
+            write.put(b"n", records.pack((self.reasons, self.totals, self.users.clock.now_ms)))
         if batches:
             self._db.write(write)
         return count
@@ -143,7 +144,7 @@ class View:
             kept.clear()
         for counts in (self.reasons, self.positions, self.totals):
             counts.clear()
-        self.users.event_ts = 0
+        self.users.clock.restore(0)
         for topic in self.revision:
             self.revision[topic] += 1
 

@@ -14,6 +14,8 @@ from stream.worker.dead_letters import replay_dead_letters
 from tests.unit.monitor.conftest import NOW_MS
 from tests.unit.monitor.feed import Feed, create, encode, history
 
+DAY_MS = 86_400_000
+
 
 def read_all(log: EventLog, view: View, max_records: int = 500) -> None:
     reader = Reader(log, view, interval_s=0.01, max_records=max_records)
@@ -145,6 +147,51 @@ def test_an_event_from_the_far_future_makes_nobody_elses_history_old(log: EventL
     view.users.sweep(1000)
     view.users.sweep(1000)
     assert [one.item for one in view.users.history("u")] == ["i"]
+    view.close()
+
+
+def event(user: str, ts: int, item: str = "i") -> Message:
+    return Message(topics.EVENTS, user.encode(), encode({"user": user, "item": item, "ts": ts}), NOW_MS)
+
+
+def swept(view: View) -> set[str]:
+    """Users who have a history after two rounds of the sweep."""
+    for _ in range(4):
+        view.users.sweep(10_000)
+    return {user for n in range(50) if view.users.history(user := f"u{n}")}
+
+
+def test_events_of_today_hide_no_history_of_a_stream_whose_time_is_behind(log: EventLog, tmp_path: Path) -> None:
+    """The clock of the histories is the stream's; arrival says nothing about it."""
+    year_ago = NOW_MS - 365 * DAY_MS
+    everybody = {f"u{n}" for n in range(50)}
+    log.append([event(user, year_ago + n) for n, user in enumerate(sorted(everybody))])
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    log.append([event("today", NOW_MS, f"i{n}") for n in range(2200)])  # one user, many events
+    read_all(log, view)
+    assert swept(view) == everybody
+    view.close()
+    view = View(tmp_path / "view")  # the clock survives a restart
+    assert view.users.clock.now_ms < year_ago + 50
+    log.append([event("today", NOW_MS + n) for n in range(10)])
+    read_all(log, view)
+    assert swept(view) == everybody
+    assert view.users.history("today")
+    view.close()
+
+
+def test_the_clock_of_the_histories_follows_most_users_and_goes_back(log: EventLog, tmp_path: Path) -> None:
+    view = View(tmp_path / "view")
+    log.append([event(f"wrong{n}", NOW_MS + 3 * DAY_MS // 4) for n in range(300)])
+    read_all(log, view)
+    assert view.users.clock.now_ms > NOW_MS
+    log.append([event(f"right{n}", NOW_MS - 20 * DAY_MS) for n in range(300)])
+    read_all(log, view)
+    assert view.users.clock.now_ms == NOW_MS - 20 * DAY_MS
+    log.append([event("u1", NOW_MS - 60 * DAY_MS)])
+    read_all(log, view)
+    assert swept(view) == set()  # older than 30 days before the clock
     view.close()
 
 

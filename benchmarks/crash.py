@@ -32,8 +32,9 @@ import numpy as np
 
 import state.files
 from intentstream.config import Config, load_config
-from learner import Learner, set_threads
-from state import PendingCheckpoint
+from learner.online.learner import Learner
+from learner.runtime import set_threads
+from state.checkpoints import PendingCheckpoint
 from stream.log import open_log
 from stream.log.base import EventLog, Message
 from stream.schema import topics

@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks.run_cache import Kept
 from benchmarks.simulated import STEP, Cost, published, steps
 from intentstream.config import Config
-from learner import DriftConfig, set_threads
+from learner.drift.config import DriftConfig
+from learner.runtime import set_threads
 from stream.schema import topics
 from stream.sources.simulator.config import SimulatorConfig
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.simulated import one_partition, published
 from intentstream.config import Config
-from learner import set_threads
+from learner.runtime import set_threads
 from stream.engine.engine import Engine
 from stream.log.base import RecordBatch
 from stream.replay.report import DriftEpisodes

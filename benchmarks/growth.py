@@ -27,7 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentstream.config import Config
-from learner import Learner, LearnerConfig, StepBatch, set_threads
+from learner.config import LearnerConfig
+from learner.online.learner import Learner
+from learner.online.step import StepBatch
+from learner.runtime import set_threads
 from stream.engine.engine import Engine
 from stream.log.base import RecordBatch
 from stream.schema import topics

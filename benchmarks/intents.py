@@ -32,8 +32,9 @@ from torch.nn import functional as F
 from benchmarks.run_cache import Kept
 from benchmarks.simulated import Cost, Step, normalised_mutual_information, one_partition, steps
 from intentstream.config import Config
-from learner import IntentConfig, set_threads
 from learner.model.centers import interests, kmeans
+from learner.model.config import IntentConfig
+from learner.runtime import set_threads
 from stream.engine.engine import Engine
 from stream.replay.runner import replay
 from stream.sources.files.event_file import EventFile

@@ -24,9 +24,10 @@ import msgspec
 import numpy as np
 
 from intentstream.config import Config
-from learner import set_threads
 from learner.online.vocabulary import Vocabulary
-from state import UserStore, append
+from learner.runtime import set_threads
+from state.histories import append
+from state.store import UserStore
 from stream.log import open_log
 from stream.log.base import EventLog, Message, TopicPartition
 from stream.schema import topics

@@ -26,8 +26,11 @@ import torch
 from numpy.typing import NDArray
 from river import reco
 
-from learner import NOT_EVALUATED, UNRANKED, Learner, LearnerConfig, RankMetrics, set_threads
+from learner.config import LearnerConfig
+from learner.metrics import NOT_EVALUATED, UNRANKED, RankMetrics
 from learner.offline.tuning import Recorded, batches
+from learner.online.learner import Learner
+from learner.runtime import set_threads
 from stream.replay.baselines import BASELINES
 
 STEP = 256

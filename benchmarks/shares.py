@@ -20,7 +20,9 @@ import numpy as np
 
 from benchmarks.drift import QUIET, SHOP, delays, say
 from benchmarks.simulated import STEP
-from learner import DriftConfig, DriftMonitor, EpisodeChange, Observed
+from learner.drift.config import DriftConfig
+from learner.drift.episodes import DriftMonitor, EpisodeChange
+from learner.drift.signal import Observed
 from stream.sources.simulator.chunk import BAD, Chunk
 from stream.sources.simulator.config import SimulatorConfig
 from stream.sources.simulator.simulator import Simulator

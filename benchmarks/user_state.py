@@ -31,8 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentstream.config import Config, load_config
-from learner import Learner, StepBatch, set_threads
-from state import CheckpointStore, UserStore, append
+from learner.online.learner import Learner
+from learner.online.step import StepBatch
+from learner.runtime import set_threads
+from state.checkpoints import CheckpointStore
+from state.histories import append
+from state.store import UserStore
 from stream.engine.engine import Engine
 from stream.log import open_log
 from stream.log.base import EventLog, Message

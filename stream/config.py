@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from learner import LearnerConfig
+from learner.config import LearnerConfig
 from learner.drift.config import DriftConfig, FallbackConfig
 from learner.intents.config import ShiftConfig
 from stream.log.kafka.config import KafkaConfig

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import RankMetrics, WindowedRankMetrics
+from learner.metrics import RankMetrics, WindowedRankMetrics
 
 RECENT_RANKS: Final = 10_000  # newest scored events behind the accuracy gauges: a fall shows within minutes
 

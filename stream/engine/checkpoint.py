@@ -10,8 +10,11 @@ from typing import Any, Final, Protocol
 import msgspec
 import numpy as np
 
-from learner import Learner, LearnerStateError
-from state import Checkpoint, CheckpointStore, PendingCheckpoint, UserStore, Watermarks
+from learner.errors import LearnerStateError
+from learner.online.learner import Learner
+from state.checkpoints import Checkpoint, CheckpointStore, PendingCheckpoint
+from state.store import UserStore
+from state.watermarks import Watermarks
 from stream.config import StreamConfig
 from stream.engine.accuracy import Accuracy
 from stream.engine.drift import DriftControl

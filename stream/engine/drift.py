@@ -13,9 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import ActiveActions, DriftMonitor, EpisodeChange, Learner, Observed, PrequentialResult, StepBatch
 from learner.drift.config import GATE
+from learner.drift.episodes import ActiveActions, DriftMonitor, EpisodeChange
 from learner.drift.fallback import FallbackPolicy, exclude_seen, gain_of, gains
+from learner.drift.signal import Observed
+from learner.online.learner import Learner
+from learner.online.step import PrequentialResult, StepBatch
 from stream.config import StreamConfig
 from stream.log.base import Message
 from stream.schema import topics

@@ -1,7 +1,6 @@
 """The engine: the deterministic core. Records in, messages out, everything that is learned in memory and on disk.
 
-It uses no clock, no network and no global randomness: the same records in the same steps give the same bits. The worker
-around it does the input and output; tests and benchmarks drive it from arrays.
+No clock, no network, no global randomness: the same records in the same steps give the same bits.
 
 One step, in this order: decode, score what was published, admit new items, append to the histories, learn from the
 events (test, then train), recommend, follow the intents, detect drift. Items are admitted before the histories are
@@ -18,10 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import Learner, PrequentialResult, StepBatch
 from learner.offline.init_learner import fingerprint, start_from
 from learner.online.histories import Histories
-from state import Appended, Checkpoint, CheckpointStore, PendingCheckpoint, Watermarks, append
+from learner.online.learner import Learner
+from learner.online.step import PrequentialResult, StepBatch
+from state.checkpoints import Checkpoint, CheckpointStore, PendingCheckpoint
+from state.histories import Appended, append
+from state.watermarks import Watermarks
 from stream.config import StreamConfig
 from stream.engine import checkpoint as saved
 from stream.engine.accuracy import Accuracy, ServedScore

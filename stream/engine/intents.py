@@ -13,8 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import IntentInfo, IntentState, IntentView, Learner, ShiftRule, name_intent, strongest
+from learner.intents.naming import name_intent
+from learner.intents.shifts import IntentState, ShiftRule, strongest
+from learner.intents.tracker import IntentView
 from learner.online.histories import Histories
+from learner.online.learner import Learner
+from learner.online.step import IntentInfo
 from stream.config import StreamConfig
 from stream.engine.shift_tests import MAX_TESTS, ShiftTests
 from stream.engine.users import TouchedUsers

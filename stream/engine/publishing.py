@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import Learner, Ranking
+from learner.online.learner import Learner
+from learner.online.step import Ranking
 from stream.config import EngineConfig
 from stream.engine.users import TouchedUsers
 from stream.log.base import Message

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import IntentView, Learner, strongest
+from learner.intents.shifts import strongest
+from learner.intents.tracker import IntentView
 from learner.online.histories import Histories
+from learner.online.learner import Learner
 from stream.engine.publishing import SOURCES
 
 

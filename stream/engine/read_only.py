@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from state import CheckpointStore
+from state.checkpoints import CheckpointStore
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.errors import EngineError

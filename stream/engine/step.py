@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import PrequentialResult
+from learner.online.step import PrequentialResult
 from stream.engine.users import StepUsers
 from stream.log.base import Message
 from stream.schema.event_batch import EventBatch

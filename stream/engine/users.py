@@ -10,8 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import IntentState
-from state import Checkpoint, UserStore, is_live
+from learner.intents.shifts import IntentState
+from state.checkpoints import Checkpoint
+from state.records import is_live
+from state.store import UserStore
 from stream.config import StreamConfig
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import Erasure

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from learner import RankMetrics
-from state import MemoryUserStore, Watermarks, append
+from learner.metrics import RankMetrics
+from state.histories import append
+from state.memory_store import MemoryUserStore
+from state.watermarks import Watermarks
 from stream.config import StreamConfig
 from stream.log.base import RecordBatch
 from stream.replay.baselines import BASELINES

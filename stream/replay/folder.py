@@ -9,9 +9,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from state import CheckpointStore, lock_folder
+from state.checkpoints import CheckpointStore
 from state.errors import storage_error
 from state.files import write_durably
+from state.folder_lock import lock_folder
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.engine.init_model import kept_model

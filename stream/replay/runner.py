@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from state import CheckpointStore
+from state.checkpoints import CheckpointStore
 from stream.config import StreamConfig
 from stream.engine.decoding import decode_batches
 from stream.engine.engine import Engine

@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from learner import release_freed_memory
-from state import PendingCheckpoint, StateError
+from learner.runtime import release_freed_memory
+from state.checkpoints import PendingCheckpoint
+from state.errors import StateError
 from stream.config import EngineConfig
 from stream.engine.engine import Engine
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from state import Checkpoint, CheckpointStore
+from state.checkpoints import Checkpoint, CheckpointStore
 from stream.config import StreamConfig
 from stream.log.base import EventLog, OffsetRange, TopicPartition
 from stream.schema import topics

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from state import Checkpoint, CheckpointStore
+from state.checkpoints import Checkpoint, CheckpointStore
 from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.engine.init_model import kept_model

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from state import lock_folder
+from state.folder_lock import lock_folder
 from stream.config import StreamConfig
 from stream.engine.engine import Engine, StepResult
 from stream.log.base import (

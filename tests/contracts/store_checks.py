@@ -10,7 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from state import MemoryUserStore, StateError, UserStore, append
+from state.errors import StateError
+from state.histories import append
+from state.memory_store import MemoryUserStore
+from state.store import UserStore
 
 Store = UserStore | MemoryUserStore
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from state import MemoryUserStore, UserStore
+from state.memory_store import MemoryUserStore
+from state.store import UserStore
 from tests.contracts.store_checks import STORE_CHECKS, Check, MakeStore, Store
 
 

@@ -15,10 +15,10 @@ from intentstream import config_file
 from intentstream.cli.app import app
 from intentstream.cli.app import main as run_main
 from intentstream.config import load_config
-from learner import Learner
 from learner.errors import LearnerError
 from learner.offline.init_learner import start_from
 from learner.offline.presets import MODERN
+from learner.online.learner import Learner
 from stream.errors import ConfigError
 from tests.unit.intentstream.commands import run_command
 

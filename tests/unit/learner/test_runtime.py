@@ -6,7 +6,7 @@ import pytest
 import threadpoolctl
 import torch
 
-from learner import set_threads
+from learner.runtime import set_threads
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import fsspec
 import pytest
 
 import state.checkpoint_location
-from state import CheckpointStore, StateError, StorageFull
+from state.checkpoints import CheckpointStore
+from state.errors import StateError, StorageFull
 from state.manifest import FileEntry, Manifest
 from tests.unit.state.test_checkpoints import fill, flip, newest
 

@@ -13,10 +13,10 @@ import pytest
 
 import state.checkpoints
 import state.files
-from state import (
+from state.checkpoints import CheckpointStore
+from state.errors import (
     CheckpointFormatUnknown,
     CheckpointInProgress,
-    CheckpointStore,
     StateError,
     StorageFailed,
     StorageFull,

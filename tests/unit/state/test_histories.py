@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from state import Appended, append, blank_users, user_dtype
+from state.histories import Appended, append
+from state.records import blank_users, user_dtype
 from tests.unit.state.naive import Entry, NaiveUser, Outcome, naive_append
 
 DTYPE = user_dtype(max_len=4, list_len=2)

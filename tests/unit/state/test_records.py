@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from state import NO_INTENT, StateCorrupted, blank_users, user_dtype
-from state.records import RecordCodec
+from state.errors import StateCorrupted
+from state.records import NO_INTENT, RecordCodec, blank_users, user_dtype
 
 
 def random_records(codec: RecordCodec, count: int, seed: int) -> NDArray[np.void]:

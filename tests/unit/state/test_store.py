@@ -12,15 +12,9 @@ import numpy as np
 import pytest
 
 import state.store
-from state import (
-    CheckpointStore,
-    StateCorrupted,
-    StateError,
-    StateInUse,
-    StorageFull,
-    StorageReadOnly,
-    UserStore,
-)
+from state.checkpoints import CheckpointStore
+from state.errors import StateCorrupted, StateError, StateInUse, StorageFull, StorageReadOnly
+from state.store import UserStore
 from tests.contracts.store_checks import digest, with_events
 from tests.contracts.test_store_contract import make_rocks
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state import MemoryUserStore, UserStore, Watermarks, append
-from state.watermarks import BLOCK_EVENTS
+from state.histories import append
+from state.memory_store import MemoryUserStore
+from state.store import UserStore
+from state.watermarks import BLOCK_EVENTS, Watermarks
 from tests.contracts.test_store_contract import make_memory, make_rocks
 
 Event = tuple[int, int, int, int]  # partition, user, item, ts

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from intentstream.config import Config
-from learner import EncoderConfig, IntentConfig, LearnerConfig
+from learner.config import LearnerConfig
+from learner.model.config import EncoderConfig, IntentConfig
 from stream.log.base import Message, RecordBatch
 from stream.log.partitioner import partition_of
 from stream.schema import topics

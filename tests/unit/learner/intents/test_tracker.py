@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from learner import EncoderConfig, IdentityConfig, IntentConfig, IntentTracker, LearnerConfig, MergeConfig
+from learner.config import LearnerConfig
+from learner.intents.config import IdentityConfig, MergeConfig
+from learner.intents.tracker import IntentTracker
+from learner.model.config import EncoderConfig, IntentConfig
 from learner.online.network import Network
 
 CONFIG = LearnerConfig(encoder=EncoderConfig(hidden=8), intents=IntentConfig(count=4, queue=0, temperature=0.05))

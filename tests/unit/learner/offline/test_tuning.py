@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from learner import EncoderConfig, IntentConfig, Learner, LearnerConfig
+from learner.config import LearnerConfig
+from learner.model.config import EncoderConfig, IntentConfig
 from learner.offline.tuning import MOST_TRIALS, Recorded, SearchEnded, Trial, batches, prequential, tune
+from learner.online.learner import Learner
 
 SMALL = LearnerConfig(
     max_len=6, replay=16, encoder=EncoderConfig(hidden=8), intents=IntentConfig(count=4, queue=16), recent_pairs=100

@@ -11,20 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from learner import (
-    NOT_EVALUATED,
-    UNRANKED,
-    EncoderConfig,
-    IntentConfig,
-    Learner,
-    LearnerConfig,
-    LearnerError,
-    LearnerStateError,
-    OnlineLearner,
-    StepBatch,
-)
+from learner.config import LearnerConfig
 from learner.drift.fallback import gain_of, gains
+from learner.errors import LearnerError, LearnerStateError
+from learner.metrics import NOT_EVALUATED, UNRANKED
+from learner.model.config import EncoderConfig, IntentConfig
 from learner.online.config import ItemStatisticsConfig, MixConfig
+from learner.online.learner import Learner
+from learner.online.online_learner import OnlineLearner
+from learner.online.step import StepBatch
 
 CONFIG = LearnerConfig(
     max_len=8,

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from learner import EncoderConfig, IntentConfig, Learner, LearnerConfig, Ranking, StepBatch
+from learner.config import LearnerConfig
+from learner.model.config import EncoderConfig, IntentConfig
+from learner.online.learner import Learner
+from learner.online.step import Ranking, StepBatch
 
 CONFIG = LearnerConfig(
     max_len=6,

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learner import EncoderConfig, IntentConfig, Learner, LearnerConfig, OnlineLearner, StepBatch
+from learner.config import LearnerConfig
+from learner.model.config import EncoderConfig, IntentConfig
+from learner.online.learner import Learner
+from learner.online.online_learner import OnlineLearner
+from learner.online.step import StepBatch
 
 SMALL = LearnerConfig(
     max_len=4, replay=16, recent_pairs=100, encoder=EncoderConfig(hidden=8), intents=IntentConfig(count=3, queue=16)

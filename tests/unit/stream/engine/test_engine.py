@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from intentstream.config import Config
-from state import CheckpointStore, Watermarks
+from state.checkpoints import CheckpointStore
+from state.watermarks import Watermarks
 from stream.engine.engine import Engine
 from stream.engine.read_only import open_checkpoint
 from stream.errors import EngineError, StateMismatch

@@ -19,7 +19,7 @@ from learner.errors import ModelFileError
 from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
 from learner.model.elcrec import ELCRec
 from learner.offline.files import Fitted, save_fitted
-from state import StateError
+from state.errors import StateError
 from stream.engine.engine import Engine
 from stream.engine.init_model import keep_model, kept_model
 from stream.errors import JournalError

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from intentstream.cli.app import app
 from intentstream.config import Config
-from learner import ActiveActions, IntentView
+from learner.drift.episodes import ActiveActions
+from learner.intents.tracker import IntentView
 from stream.engine.checkpoint import load_intents_and_drift
 from stream.engine.engine import Engine, StepResult
 from stream.errors import StateMismatch

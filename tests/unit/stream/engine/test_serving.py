@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from intentstream.config import Config
-from learner import FallbackConfig, LearnReport
+from learner.drift.config import FallbackConfig
 from learner.metrics import UNRANKED
-from learner.online.step import PrequentialResult
+from learner.online.step import LearnReport, PrequentialResult
 from stream.engine.engine import Engine
 from stream.schema import topics
 from tests.unit.stream.engine.test_intents_and_drift import acting_config, alerts, steps

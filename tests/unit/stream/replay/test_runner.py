@@ -16,7 +16,7 @@ from rich.console import Console
 from intentstream import config_file
 from intentstream.cli.app import app
 from intentstream.cli.replay import report_table
-from state import StateError, StateInUse
+from state.errors import StateError, StateInUse
 from stream.errors import EngineError, SourceError
 from stream.log import open_log
 from stream.log.base import Message

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from intentstream.config import Config
-from state import StateInUse
+from state.errors import StateInUse
 from stream.errors import JournalError
 from stream.log import open_log
 from stream.log.base import (

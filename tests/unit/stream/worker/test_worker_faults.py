@@ -21,7 +21,9 @@ import learner.online.learner
 import state.checkpoint_location
 import state.files
 from intentstream.config import Config
-from state import PendingCheckpoint, StateError, StateInUse, StorageFull, UserStore
+from state.checkpoints import PendingCheckpoint
+from state.errors import StateError, StateInUse, StorageFull
+from state.store import UserStore
 from stream.engine.message_builders import LETTER_BYTES
 from stream.log import EventLog, open_log
 from stream.log.base import CommitOutcomeUnknown, LogUnavailable, Message, OffsetRange, TopicSpec, WriterFenced

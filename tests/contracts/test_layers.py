@@ -40,12 +40,9 @@ NOT_YET: Final[dict[str, set[str]]] = {
     "imports": {"learner -> *", "learner.intents.tracker -> learner.online.network"},
     "circles": set(),
     "files": {
-        "learner.drift.episodes",
-        "learner.drift.signals",
         "learner.online.learner",
     },
     "functions": {
-        "learner.online.network.learn",
         "stream.replay.runner.replay",
     },
 }

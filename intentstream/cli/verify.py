@@ -55,6 +55,8 @@ def verify(
         )
     compared = "no checkpoint" if found.checkpoint_step is None else f"the checkpoint at step {found.checkpoint_step}"
     typer.echo(f"{found.steps} steps, {found.messages} messages, {compared}; digest {found.digest}")
+    if found.log_files:
+        typer.echo(f"all {found.log_files} files of the log match their checksums")
     typer.echo(f"first difference: {found.difference}" if found.difference else "everything is equal")
     raise typer.Exit(1 if found.difference else 0)
 

@@ -52,6 +52,10 @@ class MessageTooLarge(LogError):
     """A message is larger than its topic takes; nothing of the call was written. Send less, or in parts."""
 
 
+class LogDamaged(LogError):
+    """What the log holds cannot be read as it was written: the disk lost or changed it."""
+
+
 class TopicMismatch(LogError):
     """A topic is missing or has other settings than this version needs; the message names the correcting command."""
 
@@ -219,6 +223,15 @@ class EventLog(Protocol):
 
     def read(self, span: OffsetRange) -> RecordBatch:
         """Exactly the committed records of the range, for recovery; `OffsetOutOfRange` when some are gone."""
+        ...
+
+    def verify_files(self) -> int:
+        """Read all that lies on this machine's disk; `LogDamaged` when something does not match its checksum.
+
+        Returns
+        -------
+        The number of files read; 0 for a log on brokers, which look after their own.
+        """
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Proof by repetition: rebuild the state from the journal in one uninterrupted run and compare it with what is there.
 
-It compares two things: every published message with the recomputed one, in order and exactly once; and the digest of
-the newest checkpoint with the digest of the rebuilt state at that step.
+It first reads every file of an embedded log. Then it compares two things: every published message with the recomputed
+one, in order and exactly once; and the digest of the newest checkpoint with that of the rebuilt state at that step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stream.config import StreamConfig
 from stream.engine.engine import Engine
 from stream.engine.init_model import kept_model
 from stream.errors import JournalError
-from stream.log.base import EventLog, Headers, Message, OffsetRange
+from stream.log.base import EventLog, Headers, LogDamaged, Message, OffsetRange
 from stream.log.partitioner import partition_of
 from stream.schema import topics
 from stream.schema.dead_letters import is_mark
@@ -37,6 +37,7 @@ class Verification:
     digest: str  # of the rebuilt state after the newest journalled step
     checkpoint_step: int | None  # the checkpoint that was compared
     difference: str
+    log_files: int = 0  # of the log on this machine's disk, all of which were read
 
 
 def verify(
@@ -58,6 +59,10 @@ def verify(
     JournalError
         The journal or the input no longer reaches back to where the replay has to begin.
     """
+    try:
+        log_files = log.verify_files()
+    except LogDamaged as exc:
+        return Verification(0, 0, "", None, str(exc))
     checkpoints = CheckpointStore(state / "checkpoints", keep=config.engine.keep_checkpoints)
     newest = checkpoints.peek()
     base = checkpoints.peek(oldest=True) if from_oldest_checkpoint else None
@@ -84,7 +89,7 @@ def verify(
         digest = engine.digest()
     finally:
         engine.close()
-    return Verification(steps, messages, digest, newest.step if newest else None, difference)
+    return Verification(steps, messages, digest, newest.step if newest else None, difference, log_files)
 
 
 def _compare_checkpoint(config: StreamConfig, checkpoint: Checkpoint, engine: Engine, scratch: Path) -> str:

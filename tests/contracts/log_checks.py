@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,15 @@ def values(batches: list[RecordBatch]) -> list[bytes | None]:
 
 def starts(spec: TopicSpec) -> dict[TopicPartition, int]:
     return {TopicPartition(spec.name, p): 0 for p in range(spec.partitions)}
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file, as a disk does."""
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
 
 
 def check_topics_are_created_once_and_checked(case: LogCase) -> None:

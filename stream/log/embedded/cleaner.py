@@ -13,6 +13,7 @@ from typing import Any, Final
 from rocksdict import WriteBatch
 
 from stream.log.columns import RecordColumns
+from stream.log.embedded.folder import explained
 from stream.log.embedded.layout import Bounds, Topic, entry_key, offset_of, partition_key
 from stream.log.embedded.packing import info, pack, unpack
 from stream.log.embedded.primary import PrimaryStore
@@ -55,12 +56,13 @@ class LogCleaner:
         records
             Records appended since the last call: the work is proportional to it, so that it keeps up and stays bounded.
         """
-        for topic in self._store.topics.values():
-            for partition in range(topic.spec.partitions):
-                if topic.spec.cleanup == "compact":
-                    self._compact(topic, partition, now_ms, max(_FEW_RECORDS, 8 * records))
-                else:
-                    self._expire(topic, partition, now_ms, max(64, records))
+        with explained(self._store.path, "remove what retention no longer keeps"):
+            for topic in self._store.topics.values():
+                for partition in range(topic.spec.partitions):
+                    if topic.spec.cleanup == "compact":
+                        self._compact(topic, partition, now_ms, max(_FEW_RECORDS, 8 * records))
+                    else:
+                        self._expire(topic, partition, now_ms, max(64, records))
 
     def _expire(self, topic: Topic, partition: int, now_ms: int, max_entries: int) -> None:
         """Delete the oldest entries that no rule keeps."""
@@ -83,6 +85,7 @@ class LogCleaner:
                 break
             begin, size = entry.next_offset, size - len(raw)
             it.next()
+        it.status()
         if begin == bounds.begin:
             return
         batch = WriteBatch(raw_mode=True)
@@ -126,6 +129,7 @@ class LogCleaner:
             it.next()
         elif not it.valid() or it.key()[:-8] != prefix:
             it.seek(entry_key(topic.id, partition, run.mapped_to))
+        it.status()
         if not it.valid() or it.key()[:-8] != prefix or offset_of(it.key()) >= run.stop:
             run.cursor = self._store.bounds(topic, partition).begin
             return 1
@@ -161,6 +165,7 @@ class LogCleaner:
             read += entry.records
             run.cursor = entry.next_offset
             it.next()
+        it.status()
         if not old:
             run.cursor = run.stop
             return 1

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from stream.log.base import LogError, LogUnavailable
+from stream.log.base import LogDamaged, LogError, LogUnavailable
 
 FORMAT: Final = 1
 KIND: Final = "intentstream-log"
@@ -38,6 +38,8 @@ def explained(path: Path, doing: str) -> Iterator[None]:
     ------
     LogUnavailable
         The disk is full: the same call may succeed when there is room again.
+    LogDamaged
+        What was read does not match its checksum.
     LogError
         Any other error.
     """
@@ -56,7 +58,9 @@ def explained(path: Path, doing: str) -> Iterator[None]:
 
 def _disk_error(path: Path, doing: str, text: str, *, full: bool) -> LogError:
     what = f"log {path}: cannot {doing}: {text}"
-    return LogUnavailable(f"{what}: free some space; it goes on by itself") if full else LogError(what)
+    if full:
+        return LogUnavailable(f"{what}: free some space; it goes on by itself")
+    return LogDamaged(what) if "Corruption: " in text else LogError(what)
 
 
 def check_format(path: Path) -> bool:

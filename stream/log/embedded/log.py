@@ -18,6 +18,7 @@ import msgspec
 from stream.log.base import (
     AppendRequest,
     CommitOutcomeUnknown,
+    LogDamaged,
     LogError,
     LogInUse,
     LogUnavailable,
@@ -30,6 +31,7 @@ from stream.log.base import (
     WriterFenced,
 )
 from stream.log.clock import wall_clock_ms
+from stream.log.embedded.file_check import check_files
 from stream.log.embedded.folder import WriteFailed
 from stream.log.embedded.idempotency_keys import is_known
 from stream.log.embedded.layout import Bounds, Writer, positions_of, writer_key
@@ -279,6 +281,16 @@ class EmbeddedLog:
         if span.stop > self._reader.bounds(TopicPartition(span.topic, span.partition)).end:
             self._look()
         return self._reader.read(span)
+
+    def verify_files(self) -> int:
+        """Read every block of every file, also of records that are deleted; `LogDamaged` when one is not as written."""
+        found = check_files(self._store.path)
+        if found.damaged:
+            raise LogDamaged(
+                f"log {self._store.path}: {len(found.damaged)} of {found.files} files are damaged: "
+                f"{', '.join(f'db/{name}' for name in found.damaged)}: check the disk, restore the folder from a copy"
+            )
+        return found.files
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""

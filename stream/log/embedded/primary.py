@@ -132,6 +132,7 @@ class PrimaryStore:
         while it.valid() and it.key().startswith(prefix):
             found.append((it.key(), it.value()))
             it.next()
+        it.status()  # a block that cannot be read ends the iteration like the last one
         return found
 
     def _database(self) -> Rdict:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from stream.log.base import LogError, OffsetOutOfRange, OffsetRange, RecordBatch, TopicPartition
+from stream.log.base import LogDamaged, LogError, OffsetOutOfRange, OffsetRange, RecordBatch, TopicPartition
 from stream.log.columns import RecordColumns
 from stream.log.embedded.folder import explained
 from stream.log.embedded.layout import Bounds, Topic, entry_key, offset_of
@@ -93,5 +93,22 @@ class LogReader:
                     break
                 columns.extend(unpack(it.value(), base, span.start, span.stop, limit - len(columns)))
                 it.next()
+            it.status()  # a block that cannot be read ends the iteration like the last one
+        if topic.spec.cleanup == "delete":
+            self._refuse_gaps(columns.offsets, span, limit)
         full = len(columns) >= limit and columns.offsets
         return columns.batch(span.topic, span.partition, columns.offsets[-1] + 1 if full else span.stop)
+
+    def _refuse_gaps(self, offsets: list[int], span: OffsetRange, limit: int) -> None:
+        """Raise `LogDamaged` where records are missing: only a compaction leaves offsets out."""
+        wanted = min(limit, span.stop - span.start)
+        if len(offsets) == wanted and (not wanted or offsets[-1] == span.start + wanted - 1):
+            return
+        tp = TopicPartition(span.topic, span.partition)
+        bounds = self.bounds(tp)
+        if bounds.begin > span.start:  # retention, meanwhile
+            raise self._out_of_range(tp, f"offset {span.start}", bounds)
+        raise LogDamaged(
+            f"{tp} of log {self._store.path}: {len(offsets)} of {wanted} records from offset {span.start} on are there:"
+            " the log is damaged, `intentstream verify` names the files"
+        )

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from stream.log import open_log
 from stream.log.base import EventLog, Message, OffsetRange, RecordBatch, TopicPartition
 from stream.schema import topics
 from stream.worker.verify import Verification, _Published, verify
+from tests.contracts.log_checks import flip
 from tests.unit.stream.worker.test_worker import open_filled, worked_off
 
 
@@ -70,6 +72,22 @@ def test_after_a_stop_in_order_nothing_is_left_to_compare_and_nothing_differs(tm
         worked_off(config, log, tmp_path / "state")
         found = verify(config, log, tmp_path / "state", tmp_path / "scratch", from_oldest_checkpoint=True)
         assert (found.difference, found.steps) == ("", 0)
+
+
+def test_a_bit_that_flipped_in_a_file_of_the_log_is_found_and_its_file_named(tmp_path: Path) -> None:
+    config, log = open_filled(tmp_path, checkpoint_every_steps=2)
+    with log:
+        worked_off(config, log, tmp_path / "state")
+    with open_log(config.log.url):  # writes what lay in the write-ahead log into a file
+        pass
+    with open_log(config.log.url, mode="reader") as log:
+        sound = verify(config, log, tmp_path / "state", tmp_path / "scratch")
+        assert sound.difference == "" and sound.log_files > 0
+    (file,) = Path(config.log.url.removeprefix("file://")).glob("db/*.sst")
+    flip(file, file.stat().st_size // 2)
+    with open_log(config.log.url, mode="reader") as log:
+        found = verify(config, log, tmp_path / "state", tmp_path / "scratch-2")
+    assert f"1 of 1 files are damaged: db/{file.name}" in found.difference
 
 
 @pytest.mark.parametrize("topic", [topics.RECOMMENDATIONS, topics.DEAD_LETTERS])

@@ -18,17 +18,20 @@ from stream.schema.json_schemas import EXAMPLES, schema_files
 from stream.sources.simulator.config import SimulatorConfig
 
 _ABOUT: Final[dict[str, tuple[str, str]]] = {  # topic: key, what is on it
-    topics.EVENTS: ("user", "what users do; the input"),
+    topics.EVENTS: ("user", "the input: actions of users"),
     topics.RECOMMENDATIONS: ("user", "the newest list of each user; a tombstone when the user was erased"),
-    topics.INTENT_SHIFTS: ("user", "a user's intent changed and held"),
-    topics.INTENT_CATALOG: ("intent id", "every intent now; a tombstone when retired or merged, and it may come back"),
+    topics.INTENT_SHIFTS: ("user", "a user shifted to another intent"),
+    topics.INTENT_CATALOG: (
+        "intent id",
+        "every present intent; a tombstone when retired or merged, after which the key may return",
+    ),
     topics.DRIFT_ALERTS: ("signal", "a drift episode opened or closed"),
     topics.METRICS: ("worker", "the worker's figures every few seconds"),
-    topics.ERASURES: ("user", "a user was forgotten: what is gone, what remains until when"),
-    topics.DEAD_LETTERS: ("as it came", "records that are no valid events, byte for byte; why, in the headers"),
-    topics.JOURNAL: ("worker", "what was decided for each step; the state is a function of it"),
+    topics.ERASURES: ("user", "the receipt of a forgotten user"),
+    topics.DEAD_LETTERS: ("as it came", "refused records, byte for byte, with the reason in the headers"),
+    topics.JOURNAL: ("worker", "the decisions of each step; the state is a function of it"),
 }
-_MADE: Final = "This page is made by `intentstream reference`; a test says when it is stale."
+_MADE: Final = "`intentstream reference docs` generates this page; a test fails when it is stale."
 
 
 def generated_files() -> dict[str, str]:
@@ -73,14 +76,14 @@ def configuration_page() -> str:
     config = Config()
     return (
         "# Configuration\n\n"
-        "One TOML file, given with `--config FILE`; `intentstream config` prints the keys that people set, with their "
-        "defaults and comments. A key that is left out has its default. An unknown key or a wrong value is refused "
-        "with file, key, value, rule and the nearest valid key. `intentstream config --all` adds the "
-        "[internal keys](#internal-keys)."
+        "Every key of the TOML file given with `--config FILE`; a missing key has its default. `intentstream config` "
+        "prints the keys that people set, with defaults and comments, `intentstream config --all` the "
+        "[internal keys](#internal-keys) too. An unknown key or a wrong value is refused with file, key, value, "
+        "rule and the nearest valid key."
         f"\n\n{_MADE}\n\n{config_file.reference(config, PUBLIC_KEYS)}\n"
         "## Internal keys\n\n"
-        "Details of the method and limits of single loops. Benchmarks and `intentstream tune` set them; their defaults "
-        "were measured, and a later version may rename them or take them away.\n\n"
+        "Details of the method and limits of single loops, set by benchmarks and `intentstream tune`. Their defaults "
+        "were measured; a later version may rename or remove them.\n\n"
         f"{config_file.reference(config, PUBLIC_KEYS, internal=True)}\n"
         "## The simulated shop\n\n"
         "A file of its own, given with `--shop FILE` to `run` and `simulate`; `intentstream config --shop` prints it."
@@ -93,8 +96,8 @@ def topics_page() -> str:
     """Every topic: key, retention, fields, example."""
     specs = topics.topic_specs(1)
     by_user = {spec.name for spec in topics.topic_specs(2) if spec.partitions == 2}
-    lines = ["# Topics", "", _MADE, ""]
-    lines += ["Values are JSON; a reader must ignore fields it does not know. Schemas are in `docs/schemas/`.", ""]
+    lines = ["# Topics", "", f"Every topic and message of the log, field by field. {_MADE}", ""]
+    lines += ["Values are JSON; readers must ignore unknown fields. Schemas are in `docs/schemas/`.", ""]
     lines += ["| topic | key | partitions | kept | content |", "|---|---|---|---|---|"]
     for spec in specs:
         key, about = _ABOUT[spec.name]
@@ -115,18 +118,18 @@ def topics_page() -> str:
 def _dead_letters() -> list[str]:
     reasons = ", ".join(f"`{reason}`" for reason in REASONS)
     return [
-        "The record's own key and bytes; of one that this topic would not take, the first bytes.",
+        "The record's own key and bytes; of a record above this topic's limit the first bytes.",
         "",
         "| header | content |",
         "|---|---|",
         f"| `reason` | one of {reasons} |",
-        "| `field` | the field that is wrong, or `record`, or `key` |",
-        "| `value` | what was there, shortened |",
-        "| `rule` | what is expected |",
-        "| `topic`, `partition`, `offset` | where the record is |",
-        "| `size` | only when it was cut down: bytes of the whole key and value |",
+        "| `field` | the wrong field, or `record`, or `key` |",
+        "| `value` | the wrong value, shortened |",
+        "| `rule` | the expected form |",
+        "| `topic`, `partition`, `offset` | place of the record |",
+        "| `size` | only of a shortened record: bytes of the whole key and value |",
         "",
-        "A record with the reason `replayed` is no letter but a mark, which names offsets of this topic that",
+        "A record with the reason `replayed` is a mark: it names offsets of this topic that",
         '`intentstream dead-letters replay` sent again: `{"ranges": [[start, stop], ...]}`.',
     ]
 
@@ -136,7 +139,7 @@ def _fields(kind: type[msgspec.Struct]) -> list[str]:
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     if info.tag_field:
-        lines.append(f"| `{info.tag_field}` | `{info.tag}` | version of this form |")
+        lines.append(f"| `{info.tag_field}` | `{info.tag}` | version of the message |")
     for field in info.fields:
         meaning = config_file.meaning(field.type)
         optional = "" if field.required else " (may be missing)"

@@ -39,12 +39,10 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     port: Annotated[int, Meta(ge=0, le=65535, description="port to bind, 0 takes a free one; number")] = 8050
     token: Annotated[
         str,
-        Meta(
-            max_length=512, description='bearer token that every caller must send, at least 16 characters; "" for none'
-        ),
+        Meta(max_length=512, description='bearer token of every request, at least 16 characters; "" for none'),
     ] = ""
-    token_env: Annotated[str, Meta(max_length=255, description="or the environment variable that holds the token")] = ""
-    token_file: Annotated[str, Meta(max_length=4096, description="or the file that holds the token")] = ""
+    token_env: Annotated[str, Meta(max_length=255, description="environment variable with the token")] = ""
+    token_file: Annotated[str, Meta(max_length=4096, description="file with the token")] = ""
     allowed_hosts: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(max_length=64, description="host names that clients may use beside the bound address"),
@@ -61,25 +59,28 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         int, Meta(ge=1, le=1_000_000, description="most events in one POST /events; events")
     ] = 10_000
     requests_per_second: Annotated[
-        float, Meta(ge=1, le=1e6, description="requests of one client address, averaged over a second; per second")
+        float, Meta(ge=1, le=1e6, description="most requests of one client address; per second")
     ] = 5000.0
     max_connections: Annotated[
-        int, Meta(ge=1, le=100_000, description="connections that have sent a request; more are refused; count")
+        int, Meta(ge=1, le=100_000, description="most connections that have sent a request; count")
     ] = 512
-    max_streams: Annotated[int, Meta(ge=1, le=10_000, description="open server-sent event streams; count")] = 32
+    max_streams: Annotated[
+        int, Meta(ge=1, le=10_000, description="most most open server-sent event streams; count")
+    ] = 32
     idempotency_keys: Annotated[
         int, Meta(ge=1, le=1_000_000, description="newest idempotency keys kept with their answers; count")
     ] = 10_000
     idempotency_ttl_s: Annotated[
         float, Meta(ge=1, le=365 * _DAY_S, description="how long an idempotency key is kept; seconds")
     ] = float(_DAY_S)
-    poll_interval_s: Annotated[
-        float, Meta(ge=0.01, le=60, description="time between two reads of the topics; seconds")
-    ] = 0.25
+    poll_interval_s: Annotated[float, Meta(ge=0.01, le=60, description="time between reads of the topics; seconds")] = (
+        0.25
+    )
     poll_max_records: Annotated[int, Meta(ge=1, le=100_000, description="most records of one read; records")] = 4000
     history_len: Annotated[int, Meta(ge=1, le=1000, description="newest events shown per user; events")] = 50
     history_days: Annotated[
-        float, Meta(gt=0, le=3650, description="event time for which a user's events and shifts are kept; days")
+        float,
+        Meta(gt=0, le=3650, description="age at which the view drops a user's events and shifts; days of event time"),
     ] = 30.0
     series_points: Annotated[
         int, Meta(ge=10, le=100_000, description="reports of the worker kept for the curves; reports")
@@ -98,7 +99,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             ge=0,
             le=10**12,
-            description="records waiting for the worker or the monitor above which it is not ready; records",
+            description="waiting records above which worker or monitor is not ready; records",
         ),
     ] = 10_000
 

@@ -17,7 +17,7 @@ _DAY_MS = 24 * 3600 * 1000
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where events come from and messages go."""
+    """The log: where events are read and messages are written."""
 
     url: Annotated[
         str,
@@ -35,7 +35,9 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     history_ttl_ms: Annotated[
         int,
         Meta(
-            ge=0, le=100 * 365 * _DAY_MS, description="users unseen for longer are forgotten, 0 never; ms of event time"
+            ge=0,
+            le=100 * 365 * _DAY_MS,
+            description="age of the newest event at which a user is forgotten, 0 never; ms of event time",
         ),
     ] = 90 * _DAY_MS
     cache_bytes: Annotated[
@@ -46,23 +48,18 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 32 << 20
     checkpoint_location: Annotated[
         str,
-        Meta(
-            description="where copies of the checkpoints go, any fsspec URL such as s3://bucket/checkpoints; "
-            '"" keeps none'
-        ),
+        Meta(description='any fsspec URL for copies of the checkpoints, such as s3://bucket/checkpoints; "" for none'),
     ] = ""
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Steps: how much is taken, learnt and published in each."""
+    """Steps: how many records each takes, learns from, and publishes for."""
 
     worker: Annotated[
         str,
         Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="stable id of this worker: journal key, transactional id"),
     ] = "worker-0"
-    max_step_events: Annotated[int, Meta(ge=1, le=100_000, description="most records taken in one step; records")] = (
-        2000
-    )
+    max_step_events: Annotated[int, Meta(ge=1, le=100_000, description="most records in one step; records")] = 2000
     poll_max_wait_ms: Annotated[int, Meta(ge=0, le=60_000, description="longest wait for the first record; ms")] = 50
     step_events: Annotated[
         int, Meta(ge=1, le=100_000, description="records per `learn_steps`, and per step of a replayed file; records")
@@ -72,46 +69,48 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = 1
     max_learn_steps: Annotated[int, Meta(ge=0, le=1000, description="most learning steps after one step; steps")] = 16
     backlog_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="records waiting above which learning is cut back in proportion; records")
+        int,
+        Meta(ge=1, le=10**9, description="waiting records above which learning steps shrink in proportion; records"),
     ] = 10_000
     learn_floor: Annotated[
-        int, Meta(ge=0, le=1000, description="learning steps after a step that a backlog does not take away; steps")
+        int, Meta(ge=0, le=1000, description="fewest learning steps after a step under backlog; steps")
     ] = 1
     evaluate_every: Annotated[
-        int, Meta(ge=0, le=10**9, description="steps from one prequential evaluation to the next, 0 never; steps")
+        int, Meta(ge=0, le=10**9, description="steps between prequential evaluations, 0 never; steps")
     ] = 1
     list_len: Annotated[int, Meta(ge=1, le=100, description="length k of a published list; items")] = 20
     republish_changes: Annotated[
-        int, Meta(ge=1, le=100, description="new items in a list from which on it is published again; items")
+        int, Meta(ge=1, le=100, description="number of new items with which a list is published again; items")
     ] = 3
     republish_after_ms: Annotated[
-        int, Meta(ge=0, le=365 * _DAY_MS, description="age from which on a list is published again; ms of event time")
+        int, Meta(ge=0, le=365 * _DAY_MS, description="age at which a list is published again; ms of event time")
     ] = 3600 * 1000
     catalog_events: Annotated[
         int,
-        Meta(ge=1, le=10**9, description="events from one publication of the intent catalog to the next; events"),
+        Meta(ge=1, le=10**9, description="events between publications of the intent catalog; events"),
     ] = 2000
-    checkpoint_every_steps: Annotated[
-        int, Meta(ge=1, le=10**9, description="steps from one checkpoint to the next; steps")
-    ] = 200
+    checkpoint_every_steps: Annotated[int, Meta(ge=1, le=10**9, description="steps between checkpoints; steps")] = 200
     checkpoint_redo_s: Annotated[
         float,
         Meta(
             gt=0,
             le=3600,
-            description="a checkpoint is also due when the steps since the last took so long to make; seconds",
+            description="a checkpoint is also due when the steps since the last one took this long; seconds",
         ),
     ] = 3.0
-    keep_checkpoints: Annotated[int, Meta(ge=1, le=100, description="newest checkpoints kept; count")] = 3
+    keep_checkpoints: Annotated[
+        int, Meta(ge=1, le=100, description="number of number of newest checkpoints kept; count")
+    ] = 3
     metrics_every_s: Annotated[
-        float, Meta(gt=0, le=3600, description="from one message with the worker's figures to the next; seconds")
+        float, Meta(gt=0, le=3600, description="time between reports of the worker; seconds")
     ] = 5.0
     on_replay_mismatch: Annotated[
-        Literal["warn", "fail"], Meta(description="when recovery makes other messages than were published")
+        Literal["warn", "fail"],
+        Meta(description="reaction reaction when recovery makes other messages than were published"),
     ] = "warn"
     on_truncated_input: Annotated[
         Literal["fail", "earliest", "latest"],
-        Meta(description="when retention removed input that was still to be read: stop, or where to go on"),
+        Meta(description="when retention removed unread input: stop, or continue at this end"),
     ] = "fail"
 
     def __post_init__(self) -> None:

@@ -45,69 +45,68 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dict[str, DetectorName],
         Meta(description="detector of each signal watched; a signal left out is not watched"),
     ] = msgspec.field(default_factory=lambda: dict.fromkeys(SIGNAL_NAMES, "page_hinkley"))
-    bin_events: Annotated[int, Meta(ge=16, le=100_000, description="events from one look to the next; events")] = 256
-    warm_up: Annotated[int, Meta(ge=5, le=100_000, description="looks before the first judgement; looks")] = 40
+    bin_events: Annotated[
+        int, Meta(ge=16, le=100_000, description="events per bin, after which each signal gives a number; events")
+    ] = 256
+    warm_up: Annotated[int, Meta(ge=5, le=100_000, description="bins before the first alarm; bins")] = 40
     half_life: Annotated[
-        float, Meta(ge=2, le=1e6, description="of the level with which a signal is compared; looks")
+        float, Meta(ge=2, le=1e6, description="half-life of the level that a signal is compared with; bins")
     ] = 32.0
-    reference: Annotated[
-        float, Meta(ge=2, le=1e6, description="half-life of the shares with which shares are compared; looks")
-    ] = 16.0
+    reference: Annotated[float, Meta(ge=2, le=1e6, description="half-life of the reference shares; bins")] = 16.0
     share_window: Annotated[
-        int, Meta(ge=1, le=1000, description="newest looks whose shares, together, are compared; looks")
+        int, Meta(ge=1, le=1000, description="newest bins whose shares are compared, together; bins")
     ] = 6
     adwin_delta: Annotated[
-        float, Meta(gt=0, lt=1, description="ADWIN: chance of a false cut per check; lower is later; probability")
+        float,
+        Meta(gt=0, lt=1, description="ADWIN: probability of a false alarm per check; lower detects later; probability"),
     ] = 1e-6
     allowance: Annotated[
-        float, Meta(ge=0, le=10, description="Page-Hinkley: what is not suspicious yet; usual deviations")
+        float, Meta(ge=0, le=10, description="Page-Hinkley: deviation that adds nothing to the sum; usual deviations")
     ] = 1.0
     threshold: Annotated[
-        float, Meta(gt=0, le=1000, description="Page-Hinkley: suspicion that is an alarm; usual deviations, summed")
+        float, Meta(gt=0, le=1000, description="Page-Hinkley: sum that raises an alarm; usual deviations")
     ] = 8.0
     kswin_alpha: Annotated[
-        float, Meta(gt=0, lt=0.01, description="KSWIN: chance of a false alarm per look; probability")
+        float, Meta(gt=0, lt=0.01, description="KSWIN: probability of a false alarm per bin; probability")
     ] = 1e-7
-    kswin_window: Annotated[int, Meta(ge=20, le=10_000, description="KSWIN: looks kept; looks")] = 80
-    kswin_recent: Annotated[int, Meta(ge=5, le=5000, description="KSWIN: newest looks that are compared; looks")] = 20
+    kswin_window: Annotated[int, Meta(ge=20, le=10_000, description="KSWIN: bins kept; bins")] = 80
+    kswin_recent: Annotated[int, Meta(ge=5, le=5000, description="KSWIN: newest bins that are compared; bins")] = 20
     quiet_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="an episode closes after so many events without an alarm; events")
+        int, Meta(ge=1, le=10**9, description="events without an alarm after which an episode closes; events")
     ] = 4000
-    longest_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="an episode closes after so many events in any case; events")
-    ] = 50_000
+    longest_events: Annotated[int, Meta(ge=1, le=10**9, description="longest episode; events")] = 50_000
     cooldown_events: Annotated[
-        int, Meta(ge=0, le=10**9, description="after it closed, alarms wait so long before they open another; events")
+        int, Meta(ge=0, le=10**9, description="wait of alarms after an episode before they open another; events")
     ] = 1000
     action_events: Annotated[
-        int, Meta(ge=1, le=10**9, description="how long an action lasts from the opening on; events")
+        int, Meta(ge=1, le=10**9, description="duration of an action from the opening of its episode; events")
     ] = 6000
     concept_drift_threshold: Annotated[
         float,
         Meta(
             ge=0,
             lt=1,
-            description="a change of meaning leaves at most this share of the hits, or of the chance that the ranking "
-            "gave to what was taken; fraction",
+            description="a concept drift leaves at most this share of the hits, or of the probability that the ranking "
+            "gave to the item taken; fraction",
         ),
     ] = 0.625
     more_steps: Annotated[
-        float, Meta(ge=1, le=100, description="action more_steps: learning steps are multiplied by it; factor")
+        float, Meta(ge=1, le=100, description="action more_steps: factor of the learning steps; factor")
     ] = 5.0
     higher_rate: Annotated[
-        float, Meta(gt=0, le=100, description="action higher_rate: learning rates are multiplied by it; factor")
+        float, Meta(gt=0, le=100, description="action higher_rate: factor of the network's learning rates; factor")
     ] = 2.0
     faster_decay: Annotated[
         float,
-        Meta(gt=0, le=1, description="action faster_decay: half-lives of the popularity are multiplied by it; factor"),
+        Meta(gt=0, le=1, description="action faster_decay: factor of the half-lives of popularity; factor"),
     ] = 0.25
     fade_followers: Annotated[
         float,
-        Meta(gt=0, le=1, description="action fade_followers: counts of neighbours are multiplied by it, once; factor"),
+        Meta(gt=0, le=1, description="action fade_followers: factor of the counts of neighbors, once; factor"),
     ] = 0.01
     more_followers: Annotated[
         int,
-        Meta(ge=1, le=50, description="action more_followers: newest items that an event is a follower of; count"),
+        Meta(ge=1, le=50, description="action more_followers: newest items that count an event as follower; count"),
     ] = 6
     actions: Annotated[
         dict[str, list[Action]],
@@ -156,29 +155,34 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class FallbackConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When the snapshot takes over, and when the learner comes back."""
+    """When the model snapshot serves, and when the learner serves again."""
 
-    enabled: Annotated[bool, Meta(description="compare the learner with its snapshot and stand in for it; switch")] = (
-        True
-    )
-    check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps from one comparison to the next; steps")] = 16
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="compare the learner with its model snapshot, and let that serve when it ranks better; switch"
+        ),
+    ] = True
+    check_every: Annotated[int, Meta(ge=1, le=100_000, description="steps between comparisons; steps")] = 16
     sample: Annotated[
-        int, Meta(ge=8, le=100_000, description="most events compared each time, of the first mix.chunk ones; events")
+        int, Meta(ge=8, le=100_000, description="most events per comparison, of the first mix.chunk ones; events")
     ] = 64
-    half_life: Annotated[float, Meta(ge=16, le=1e9, description="memory of the comparison; events compared")] = 2000.0
-    least: Annotated[int, Meta(ge=8, le=10**9, description="events compared before anything is decided; events")] = 256
+    half_life: Annotated[float, Meta(ge=16, le=1e9, description="half-life of the comparison; events compared")] = (
+        2000.0
+    )
+    least: Annotated[int, Meta(ge=8, le=10**9, description="fewest compared events for a decision; events")] = 256
     worse: Annotated[
-        float, Meta(gt=0, le=100, description="the learner loses below minus this; standard errors of the difference")
+        float, Meta(gt=0, le=100, description="deficit with which the learner loses; standard errors of the difference")
     ] = 4.0
     better: Annotated[
         float,
-        Meta(ge=-100, le=100, description="the learner comes back from this on; standard errors of the difference"),
+        Meta(
+            ge=-100, le=100, description="lead with which the learner serves again; standard errors of the difference"
+        ),
     ] = 0.0
-    patience: Annotated[
-        int, Meta(ge=1, le=10_000, description="comparisons in a row that must agree before a change; count")
-    ] = 4
+    patience: Annotated[int, Meta(ge=1, le=10_000, description="comparisons in a row that must agree; count")] = 4
     snapshot_every: Annotated[
-        int, Meta(ge=1, le=10**9, description="steps from one snapshot to the next, while the learner wins; steps")
+        int, Meta(ge=1, le=10**9, description="steps between model snapshots while the learner wins; steps")
     ] = 100
 
     def __post_init__(self) -> None:

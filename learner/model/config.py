@@ -19,7 +19,7 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     attention_dropout: Annotated[float, Meta(ge=0, lt=1, description="dropout of attention weights; probability")] = 0.5
     norm: Annotated[
         Literal["post", "pre"],
-        Meta(description="where LayerNorm stands; post: after each residual sum, as the authors do"),
+        Meta(description="place of LayerNorm; post: after each residual sum, as in the authors' code"),
     ] = "post"
     positions: Annotated[
         Literal["learned", "relative", "none"],
@@ -38,14 +38,12 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class IntentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Intent centers and how they are learnt."""
+    """Intent centers and the clustering loss."""
 
     count: Annotated[int, Meta(ge=1, le=65_536, description="intent centers K; count")] = 256
     clustering: Annotated[
         Literal["balanced", "paper", "none"],
-        Meta(
-            description="balanced: every center gets its share of users; paper: the published form; none: centers stay"
-        ),
+        Meta(description="balanced: every center gets its share of users; paper: the published loss; none: no loss"),
     ] = "balanced"
     weight: Annotated[float, Meta(ge=0, le=100, description="weight of the clustering loss; factor")] = 0.1
     temperature: Annotated[
@@ -56,23 +54,23 @@ class IntentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = 0.05
     rounds: Annotated[int, Meta(ge=1, le=100, description="balanced: Sinkhorn rounds; count")] = 3
     queue: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="balanced: latest users kept to balance over; count")
+        int, Meta(ge=0, le=1_000_000, description="balanced: newest users kept for the balance; count")
     ] = 4096
     stop_gradient: Annotated[
-        bool, Meta(description="centers learn from the vectors that they see, these not from them; switch")
+        bool, Meta(description="the clustering loss moves centers only, not the vectors of users; switch")
     ] = False
     half_life: Annotated[
         float,
         Meta(
-            gt=0, le=1000, description="stream: centers see the mean of a user's newest items, older ones less; items"
+            gt=0, le=1000, description="online: half-life of older items in the mean that centers see of a user; items"
         ),
     ] = 2.0
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is learnt from a batch: shape of the model, losses, and how much each counts."""
+    """Shape of the model, losses and their weights."""
 
-    max_len: Annotated[int, Meta(ge=1, le=1024, description="newest items of a history that are read; items")] = 50
+    max_len: Annotated[int, Meta(ge=1, le=1024, description="length of the history that is read; items")] = 50
     encoder: EncoderConfig = EncoderConfig()
     intents: IntentConfig = IntentConfig()
     next_item: Annotated[
@@ -81,10 +79,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "softmax"
     full_softmax_items: Annotated[
         int,
-        Meta(ge=1, description="largest catalogue that gets the full softmax; items, above it negatives are sampled"),
+        Meta(ge=1, description="largest number of items with the full softmax; above, negatives are sampled; items"),
     ] = 50_000
     sampled_negatives: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="negatives shared by a batch where the softmax is sampled; items")
+        int, Meta(ge=1, le=1_000_000, description="sampled softmax: negatives shared by a batch; items")
     ] = 4096
     future: Annotated[
         float,
@@ -92,28 +90,32 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=0, lt=1, description="softmax: weight of a later item relative to the one before it; 0 = next item only"
         ),
     ] = 0.5
-    horizon: Annotated[int, Meta(ge=1, le=1024, description="softmax: items ahead that count; items")] = 8
+    horizon: Annotated[int, Meta(ge=1, le=1024, description="softmax: number of later items that count; items")] = 8
     score: Annotated[
         Literal["dot", "cosine"],
-        Meta(description="how an output meets an item vector; cosine is divided by temperature"),
+        Meta(description="product of output and item vector; cosine is divided by temperature"),
     ] = "dot"
-    temperature: Annotated[float, Meta(gt=0, le=10, description="of the cosine score; cosine units")] = 0.07
+    temperature: Annotated[
+        float, Meta(gt=0, le=10, description="temperature temperature of the cosine score; cosine units")
+    ] = 0.07
     sequence_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_seq; factor, 0 = left out")] = 0.0
     intent_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_intent; factor, 0 = left out")] = 0.0
     contrast: Annotated[
         Literal["dot", "cosine"],
         Meta(description="L_seq, L_intent: dot products, the paper's; or cosines, divided by contrast_temperature"),
     ] = "dot"
-    contrast_temperature: Annotated[float, Meta(gt=0, le=10, description="of contrast = cosine; cosine units")] = 0.2
+    contrast_temperature: Annotated[
+        float, Meta(gt=0, le=10, description="temperature temperature of contrast = cosine; cosine units")
+    ] = 0.2
     fusion: Annotated[
-        Literal["shift", "concat"], Meta(description="L_seq: a position's center is added to it, or appended")
+        Literal["shift", "concat"], Meta(description="L_seq: the nearest center is added to a position, or appended")
     ] = "shift"
     pool: Annotated[
-        Literal["last", "mean"], Meta(description="the user that meets the centers: newest output, or the paper's mean")
+        Literal["last", "mean"], Meta(description="the user vector for the centers: newest output, or the paper's mean")
     ] = "last"
     lookback: Annotated[
         float,
-        Meta(ge=0, lt=1, description="ranking: share of the output one item before the newest; 0 = the newest alone"),
+        Meta(ge=0, lt=1, description="ranking: share of the output before the newest; 0 = the newest alone"),
     ] = 0.0
     compat: Annotated[
         Literal["none", "authors"],

@@ -9,27 +9,25 @@ from msgspec import Meta
 
 
 class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is counted per item, and how long counts last."""
+    """Counts per item and their half-lives."""
 
     popularity: Annotated[
         tuple[Annotated[float, Meta(ge=1)], ...],
-        Meta(
-            min_length=1, max_length=8, description="half-lives of the decayed popularity, rising; events of the stream"
-        ),
+        Meta(min_length=1, max_length=8, description="ascending half-lives of popularity; events of the stream"),
     ] = (100.0, 500.0, 3000.0, 20_000.0)
     neighbours: Annotated[
         tuple[Annotated[float, Meta(ge=1)], Annotated[float, Meta(ge=1)]],
-        Meta(description="short and long half-life of an item's decayed followers; followers of that item"),
+        Meta(description="short and long half-life of an item's follower counts; followers of that item"),
     ] = (50.0, 1000.0)
-    slots: Annotated[int, Meta(ge=1, le=4096, description="followers, and predecessors, counted per item; count")] = 64
+    slots: Annotated[int, Meta(ge=1, le=4096, description="followers, and as many predecessors, per item; count")] = 64
     update_window: Annotated[
-        int, Meta(ge=1, le=50, description="newest items of a history that an event is a follower of; count")
+        int, Meta(ge=1, le=50, description="newest items of a history that count an event as follower; count")
     ] = 3
     candidate_window: Annotated[
-        int, Meta(ge=1, le=50, description="newest items of a history whose neighbours are candidates; count")
+        int, Meta(ge=1, le=50, description="newest items of a history whose neighbors are candidates; count")
     ] = 10
     share: Annotated[
-        float, Meta(ge=0, lt=1, description="of an item's counts, below which a neighbour is not read; fraction")
+        float, Meta(ge=0, lt=1, description="share of an item's counts below which a neighbor is ignored; fraction")
     ] = 0.01
 
     def __post_init__(self) -> None:
@@ -46,23 +44,31 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     parts: Annotated[
         Literal["both", "memories", "network"],
-        Meta(description="what the score is made of; one of them alone is for comparison"),
+        Meta(description="parts of the score; one alone is for comparison"),
     ] = "both"
-    learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the two-layer part; Adam, 0 = stays at zero")] = (
-        3e-3
-    )
-    linear_learning_rate: Annotated[float, Meta(ge=0, le=1, description="of the linear part; Adam")] = 0.01
+    learning_rate: Annotated[
+        float,
+        Meta(ge=0, le=1, description="learning rate learning rate of the two-layer part; Adam, 0 = stays at zero"),
+    ] = 3e-3
+    linear_learning_rate: Annotated[
+        float, Meta(ge=0, le=1, description="learning rate learning rate of the linear part; Adam")
+    ] = 0.01
     hidden: Annotated[int, Meta(ge=1, le=1024, description="size of the two-layer part; numbers")] = 32
     chunk: Annotated[
         int, Meta(ge=1, le=256, description="events between two updates of item statistics and mixing weights; count")
     ] = 64
-    popular: Annotated[int, Meta(ge=1, le=100_000, description="popular items among the candidates; count")] = 24
-    network: Annotated[int, Meta(ge=0, le=100_000, description="the network's best among the candidates; count")] = 16
+    popular: Annotated[
+        int, Meta(ge=1, le=100_000, description="number of number of popular items among the candidates; count")
+    ] = 24
+    network: Annotated[
+        int, Meta(ge=0, le=100_000, description="number of the network's best items among the candidates; count")
+    ] = 16
     smoothing: Annotated[
         float, Meta(gt=0, le=1e6, description="popularity pseudo-count of an item's followers; followers")
     ] = 10.0
     trust_events: Annotated[
-        float, Meta(gt=0, le=1e6, description="events of an item at which the network counts half; events")
+        float,
+        Meta(gt=0, le=1e6, description="events of an item at which its network score has half its weight; events"),
     ] = 20.0
     network_start: Annotated[float, Meta(ge=0, le=10, description="first linear weight of the network; factor")] = 0.1
 

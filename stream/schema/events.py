@@ -57,14 +57,14 @@ class BehaviorEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ActionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What users do, and how much it counts."""
+    """The actions of users and their weights."""
 
     weights_by_name: Annotated[
         dict[str, float],
         Meta(
             min_length=1,
             max_length=254,
-            description="weight of each action, the first is the default; below 0: a dislike",
+            description="weight of each action; the first is the default, a negative one a dislike",
         ),
     ] = msgspec.field(
         name="weights",
@@ -72,7 +72,7 @@ class ActionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     )
     other: Annotated[
         Literal["dead_letter", "default"],
-        Meta(description="an unknown action: dead_letter, or taken as the default one"),
+        Meta(description="an event with an unknown action: a dead letter, or the default action"),
     ] = "dead_letter"
 
     def __post_init__(self) -> None:

@@ -41,27 +41,29 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     user: str
     items: list[Recommended]
     intent: Annotated[int | None, Meta(description="id of the nearest intent; null for a cold user")] = None
-    source: Annotated[Source, Meta(description="what carried the list: the model, the intent's or the popular items")]
+    source: Annotated[Source, Meta(description="origin of the list: the model, items of the intent, or popular items")]
     because: Annotated[list[str], Meta(description="the recent items that drove the list, strongest first")] = []
     step: Annotated[int, Meta(description="engine step that made this list")]
-    model_step: Annotated[int, Meta(description="optimizer steps behind the weights used")]
+    model_step: Annotated[int, Meta(description="optimizer steps of the weights in use")]
     serving: Annotated[
         Literal["snapshot"] | None,
-        Meta(description="snapshot: an earlier learner made the list, while the present one is worse; null: this one"),
+        Meta(
+            description="snapshot: an earlier model made the list, because the present one ranks worse; null: this one"
+        ),
     ] = None
     as_of: AsOf
 
 
 class IntentShift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=1):
-    """A user's intent changed and held. Topic `intent-shifts`, key user."""
+    """A user shifted to another intent. Topic `intent-shifts`, key user."""
 
     user: str
     from_intent: Annotated[int | None, Meta(description="null: the user's first intent")] = msgspec.field(name="from")
     to_intent: int = msgspec.field(name="to")
-    cause: Annotated[Cause, Meta(description="user: the behaviour moved; model: the centers or the encoder moved")]
+    cause: Annotated[Cause, Meta(description="user: the behavior changed; model: the centers or the encoder moved")]
     confidence: Annotated[float, Meta(ge=0, le=1, description="calibrated probability that the new intent holds")]
     evidence: Annotated[list[str], Meta(description="the items that moved the user, strongest first")] = []
-    held_for: Annotated[int | None, Meta(description="events for which the last intent was held")] = None
+    held_for: Annotated[int | None, Meta(description="events for which the previous intent was held")] = None
     step: int
     as_of: AsOf
 
@@ -75,8 +77,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     share: Annotated[float, Meta(ge=0, le=1, description="share of the recently active users")]
     separation: Annotated[float, Meta(description="distance to the nearest other center, 0 to 2")]
     speed: Annotated[float, Meta(ge=0, description="distance moved per 1,000 events")]
-    position: Annotated[list[float], Meta(description="projection for a map, two numbers in -1 to 1; stable over time")]
-    born_at: Annotated[int, Meta(description="events accepted before its birth; 0: there from the start")]
+    position: Annotated[list[float], Meta(description="place on a map that turns slowly, two numbers from -1 to 1")]
+    born_at: Annotated[int, Meta(description="events accepted before its birth; 0: from the start")]
     step: int
     ts: int
 
@@ -86,8 +88,8 @@ class DriftAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
     episode: Annotated[int, Meta(description="number of the episode, from 1")]
     state: Literal["opened", "closed"]
-    kind: Annotated[str, Meta(description="what kind of drift, when it can be told, else 'unknown'")]
-    signals: Annotated[list[str], Meta(description="signals that alarmed, first alarm first")]
+    kind: Annotated[str, Meta(description="kind of drift, or 'unknown'")]
+    signals: Annotated[list[str], Meta(description="signals that raised an alarm, in that order")]
     detector: str
     before: Annotated[float, Meta(description="level of the first signal before the change")]
     after: Annotated[float, Meta(description="level of the first signal after the change")]
@@ -96,16 +98,17 @@ class DriftAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     ]
     since_ts: int
     at_event: Annotated[int, Meta(description="events accepted before this alert")]
-    action: Annotated[str, Meta(description="what was done: 'none', 'more_steps', 'reseed', ...")]
+    action: Annotated[str, Meta(description="actions: 'none', 'more_steps', 'reseed', ...")]
     step: int
     ts: int
     action_until: Annotated[
-        int | None, Meta(description="number of the event at which it ends, or ended; missing where it does not last")
+        int | None,
+        Meta(description="events accepted when the action ends or ended; missing for actions that do not last"),
     ] = None
 
 
 class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=1):
-    """A worker's figures. Topic `stream-metrics`, key worker id, every few seconds; counters from the start on."""
+    """Figures of a worker. Topic `stream-metrics`, key worker id, every few seconds; counters since the first start."""
 
     worker: str
     ts: Annotated[int, Meta(description="wall clock, epoch milliseconds")]
@@ -127,24 +130,24 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """A user was forgotten. Topic `erasures`, key user."""
 
     user: str
-    erased: Annotated[list[str], Meta(description="what is gone as of this step")]
-    remains: Annotated[dict[str, str], Meta(description="what cannot be forgotten at once, and when it will be gone")]
+    erased: Annotated[list[str], Meta(description="data deleted by this step")]
+    remains: Annotated[dict[str, str], Meta(description="data that stays for a while, and until when")]
     step: int
     as_of: AsOf
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=1):
-    """What was decided for one step. Topic `intentstream-journal`, key worker id. The state is a function of these."""
+    """The decisions of one step. Topic `intentstream-journal`, key worker id. The state is a function of them."""
 
     worker: str
     step: int
-    ranges: Annotated[list[tuple[int, int, int]], Meta(description="input taken: partition, start, stop")]
+    ranges: Annotated[list[tuple[int, int, int]], Meta(description="input ranges: partition, start, stop")]
     learn_steps: int
     checkpoint: Annotated[bool, Meta(description="a checkpoint is due after this step")] = False
-    messages: Annotated[int, Meta(description="number of messages of this step, the journal's own entry left out")] = 0
+    messages: Annotated[int, Meta(description="messages of this step without the journal entry")] = 0
     checksum: Annotated[int, Meta(description="CRC-32C over the step's messages")] = 0
     notes: Annotated[dict[str, str], Meta(description="other decisions that a replay must repeat")] = {}
-    records: Annotated[int, Meta(description="records in the ranges, -1 = written before they were counted")] = -1
+    records: Annotated[int, Meta(description="records in the ranges; -1 in entries of early versions")] = -1
 
 
 MESSAGE_TYPES: tuple[type[msgspec.Struct], ...] = (

@@ -19,33 +19,34 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Meta(description="encryption and authentication")
     ] = "PLAINTEXT"
     sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="how to authenticate with SASL_*")
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="SASL mechanism")
     ] = "PLAIN"
     sasl_username: Annotated[str, Meta(description="user for SASL_*")] = ""
     sasl_password_env: Annotated[str, Meta(description="environment variable with the password for SASL_*")] = ""
-    sasl_password_file: Annotated[str, Meta(description="or the file with the password for SASL_*")] = ""
+    sasl_password_file: Annotated[str, Meta(description="file with the password for SASL_*")] = ""
     ssl_cafile: Annotated[
         str, Meta(description='file with the certificates to trust (PEM), "" those of the system')
     ] = ""
     ssl_certfile: Annotated[str, Meta(description='file with our own certificate (PEM), "" for none')] = ""
     ssl_keyfile: Annotated[str, Meta(description="file with the key of our certificate (PEM)")] = ""
     ssl_key_password_env: Annotated[str, Meta(description="environment variable with the key's password")] = ""
-    ssl_key_password_file: Annotated[str, Meta(description="or the file with the key's password")] = ""
+    ssl_key_password_file: Annotated[str, Meta(description="file with the key's password")] = ""
     ssl_check_hostname: Annotated[bool, Meta(description="the broker's certificate must be for its host name")] = True
     replication_factor: Annotated[
-        int, Meta(ge=-1, le=100, description="copies of each topic that is created, -1: the brokers' default; count")
+        int, Meta(ge=-1, le=100, description="copies of each new topic, -1: the brokers' default; count")
     ] = -1
     request_timeout_ms: Annotated[
         int, Meta(ge=1000, le=600_000, description="longest wait for an answer of a broker; ms")
     ] = 30_000
     commit_timeout_ms: Annotated[
-        int, Meta(ge=1000, le=900_000, description="after which the outcome of a commit counts as unknown; ms")
+        int,
+        Meta(ge=1000, le=900_000, description="wait wait after which the outcome of a commit counts as unknown; ms"),
     ] = 60_000
     transaction_timeout_ms: Annotated[
-        int, Meta(ge=1000, le=900_000, description="after which a broker aborts an unfinished transaction; ms")
+        int, Meta(ge=1000, le=900_000, description="age at which a broker aborts an unfinished transaction; ms")
     ] = 60_000
     retry_backoff_ms: Annotated[
-        int, Meta(ge=1, le=10_000, description="pause before a request is made again; a commit often waits once; ms")
+        int, Meta(ge=1, le=10_000, description="pause before a request is repeated; a commit often waits once; ms")
     ] = 10
 
     def __post_init__(self) -> None:

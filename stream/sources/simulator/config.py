@@ -14,9 +14,9 @@ class SimulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The simulated shop."""
 
     intents: Annotated[int, Meta(ge=2, le=200, description="intents at the start; count")] = 12
-    spare_intents: Annotated[int, Meta(ge=0, le=200, description="room for intents that come later; count")] = 6
+    spare_intents: Annotated[int, Meta(ge=0, le=200, description="intents that may be added later; count")] = 6
     users: Annotated[int, Meta(ge=10, le=10_000_000, description="users at any one time, bots included; count")] = 5000
-    bots: Annotated[int, Meta(ge=0, le=1000, description="users who take anything, many times; count")] = 5
+    bots: Annotated[int, Meta(ge=0, le=1000, description="users who take anything, often; count")] = 5
     items: Annotated[int, Meta(ge=20, le=10_000_000, description="items at any one time; count")] = 2000
     active: Annotated[int, Meta(ge=1, le=1_000_000, description="users in the shop at the same moment; count")] = 400
     session_events: Annotated[float, Meta(ge=1, le=1000, description="mean events of a visit; events")] = 6.0

@@ -35,7 +35,9 @@ from stream.replay.folder import DAY_MS, configure_replay
 from stream.replay.runner import ReplayError, ReplayProgress
 from stream.replay.runner import replay as replay_file
 from stream.sources.files.event_file import EventFile
-from stream.sources.files.options import parse_options
+from stream.sources.files.options import ReadOptions, parse_options
+from stream.sources.files.sorted_events import SortedEvents
+from stream.sources.files.source import EventSource
 from stream.sources.item_metadata import read_items
 
 
@@ -56,6 +58,7 @@ def replay(
     time_format: TimeFormatOption = "",
     time_origin: TimeOriginOption = "",
     encoding: EncodingOption = "",
+    sort: Annotated[bool, typer.Option("--sort", help="Put the records in order of time first, in memory.")] = False,
     items: ItemsOption = None,
     intents: Annotated[Path | None, typer.Option(help="Write shifts and users' intents as JSON lines.")] = None,
     config: ConfigOption = None,
@@ -67,11 +70,10 @@ def replay(
     chosen = _settings(config, evaluate_every, ttl)
     refuse_unwritable(report)
     options = parse_options(chosen.actions.names(), columns, actions, time_format, time_origin, encoding)
-    source = EventFile(file, limit, options=options)
+    console = Console(stderr=True)
+    source = _open(file, limit, options, sort, console)
     titles = read_items(items) if items is not None else None
     stop = stop_on_signals()
-    console = Console(stderr=True)
-    console.print(f"{file}: {source.format}", highlight=False)
     failed: ReplayError | None = None
     with (
         nullcontext(state) if state is not None else tempfile.TemporaryDirectory() as folder,
@@ -99,6 +101,12 @@ def replay(
     if not figures["complete"]:
         goes_on = "the same command goes on" if state is not None else "the figures are of the part before"
         console.print(f"stopped at record {figures['records']:,}: {goes_on}", highlight=False)
+
+
+def _open(path: Path, limit: int | None, options: ReadOptions, sort: bool, console: Console) -> EventSource:
+    file = EventFile(path, limit, options=options)
+    console.print(f"{path}: {file.format}", highlight=False, markup=False)
+    return SortedEvents(file) if sort else file
 
 
 def _settings(path: Path | None, evaluate_every: int | None, ttl_days: float) -> Config:

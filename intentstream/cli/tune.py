@@ -49,7 +49,7 @@ def tune(
     _refuse_place(out)
     console = Console()
     stream, found = record(EventFile(file, limit), base)
-    console.print(f"{file}: {found}", highlight=False)
+    console.print(f"{file}: {found}", highlight=False, markup=False)
     until = time.monotonic() + seconds
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))
     with Progress(*columns, console=console, transient=True) as bar:

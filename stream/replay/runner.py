@@ -20,7 +20,7 @@ from stream.replay.folder import ReplayFolder
 from stream.replay.report import DriftEpisodes, IntentsFile, RejectionCounts, UserCount, build_report
 from stream.replay.steps import FileSteps
 from stream.schema.decoder import Decoder
-from stream.sources.files.event_file import EventFile
+from stream.sources.files.source import EventSource
 from stream.sources.item_metadata import Titles
 
 
@@ -51,7 +51,7 @@ class NoEvents(ReplayError):
 
 def replay(
     config: StreamConfig,
-    file: EventFile,
+    file: EventSource,
     state: Path,
     *,
     keep: bool,

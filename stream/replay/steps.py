@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stream.engine.decoding import FileBatch
 from stream.errors import SourceError
 from stream.schema import topics
-from stream.sources.files.event_file import EventFile
+from stream.sources.files.source import EventSource
 
 
 class FileSteps:
@@ -16,7 +16,7 @@ class FileSteps:
     A file that breaks off gives the readable part; `error` then says why.
     """
 
-    def __init__(self, file: EventFile, step_events: int) -> None:
+    def __init__(self, file: EventSource, step_events: int) -> None:
         self.file = file
         self.step_events = step_events
         self._rule = file.format.rule

@@ -58,7 +58,8 @@ _MARKS: Final = {  # byte order marks; the longer ones first, since one begins w
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
-HEAD_BYTES: Final = 16
+HEAD_BYTES: Final = 512  # as many as a tar needs to be known
+_NUL_SHARE: Final = 8  # more than one in so many bytes is no text in UTF-8
 _BLOCK_BYTES: Final = 1 << 20
 _SUFFIXES: Final = (".gz", ".bz2", ".xz", ".zip", ".zst", ".zstd")
 
@@ -83,7 +84,9 @@ def refuse_unsupported(path: Path, head: bytes) -> None:
     for magic, kind in _UNSUPPORTED.items():
         if head.startswith(magic):
             raise SourceError(f"{path}: is {kind}: convert it to CSV, JSON lines or Parquet, gzipped or not")
-    if b"\x00" in head:
+    if head[257:262] == b"ustar":
+        raise SourceError(f"{path}: is a tar archive: unpack it and give the file")
+    if head.count(b"\x00") * _NUL_SHARE > len(head):
         raise SourceError(
             f"{path}: holds NUL bytes: a binary file, or UTF-16 without byte order mark, for which --encoding "
             "utf-16-le or utf-16-be is needed"
@@ -144,6 +147,8 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         for member in archive.infolist()
         if not member.is_dir() and not member.filename.startswith("__MACOSX/") and member.file_size
     ]
+    if any(member.filename == "[Content_Types].xml" for member in members):
+        raise SourceError(f"{path}: is an Office document: save it as CSV")
     if len(members) != 1:
         names = ", ".join(repr(member.filename)[1:-1] for member in members[:5]) + (", …" if len(members) > 5 else "")
         raise SourceError(

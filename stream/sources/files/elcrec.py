@@ -28,7 +28,7 @@ class ElcRecParser(Parser):
                 user, *taken = line.decode().split()
             except ValueError:
                 taken = []
-            if taken:
+            if taken and b"".join(line.split()).isdigit():
                 users += [user] * len(taken)
                 items += taken
             else:

@@ -34,6 +34,7 @@ from stream.sources.files.json_array import MAX_ARRAY_BYTES
 from stream.sources.files.options import DEFAULT_OPTIONS, ReadOptions
 from stream.sources.files.parquet import ParquetParser
 from stream.sources.files.parser import SAMPLE_RECORDS, Parser
+from stream.sources.files.spool import spool
 
 CHUNK_RECORDS: Final = 10_000
 _BLOCK_BYTES: Final = 1 << 20
@@ -47,7 +48,7 @@ class EventFile:
     Parameters
     ----------
     path
-        The file, of any of the formats.
+        The file, of any of the formats; `-` is standard input. What can be read only once is copied first.
     limit
         Read this many records, then stop; None reads all.
     chunk_records
@@ -73,14 +74,15 @@ class EventFile:
         self.path = Path(path)
         self.limit = limit
         self._chunk_records = chunk_records
+        self._on_disk, self._spool = spool(self.path)
         self._raw: BufferedReader | None = None  # the file on disk, before decompression, for `fraction`
         self._done = 0
         self._finished = False
         self._failed: str | None = None  # why the rest cannot be read; raised after the readable part
         self._encoding = options.encoding
         try:
-            self._size = self.path.stat().st_size
-            self._container = find_container(self.path)
+            self._size = self._on_disk.stat().st_size
+            self._container = find_container(self._on_disk)
             with self._opened() as stream:
                 head = stream.read1(HEAD_BYTES)
         except READ_ERRORS as exc:
@@ -89,7 +91,7 @@ class EventFile:
                 raise SourceError(f"{self.path}: cannot be read: {words}") from None
             raise SourceError(f"{self.path}: broken {self._container or 'file'}: {words}") from None
         if head.startswith(_PARQUET):
-            self._parser: Parser = ParquetParser(self.path, self._container, self._read_all, options)
+            self._parser: Parser = ParquetParser(self.path, self._on_disk, self._container, self._read_all, options)
         else:
             self._parser = self._text_parser(head, options)
         self.format = self._parser.format
@@ -146,7 +148,7 @@ class EventFile:
 
     @contextmanager
     def _opened(self) -> Iterator[ByteStream]:
-        with self.path.open("rb") as self._raw, open_bytes(self.path, self._raw, self._container) as stream:
+        with self._on_disk.open("rb") as self._raw, open_bytes(self.path, self._raw, self._container) as stream:
             yield Recoded(stream, self._encoding) if self._encoding else stream
 
     def _read_all(self) -> bytes:
@@ -169,15 +171,18 @@ class EventFile:
     def _lines(self, stream: ByteStream) -> Iterator[bytes]:
         """Lines without line ends and byte order mark, blank ones left out, as far as the file can be read."""
         rest = b""
-        mark = codecs.BOM_UTF8
+        mark, end = codecs.BOM_UTF8, b"\n"
         while True:
             try:
                 block = stream.read1(_BLOCK_BYTES)  # all bytes in front of the place where a gzip breaks
             except READ_ERRORS as exc:
                 self._failed = str(exc)
                 return
-            data, mark = (rest + block).removeprefix(mark), b""
-            lines = data.split(b"\n")
+            data = (rest + block).removeprefix(mark)
+            if mark and b"\r" in data and b"\n" not in data:
+                end = b"\r"
+            mark = b""
+            lines = data.split(end)
             rest = lines.pop() if block else b""
             if len(rest) > _MAX_LINE_BYTES:
                 raise SourceError(

@@ -11,28 +11,40 @@ MISSING: Final = frozenset(
     + ["NULL", "NaN", "None", "n/a", "nan", "null", "\\N"]
 )
 _WHOLE_FLOAT: Final = re.compile(r"(-?\d+)\.0+")
+_EXPONENT: Final = re.compile(r"-?\d(\.\d+)?[eE]\+\d+")  # R writes 100000 as 1e+05
+_EXACT: Final = float(1 << 53)  # below, a float holds every whole number
 _BLANK: Final = re.compile(r"\s")
 
 
 def normalize_id(text: str) -> str:
-    """Return the id without blanks around it and without the `.0` of a number; empty when it is missing.
+    """Return the id without blanks around it and a whole number in its digits; empty when it is missing.
 
     Leading zeros stay: `007` is another user than `7`.
 
-    >>> [normalize_id(text) for text in ["7", "7.0", "7 ", "007", "v1.0", "nan"]]
-    ['7', '7', '7', '007', 'v1.0', '']
+    >>> [normalize_id(text) for text in ["7", "7.0", "7 ", "007", "v1.0", "1e+05", "nan"]]
+    ['7', '7', '7', '007', 'v1.0', '100000', '']
     """
     text = text.strip()
     if text in MISSING:
         return ""
     number = _WHOLE_FLOAT.fullmatch(text)
-    return number.group(1) if number else text
+    if number:
+        return number.group(1)
+    if _EXPONENT.fullmatch(text) and abs(float(text)) < _EXACT and float(text).is_integer():
+        return str(int(float(text)))
+    return text
 
 
 def normalize_ids(ids: list[str]) -> list[str]:
     """Normalize many ids; returns the list itself when none needs it."""
     text = "\0".join(ids)
-    if MISSING.isdisjoint(ids) and ".0" not in text and not _BLANK.search(text):
+    if (
+        MISSING.isdisjoint(ids)
+        and ".0" not in text
+        and "e+" not in text
+        and "E+" not in text
+        and not _BLANK.search(text)
+    ):
         return ids
     return [normalize_id(one) for one in ids]
 

@@ -260,7 +260,9 @@ def json_lines_parser(
     """
     rows = [row for line in lines if (row := _object(line)) is not None]
     if not rows:
-        raise SourceError(f"{path}: no line of the first {len(lines)} is a JSON object")
+        raise SourceError(
+            f"{path}: no line of the first {len(lines)} is a JSON object: expected one a line (jq -c . makes them)"
+        )
     top = list(dict.fromkeys(name for row in rows for name in row))
     names = list(dict.fromkeys([*top, *(name for row in rows for name in paths_in(row))]))
     given = {field: column for field, column in options.columns.items() if column in names or "." not in column}

@@ -119,7 +119,7 @@ def build_parser(
 
 def _order_notes(cells: Sequence[bytes], times: TimeReader) -> list[str]:
     try:
-        return [] if in_time_order(times.read_cells(cells)) else ["not in time order"]
+        return [] if in_time_order(times.read_cells(cells)) else ["not in time order: --sort puts it in order"]
     except (ValueError, OverflowError):  # some cell is no time
         return []
 

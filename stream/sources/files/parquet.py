@@ -33,17 +33,21 @@ class ParquetParser(Parser):
 
     Parameters
     ----------
+    path, on_disk
+        The file as the user names it, and where it lies.
     read
         Returns the whole file, decompressed; called when it is compressed.
     """
 
-    def __init__(self, path: Path, container: Container, read: Callable[[], bytes], options: ReadOptions) -> None:
+    def __init__(
+        self, path: Path, on_disk: Path, container: Container, read: Callable[[], bytes], options: ReadOptions
+    ) -> None:
         import polars
 
         self._path, self._polars, self._actions = path, polars, options.actions
         self._failures = (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError)
         try:
-            frame = polars.scan_parquet(io.BytesIO(read()) if container else path)
+            frame = polars.scan_parquet(io.BytesIO(read()) if container else on_disk)
             schema = frame.collect_schema()
             self.rows = int(frame.select(polars.len()).collect().item())
         except (*self._failures, *READ_ERRORS) as exc:

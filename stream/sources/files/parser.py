@@ -43,7 +43,8 @@ class FileFormat:
             *self.notes,
             f"not used: {shown}" if self.unused else "",
         ]
-        return "; ".join(part for part in parts if part)
+        text = "; ".join(part for part in parts if part)
+        return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
     def _container(self) -> str:
         return "gzipped" if self.container == "gzip" else self.container

@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,9 @@ from stream.schema.decoder import decode_events
 from stream.schema.events import ActionsConfig
 from stream.sources.files.event_file import EventFile
 from stream.sources.files.options import parse_options
+from stream.sources.files.sorted_events import SortedEvents
 from stream.sources.files.times import TextTimes, find_times, parse_time_format, parse_time_origin
+from tests.unit.intentstream.commands import run_command
 
 TS = 1_506_826_800
 Write = Callable[[str, bytes], Path]
@@ -113,6 +117,7 @@ def test_other_encodings_are_given(write: Write) -> None:
     ("data", "words"),
     [
         (b"7z\xbc\xaf\x27\x1c\x00\x04", "is a 7z archive"),
+        (b"a.csv" + bytes(252) + b"ustar" + bytes(300), "is a tar archive"),
         (b"Obj\x01\x04", "is an Avro file"),
         ("user,item".encode("utf-16-le"), "NUL bytes: a binary file, or UTF-16 without byte order mark"),
         (bytes(range(128, 200)) * 3, "unknown format, first line"),
@@ -366,3 +371,75 @@ def test_a_pattern_reads_what_it_says() -> None:
     assert TextTimes("%Y%m%d").read("20171001") == 1_506_816_000_000
     with pytest.raises(ValueError):
         TextTimes("iso").read("monday")
+
+
+def test_a_pipe_and_standard_input_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(gzip.compress(CSV),))
+    writer.start()
+    file = opened(pipe)
+    writer.join()
+    assert len(rows(file)) == len(rows(file)) == 3000
+    with (tmp_path / "a.csv").open("w+b") as opened_file:
+        opened_file.write(CSV)
+        opened_file.seek(0)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(opened_file))
+        assert len(rows(opened(Path("-")))) == 3000
+
+
+def test_lines_may_end_as_on_old_machines(write: Write) -> None:
+    assert rows(opened(write("a.csv", CSV.replace(b"\n", b"\r")))) == rows(opened(write("b.csv", CSV)))
+
+
+def test_a_zero_byte_costs_its_record_at_most(write: Write) -> None:
+    data = CSV.replace(b"u1,i1,", b"u1,i\x001,")
+    assert len(rows(opened(write("a.csv", data)))) == 3000
+
+
+def test_ids_in_the_notation_of_r_are_whole_numbers(write: Write) -> None:
+    data = f"user,item,ts\n1e+05,i,{TS}\n100000,i,{TS}\n1.5e+00,i,{TS}\n".encode()
+    assert [row[0] for row in rows(opened(write("a.csv", data)))] == ["100000", "100000", "1.5e+00"]
+
+
+def test_sequences_stay_sequences_to_the_end(write: Write) -> None:
+    data = b"1 10 11\n2 12\n" + b"".join(b"%d 10 11 12\n" % n for n in range(3, 2000)) + b"and then some words\n"
+    (*_, last) = opened(write("a.txt", data))
+    assert [line for _, line in last.unparsed] == [b"and then some words"]
+
+
+def test_an_office_document_is_no_archive_to_unpack(write: Write) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in ("[Content_Types].xml", "xl/workbook.xml"):
+            archive.writestr(name, "<xml/>")
+    with pytest.raises(SourceError, match="is an Office document: save it as CSV"):
+        opened(write("a.xlsx", buffer.getvalue()))
+
+
+def test_records_are_put_in_order(write: Write) -> None:
+    lines = [f"u,i{n},{TS - n % 100}" for n in range(25_000)]
+    lines[7] = "no row"
+    path = write("a.csv.gz", gzip.compress("\n".join(["user,item,ts", *lines]).encode()))
+    file = opened(path)
+    assert "--sort" in str(file.format)
+    source = SortedEvents(file)
+    values = [value for chunk in source for value in chunk.values]
+    originals = [line.decode() for chunk in source for line in chunk.originals]
+    assert sorted(originals) == sorted(lines) and originals[originals.index("no row") - 1] == lines[6]
+    times = [json.loads(value)["ts"] for value in values if value != b"no row"]
+    assert times == sorted(times) and source.fraction == 1.0
+    path.write_bytes(path.read_bytes()[:-30_000])
+    found = []
+    with pytest.raises(SourceError, match="cannot be read on after record"):
+        for chunk in SortedEvents(opened(path)):
+            found += chunk.values
+    assert len(found) > 1000
+
+
+def test_names_of_columns_are_no_markup(tmp_path: Path, write: Write) -> None:
+    from intentstream.cli.app import app
+
+    path = write("a.csv", b"user,item,ts,[/x],price [EUR],\x1b[31m\nu,a,1506826800,1,2,3\n")
+    assert "\x1b" not in str(opened(path).format)
+    run_command(app, "replay", path, "--no-baselines")

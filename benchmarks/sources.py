@@ -18,7 +18,8 @@ from pathlib import Path
 import polars as pl
 
 from stream.schema.decoder import Decoder
-from stream.schema.events import ActionsConfig, user_keys
+from stream.schema.events import ActionsConfig
+from stream.schema.user_keys import user_keys
 from stream.sources.files.event_file import read_events
 from stream.sources.simulator.config import SimulatorConfig
 from stream.sources.simulator.simulator import Simulator

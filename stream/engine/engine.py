@@ -41,7 +41,7 @@ from stream.log.base import Message, RecordBatch
 from stream.log.partitioner import partitions_of
 from stream.schema.decoder import Decoder
 from stream.schema.event_batch import EventBatch
-from stream.schema.events import user_keys
+from stream.schema.user_keys import user_keys
 
 
 class Engine:

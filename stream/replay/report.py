@@ -16,8 +16,9 @@ from stream.log.base import Message, RecordBatch
 from stream.schema import topics
 from stream.schema.dead_letters import decode_headers
 from stream.schema.decoder import Decoder
-from stream.schema.events import ActionsConfig, user_keys
+from stream.schema.events import ActionsConfig
 from stream.schema.messages import DriftAlert
+from stream.schema.user_keys import user_keys
 
 _SHOWN: Final = 200  # bytes of the first dead letter in the report
 _encode = msgspec.json.Encoder().encode

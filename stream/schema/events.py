@@ -7,15 +7,11 @@ events and rejections.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Meta, UnsetType
-from numpy.typing import NDArray
 
 MAX_ID_BYTES: Final = 256
 MAX_RECORD_BYTES: Final = 64 * 1024
@@ -119,15 +115,6 @@ class Erasure:
     offset: int = 0
 
 
-def user_keys(users: Sequence[bytes]) -> NDArray[np.uint64]:
-    """Stable 64-bit hashes of user ids, (n,).
-
-    >>> user_keys([b"anna"]).tolist() == user_keys([b"anna"]).tolist() != user_keys([b"bert"]).tolist()
-    True
-    """
-    return np.frombuffer(b"".join([blake2b(user, digest_size=8).digest() for user in users]), dtype="<u8")
-
-
 def encode_event(event: BehaviorEvent) -> bytes:
     """Write an event as it goes onto the log."""
     return _encode(event)
@@ -149,5 +136,4 @@ __all__ = [
     "Reason",
     "Rejection",
     "encode_event",
-    "user_keys",
 ]

@@ -21,8 +21,8 @@ from stream.engine.read_only import open_checkpoint
 from stream.log import EventLog, OffsetRange, open_log
 from stream.log.base import Message, RecordBatch
 from stream.schema import topics
-from stream.schema.events import user_keys
 from stream.schema.messages import ErasureReceipt
+from stream.schema.user_keys import user_keys
 from stream.worker.verify import verify
 from stream.worker.worker import Worker
 from tests.unit.stream.streams import START_MS, as_messages, events, small_config

@@ -18,8 +18,8 @@ from stream.schema.events import (
     ActionsConfig,
     BehaviorEvent,
     encode_event,
-    user_keys,
 )
+from stream.schema.user_keys import user_keys
 
 TS = 1_506_826_800_000
 GOOD: dict[str, Any] = {"user": "anna", "item": "lamp", "ts": TS}

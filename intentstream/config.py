@@ -39,7 +39,7 @@ _PUBLIC: Final = {
     "gate": "enabled",
     "monitor": (
         "host port token token_env token_file allowed_hosts max_body_bytes max_batch_events requests_per_second "
-        "max_connections max_streams idempotency_keys idempotency_ttl_s history_len history_days stale_after_s "
+        "max_connections max_streams history_len history_days stale_after_s "
         "ready_max_lag"
     ),
 }

@@ -1,19 +1,14 @@
-"""Appends events from HTTP to the log in groups, and answers when they are durable; idempotency keys."""
+"""Appends events from HTTP to the log, in groups, and answers when they are durable."""
 
 from __future__ import annotations
 
 import asyncio
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Final
 
-import msgspec
-
-from stream.log.base import EventLog, LogError, LogUnavailable, Message
+from stream.log.base import AppendRequest, EventLog, LogError, LogUnavailable, Message
 from stream.schema import topics
 
 _GROUP_EVENTS: Final = 20_000
@@ -21,10 +16,10 @@ _QUEUED_REQUESTS: Final = 1024
 
 
 @dataclass(slots=True)
-class _Request:
-    messages: list[Message]
+class _Waiting:
+    request: AppendRequest
     loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[None]
+    done: asyncio.Future[bool]
 
 
 class Appender:
@@ -32,7 +27,7 @@ class Appender:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._queue: queue.Queue[_Request | None] = queue.Queue(maxsize=_QUEUED_REQUESTS)
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(maxsize=_QUEUED_REQUESTS)
         self._thread = threading.Thread(target=self._run, name="monitor-appender", daemon=True)
 
     def start(self) -> None:
@@ -45,30 +40,30 @@ class Appender:
             self._queue.put(None)
             self._thread.join(timeout=30)
 
-    async def append(self, messages: list[Message]) -> None:
-        """Return when the messages are durable.
+    async def append(self, messages: list[Message], idempotency_key: bytes | None = None) -> bool:
+        """Return when the messages are durable: True, or False when the log knew the key, and with it the messages.
 
         Raises
         ------
         LogUnavailable
-            Too many requests wait, or the log does not answer: nothing of this request was written.
+            Too many requests wait, or the log does not answer or has no room. The same request may be made again.
         LogError
             The log refuses.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(messages, loop, loop.create_future())
+        waiting = _Waiting(AppendRequest(messages, idempotency_key), loop, loop.create_future())
         try:
-            self._queue.put_nowait(request)
+            self._queue.put_nowait(waiting)
         except queue.Full:
             raise LogUnavailable(f"{_QUEUED_REQUESTS} requests wait for the log already") from None
-        await request.done
+        return await waiting.done
 
     def _run(self) -> None:
         while True:
             first = self._queue.get()
             if first is None:
                 return
-            group, size, last = [first], len(first.messages), False
+            group, size, last = [first], len(first.request.messages), False
             while size < _GROUP_EVENTS:
                 try:
                     more = self._queue.get_nowait()
@@ -78,28 +73,31 @@ class Appender:
                     last = True
                     break
                 group.append(more)
-                size += len(more.messages)
+                size += len(more.request.messages)
             self._write(group)
             if last:
                 return
 
-    def _write(self, group: list[_Request]) -> None:
+    def _write(self, group: list[_Waiting]) -> None:
         error: Exception | None = None
+        answers = [True] * len(group)
         try:
-            self._log.append([message for request in group for message in request.messages])
+            answers = self._log.append_each([waiting.request for waiting in group])
         except LogError as exc:
             error = exc
+        except OSError as exc:
+            error = LogUnavailable(f"appending failed: {exc}")
         except Exception as exc:  # no caller may wait for ever
             error = LogError(f"appending failed: {exc}")
-        for request in group:
-            request.loop.call_soon_threadsafe(_answer, request.done, error)
+        for waiting, is_new in zip(group, answers, strict=True):
+            waiting.loop.call_soon_threadsafe(_answer, waiting.done, is_new, error)
 
 
-def _answer(done: asyncio.Future[None], error: Exception | None) -> None:
+def _answer(done: asyncio.Future[bool], is_new: bool, error: Exception | None) -> None:
     if done.cancelled():
         return
     if error is None:
-        done.set_result(None)
+        done.set_result(is_new)
     else:
         done.set_exception(error)
 
@@ -107,78 +105,3 @@ def _answer(done: asyncio.Future[None], error: Exception | None) -> None:
 def event_message(user: bytes, value: bytes, now_ms: int) -> Message:
     """A record of the input topic; its timestamp is the time of appending, from which freshness is measured."""
     return Message(topics.EVENTS, user, value, now_ms)
-
-
-class Remembered(msgspec.Struct, frozen=True, array_like=True):
-    """An idempotency key's request and answer; no answer while the request is under way."""
-
-    key: str
-    digest: bytes
-    at_ms: int
-    answer: bytes | None = None
-
-
-class Idempotency:
-    """Answers by idempotency key, the newest `size` of them, none older than `ttl_ms`; kept over restarts.
-
-    Parameters
-    ----------
-    put, delete, saved
-        Where the answers are kept: functions over (key, value), and what is there at the start.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        ttl_ms: int,
-        *,
-        put: Callable[[bytes, bytes], None] = lambda key, value: None,
-        delete: Callable[[bytes], None] = lambda key: None,
-        saved: list[bytes] | None = None,
-    ) -> None:
-        self._size = size
-        self._ttl_ms = ttl_ms
-        self._put, self._delete = put, delete
-        self._answers: OrderedDict[str, Remembered] = OrderedDict()
-        kept = [msgspec.msgpack.decode(raw, type=Remembered) for raw in saved or []]
-        for one in sorted(kept, key=lambda r: r.at_ms):
-            self._answers[one.key] = one
-
-    def begin(self, key: str, body: bytes, now_ms: int) -> Remembered | None:
-        """What is known of this key; when nothing is, the request is noted as under way and None returned."""
-        self._drop(now_ms)
-        found = self._answers.get(key)
-        if found is None:
-            self._answers[key] = Remembered(key, self.digest(body), now_ms)
-        return found
-
-    def finish(self, key: str, body: bytes, now_ms: int, answer: bytes) -> None:
-        """Keep the answer."""
-        one = Remembered(key, self.digest(body), now_ms, answer)
-        self._answers[key] = one
-        self._answers.move_to_end(key)
-        self._put(self._name(key), msgspec.msgpack.encode(one))
-
-    def abandon(self, key: str) -> None:
-        """The request failed: the same key may be tried again."""
-        self._answers.pop(key, None)
-
-    def _drop(self, now_ms: int) -> None:
-        while self._answers:
-            key, oldest = next(iter(self._answers.items()))
-            if len(self._answers) < self._size and now_ms - oldest.at_ms <= self._ttl_ms:
-                return
-            del self._answers[key]
-            self._delete(self._name(key))
-
-    @staticmethod
-    def digest(body: bytes) -> bytes:
-        """By which two bodies under one key are compared."""
-        return blake2b(body, digest_size=16).digest()
-
-    @staticmethod
-    def _name(key: str) -> bytes:
-        return b"i" + blake2b(key.encode(), digest_size=16).digest()
-
-    def __len__(self) -> int:
-        return len(self._answers)

@@ -13,7 +13,6 @@ from msgspec import Meta
 from monitor.errors import MonitorConfigError
 
 MIN_TOKEN: int = 16
-_DAY_S = 24 * 3600
 
 
 def is_loopback(host: str) -> bool:
@@ -64,15 +63,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_connections: Annotated[
         int, Meta(ge=1, le=100_000, description="most connections that have sent a request; count")
     ] = 512
-    max_streams: Annotated[
-        int, Meta(ge=1, le=10_000, description="most most open server-sent event streams; count")
-    ] = 32
-    idempotency_keys: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="newest idempotency keys kept with their answers; count")
-    ] = 10_000
-    idempotency_ttl_s: Annotated[
-        float, Meta(ge=1, le=365 * _DAY_S, description="how long an idempotency key is kept; seconds")
-    ] = float(_DAY_S)
+    max_streams: Annotated[int, Meta(ge=1, le=10_000, description="most open server-sent event streams; count")] = 32
     poll_interval_s: Annotated[float, Meta(ge=0.01, le=60, description="time between reads of the topics; seconds")] = (
         0.25
     )

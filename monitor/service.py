@@ -8,11 +8,12 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from monitor.appending import Appender, Idempotency
+from monitor.appending import Appender
 from monitor.config import MonitorConfig
 from monitor.health import HealthCheck
 from monitor.http.connections import Connections
 from monitor.http.sse import Hub
+from monitor.idempotency import RecentKeys
 from monitor.metrics import Telemetry
 from monitor.view.reader import Reader
 from monitor.view.view import View, wall_clock_ms
@@ -66,13 +67,7 @@ class Service:
         )
         self.appender = Appender(producer) if producer is not None else None
         self.decoder = Decoder(actions or ActionsConfig())
-        self.idempotency = Idempotency(
-            config.idempotency_keys,
-            int(config.idempotency_ttl_s * 1000),
-            put=self.view.keep,
-            delete=self.view.drop,
-            saved=self.view.kept(b"i"),
-        )
+        self.recent_keys = RecentKeys()
         self.health = HealthCheck(self.view, self.reader, config, clock_ms)
         self.telemetry = Telemetry(self.view, self.reader, self.health, clock_ms, streams=lambda: len(self.hub))
         self.connections = Connections(config.max_connections)

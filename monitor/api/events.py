@@ -14,8 +14,9 @@ from starlette.responses import Response
 from monitor.answers import Appended, ErasureAccepted, EventRefusal
 from monitor.api.openapi import answers, body_of_events
 from monitor.api.parameters import User, checked_user, reply
-from monitor.appending import Idempotency, event_message
+from monitor.appending import event_message
 from monitor.http.problems import Problem
+from monitor.idempotency import log_key, too_old
 from monitor.service import Service
 from stream.log.base import LogError, Message
 from stream.schema.decoder import Decoded
@@ -27,7 +28,7 @@ Key = Annotated[
         min_length=1,
         max_length=128,
         pattern=r"^[\x21-\x7e]+$",
-        description="the same key with the same body gets the first answer again, and the events are appended once",
+        description="events of the same key and body are appended once within a day, however often they are sent",
     ),
 ]
 _LINES: Final = frozenset(
@@ -130,20 +131,26 @@ def to_messages(values: list[bytes], decoded: Decoded, now_ms: int) -> list[Mess
     return [event_message(user, values[index], now_ms) for index, user in sorted(good)]
 
 
-async def append(service: Service, messages: list[Message]) -> None:
-    """Append messages and return when they are durable; raises `Problem` when the log does not take them."""
+async def append(service: Service, messages: list[Message], idempotency_key: bytes | None = None) -> bool:
+    """Append messages and return when they are durable; False when the log had them already, by the key.
+
+    Raises
+    ------
+    Problem
+        503 with `retry-after` when the log does not answer or has no room, 500 when it refuses.
+    """
     if service.appender is None:
         raise Problem(503, "this monitor was started without a way to append events")
     try:
-        await service.appender.append(messages)
+        return await service.appender.append(messages, idempotency_key)
     except LogError as exc:
         if exc.retriable:
             raise Problem(503, f"the log takes no events at present: {exc}", {"retry-after": "1"}) from exc
         raise Problem(500, f"the log refused the events: {exc}") from exc
 
 
-async def append_events(service: Service, content_type: str, body: bytes) -> bytes:
-    """Append the good events of a request; the answer as JSON."""
+async def append_events(service: Service, content_type: str, body: bytes, key: str | None = None) -> Response:
+    """Append the good events of a request; once for an idempotency key."""
     values = split_events(content_type, body, service.config.max_batch_events)
     judged = await judge(service, values)
     messages, refused = judged.messages, judged.refused
@@ -154,27 +161,35 @@ async def append_events(service: Service, content_type: str, body: bytes) -> byt
             f"every event was refused; the first: {first.reason}: {first.field}: {first.rule}",
             refused=msgspec.to_builtins(refused[:1000]),
         )
-    await append(service, messages)
-    service.telemetry.appended(len(messages), len(refused))
-    return msgspec.json.encode(Appended(appended=len(messages), refused=refused))
+    is_new = await append(service, messages, None if key is None else log_key(key, body))
+    if is_new:
+        service.telemetry.appended(len(messages), len(refused))
+    response = reply(Appended(appended=len(messages), refused=refused))
+    if not is_new:
+        response.headers["idempotent-replayed"] = "true"
+    return response
 
 
 async def append_once(service: Service, key: str, content_type: str, body: bytes) -> Response:
     """Append the events of a request once for an idempotency key, however often the request comes."""
-    known = service.idempotency.begin(key, body, service.clock_ms())
-    if known is not None:
-        if known.digest != Idempotency.digest(body):
-            raise Problem(422, f"idempotency key {key!r} was used with another body")
-        if known.answer is None:
-            raise Problem(409, f"the request with idempotency key {key!r} is still under way")
-        return Response(known.answer, media_type="application/json", headers={"idempotent-replayed": "true"})
+    if too_old(key, service.clock_ms()):
+        raise Problem(
+            422,
+            f"idempotency key {key!r} was made more than a day ago, and keys are known for a day: the events may be in "
+            "the log already; look for them, and send them with a new key",
+        )
+    conflict = service.recent_keys.begin(key, body)
+    if conflict == "other body":
+        raise Problem(422, f"idempotency key {key!r} was used with another body")
+    if conflict:
+        raise Problem(409, f"the request with idempotency key {key!r} is still under way", {"retry-after": "1"})
+    appended = False
     try:
-        answer = await append_events(service, content_type, body)
-    except BaseException:
-        service.idempotency.abandon(key)
-        raise
-    service.idempotency.finish(key, body, service.clock_ms(), answer)
-    return Response(answer, media_type="application/json")
+        response = await append_events(service, content_type, body, key)
+        appended = True
+    finally:
+        service.recent_keys.finish(key, appended=appended)
+    return response
 
 
 def add_event_routes(app: FastAPI, service: Service) -> None:
@@ -192,7 +207,7 @@ def add_event_routes(app: FastAPI, service: Service) -> None:
         body = await request.body()
         if idempotency_key is not None:
             return await append_once(service, idempotency_key, content_type, body)
-        return Response(await append_events(service, content_type, body), media_type="application/json")
+        return await append_events(service, content_type, body)
 
     @app.delete(
         "/users/{user:id}",

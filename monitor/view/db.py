@@ -6,8 +6,8 @@ Keys, by first byte::
     r  newest list, by user                  h  event, by user, event time, item and action
     s  shift, by user and step               e  erasure receipt, by user
     c  newest message of an intent           q  one entry of a ring, by ring and number
-    w  newest report of a worker             i  idempotency key with its answer
-    n  counts                                E  time of the record that requests an erasure, by user
+    w  newest report of a worker             n  counts
+    E  time of the record that requests an erasure, by user
 """
 
 from __future__ import annotations
@@ -71,19 +71,13 @@ class ViewDb:
             self.clear()
         if found != FORMAT:
             self._db[b"v"] = FORMAT
+        if next(self.scan(b"i"), None) is not None:
+            self._db.delete_range(b"i", b"j")  # idempotency keys, which views held until the log did
 
     def get(self, key: bytes) -> bytes | None:
         """The value at a key."""
         value: bytes | None = self._db.get(key)
         return value
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Write one value at once."""
-        self._db[key] = value
-
-    def delete(self, key: bytes) -> None:
-        """Remove one value at once."""
-        del self._db[key]
 
     def write(self, batch: WriteBatch) -> None:
         """Write a batch, all or nothing."""

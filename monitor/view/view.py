@@ -152,18 +152,6 @@ class View:
         self.positions[tp] = offset
         write.put(b"p" + tp.partition.to_bytes(2, "big") + tp.topic.encode(), offset.to_bytes(8, "big"))
 
-    def kept(self, prefix: bytes) -> list[bytes]:
-        """Values that `keep` put under keys with this first byte."""
-        return [raw for _, raw in self._db.scan(prefix)]
-
-    def keep(self, key: bytes, value: bytes) -> None:
-        """Keep something small beside the view, at once; any thread."""
-        self._db.put(key, value)
-
-    def drop(self, key: bytes) -> None:
-        """Remove what `keep` put."""
-        self._db.delete(key)
-
     def close(self) -> None:
         """Release the folder; a second call does nothing."""
         self._db.close()

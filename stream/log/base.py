@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Final, Literal, Protocol, Self
@@ -145,14 +145,23 @@ class EventLog(Protocol):
         """Create the topics that are missing; leave those that are there."""
         ...
 
-    def check_topics(self, specs: Sequence[TopicSpec]) -> None:
+    def check_topics(self, specs: Sequence[TopicSpec], *, may_have_grown: Collection[str] = ()) -> None:
         """Raise `TopicMismatch` when a topic is missing or has other settings that matter; retention is left to whoever
         runs the log.
+
+        may_have_grown: topics that may have more partitions than their settings say.
         """
         ...
 
-    def partition_count(self, topic: str) -> int:
-        """Number of partitions; `TopicMismatch` when there is no such topic."""
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Give a topic that many partitions; keys move to others from then on. `LogError` when it has more."""
+        ...
+
+    def partition_count(self, topic: str, *, current: bool = False) -> int:
+        """Number of partitions; `TopicMismatch` when there is no such topic.
+
+        current: ask the log; otherwise an earlier answer may do, which misses partitions that were added since.
+        """
         ...
 
     def begin_offsets(self, topic: str) -> list[int]:

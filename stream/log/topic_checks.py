@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from stream.log.base import Headers, LogError, MessageTooLarge, TopicMismatch, TopicSpec
@@ -43,18 +43,21 @@ def compare_topics(
     wanted: Sequence[TopicSpec],
     found: Mapping[str, TopicSpec | None],
     url: str,
+    *,
+    may_have_grown: Collection[str] = (),
     alternative: Callable[[TopicSpec, int], str] = lambda *_: ", or start over on other topics (keys change partition)",
 ) -> None:
     """Raise `TopicMismatch` for the first topic that is missing or has another policy or number of partitions.
 
-    `alternative`: from the wanted settings and the number of partitions found, the text on what else than the setting
-    `log.partitions` can be changed.
+    may_have_grown: topics that may have more partitions than wanted. alternative: from the wanted settings and the
+    number of partitions found, the text on what else than the setting `log.partitions` can be changed.
     """
     for spec in wanted:
         there = found[spec.name]
         if there is None:
             raise missing_topic(spec.name, url)
-        if there.partitions != spec.partitions:
+        grown = spec.name in may_have_grown and there.partitions > spec.partitions
+        if there.partitions != spec.partitions and not grown:
             raise TopicMismatch(
                 f"topic {spec.name} has {there.partitions} partitions, the configuration says {spec.partitions}: set "
                 f"log.partitions = {there.partitions}{alternative(spec, there.partitions)}"

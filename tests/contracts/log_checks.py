@@ -104,6 +104,38 @@ def check_topics_are_created_once_and_checked(case: LogCase) -> None:
             log.partition_count(case.name("other"))
 
 
+def check_partitions_that_were_added_are_seen_and_read(case: LogCase) -> None:
+    spec = case.spec(partitions=2)
+    with case.open("owner") as log:
+        log.create_topics([spec])
+        log.append(messages_of(spec.name, 20))
+        log.check_topics([spec], may_have_grown=[spec.name])
+        with case.open("reader") as reader:
+            assert reader.partition_count(spec.name) == log.partition_count(spec.name, current=True) == 2
+            with case.open("producer") as other:
+                other.add_partitions(spec.name, 4)
+            assert reader.partition_count(spec.name, current=True) == log.partition_count(spec.name, current=True) == 4
+            assert reader.partition_count(spec.name) == 4
+            assert len(reader.end_offsets(spec.name)) == len(reader.begin_offsets(spec.name)) == 4
+            with pytest.raises(TopicMismatch, match="has 4 partitions"):
+                log.check_topics([spec])
+            log.check_topics([spec], may_have_grown=[spec.name])
+            with pytest.raises(TopicMismatch, match="has 4 partitions"):  # never fewer
+                log.check_topics([case.spec(partitions=5)], may_have_grown=[spec.name])
+            with pytest.raises(LogError, match="4 partitions"):
+                log.add_partitions(spec.name, 3)
+            with pytest.raises(TopicMismatch, match="does not exist"):
+                log.partition_count(case.name("other"), current=True)
+            grown = case.spec(partitions=4)
+            with case.open("producer") as other:
+                other.append(messages_of(spec.name, 100, start=20, users=97))
+            positions = starts(grown)
+            got = take(reader, positions, 120)
+            assert {batch.partition for batch in got} == {0, 1, 2, 3}
+            assert positions == ends(reader, grown)
+            assert sorted(values(got), key=str) == sorted((b"value-%d" % i for i in range(120)), key=str)
+
+
 def check_records_come_back_as_they_were(case: LogCase) -> None:
     spec = case.spec()
     sent = [
@@ -485,6 +517,7 @@ def check_close_twice(case: LogCase) -> None:
 
 LOG_CHECKS: list[Callable[[LogCase], None]] = [
     check_topics_are_created_once_and_checked,
+    check_partitions_that_were_added_are_seen_and_read,
     check_records_come_back_as_they_were,
     check_keys_choose_the_partition_as_kafka_does,
     check_order_and_offsets_per_partition,

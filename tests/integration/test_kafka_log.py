@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from kafka.net.compat import KafkaNetClient
 
+import stream.log.kafka.connection
 import stream.log.kafka.reader
 from stream.log import open_log
 from stream.log.base import Message, RecordBatch, TopicPartition, TopicSpec
 from stream.log.kafka.log import KafkaLog
+from stream.log.partitioner import partition_of
 from tests.contracts.log_checks import LOG_CHECKS, LogCase, messages_of, starts, values
 
 pytestmark = [
@@ -50,6 +52,28 @@ def test_a_long_backlog_is_read_to_its_end(most: int, kafka_url: str, each_clien
             if [len(keys) for keys in found] == lengths:
                 break
         assert [keys == [b"%d" % i for i in range(n)] for keys, n in zip(found, lengths, strict=True)] == [True] * 3
+
+
+def test_a_producer_puts_keys_into_partitions_that_were_added_under_it(
+    kafka_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream.log.kafka.connection, "_METADATA_MS", 200)
+    case = LogCase(lambda mode: KafkaLog(kafka_url, mode), uuid.uuid4().hex[:12])
+    spec = case.spec(partitions=1)
+    with case.open("producer") as log, case.open("owner") as other:
+        log.create_topics([spec])
+        assert log.append(messages_of(spec.name, 20))
+        assert log.append(messages_of(spec.name, 1), idempotency_key=case.name("k").encode())
+        other.add_partitions(spec.name, 4)
+        deadline = time.monotonic() + 30
+        while min(other.end_offsets(spec.name)) == 0 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            log.append(messages_of(spec.name, 100, users=97))
+        assert min(other.end_offsets(spec.name)) > 0
+        before = other.end_offsets(spec.name)
+        key = next(b"%d" % i for i in range(100) if partition_of(b"%d" % i, 4) == 3)
+        log.append([Message(spec.name, key, b"v", 0)], idempotency_key=case.name("l").encode())
+        assert other.end_offsets(spec.name)[3] > before[3]
 
 
 def test_what_came_behind_an_answered_fetch_is_taken_with_it(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -128,14 +128,31 @@ class EmbeddedLog:
             owner.create_topics(absent)
         self._store.refresh()
 
-    def check_topics(self, specs: Sequence[TopicSpec]) -> None:
+    def check_topics(self, specs: Sequence[TopicSpec], *, may_have_grown: Collection[str] = ()) -> None:
         """Raise `TopicMismatch` when a topic is missing or has another cleanup policy or number of partitions."""
         self._store.refresh()
-        found = {spec.name: self._store.topic(spec.name) for spec in specs}
-        compare_topics(specs, {name: topic.spec if topic else None for name, topic in found.items()}, self.url)
+        topics = {spec.name: self._store.topic(spec.name) for spec in specs}
+        found = {name: topic.spec if topic else None for name, topic in topics.items()}
+        compare_topics(specs, found, self.url, may_have_grown=may_have_grown)
 
-    def partition_count(self, topic: str) -> int:
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Give a topic that many partitions; keys move to others from then on. `LogError` when it has more."""
+        if self._mode == "reader":
+            raise LogError(f"log {self._store.path}: opened for reading, cannot add partitions to topic {topic}")
+        if self._writing is None:
+            with EmbeddedLog(self._store.path, "owner", clock_ms=self._clock_ms) as owner:
+                owner.add_partitions(topic, partitions)
+            return
+        with self._writing.store.writing():
+            found = self._reader.topic(topic)
+            if partitions < found.spec.partitions:
+                raise LogError(f"topic {topic} has {found.spec.partitions} partitions, which cannot be fewer")
+            self._writing.store.add_partitions(found, partitions)
+
+    def partition_count(self, topic: str, *, current: bool = False) -> int:
         """Number of partitions; `TopicMismatch` when there is no such topic."""
+        if current:
+            self._store.refresh()
         return self._reader.topic(topic).spec.partitions
 
     def begin_offsets(self, topic: str) -> list[int]:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -226,16 +226,24 @@ class PrimaryStore:
         return self._database().iter()
 
     def add_topic(self, spec: TopicSpec) -> None:
-        """Create a topic."""
-        topic = Topic(1 + max((t.id for t in self.topics.values()), default=0), spec)
+        """Create a topic. The caller is within `writing`."""
+        self._save(Topic(1 + max((t.id for t in self.topics.values()), default=0), spec), 0)
+
+    def add_partitions(self, topic: Topic, partitions: int) -> None:
+        """Give a topic that many partitions. The caller is within `writing`."""
+        grown = msgspec.structs.replace(topic, spec=replace(topic.spec, partitions=partitions))
+        self._save(grown, topic.spec.partitions)
+
+    def _save(self, topic: Topic, first_new: int) -> None:
+        """Write a topic's settings and the bounds of its partitions from `first_new` on, which are empty."""
         batch = WriteBatch(raw_mode=True)
-        batch[topic_key(spec.name)] = msgspec.msgpack.encode(topic)
-        for partition in range(spec.partitions):
+        batch[topic_key(topic.spec.name)] = msgspec.msgpack.encode(topic)
+        for partition in range(first_new, topic.spec.partitions):
             batch[partition_key(topic.id, partition)] = Bounds().pack()
         self.write(batch)
-        for partition in range(spec.partitions):
+        for partition in range(first_new, topic.spec.partitions):
             self._bounds[topic.id, partition] = Bounds()
-        self.topics[spec.name] = topic
+        self.topics[topic.spec.name] = topic
 
     def write(self, batch: WriteBatch, *, sync: bool = True) -> None:
         """Write all or nothing; durable when it returns unless `sync` is off. The caller is within `writing`.

@@ -50,6 +50,7 @@ class SecondaryStore:
 
     def refresh(self) -> None:
         """See what was written since; a reader that fell behind the writer's deletions opens anew."""
+        self._topics.clear()
         try:
             self._db.try_catch_up_with_primary()
         except Exception:

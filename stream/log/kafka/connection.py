@@ -23,6 +23,7 @@ _BATCH_BYTES: Final = 64 * 1024  # of records in one produce batch; below max_me
 _MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 _LINGER_MS: Final = 20  # a commit flushes at once; this only keeps half-full batches back while it is being filled
 _RECONNECT_MS: Final = 1_000  # the client's 30 s would keep a worker waiting for a broker that is long back
+_METADATA_MS: Final = 30_000  # after which a producer puts keys into partitions that were added
 _COORDINATOR_BUSY: Final = (
     errors.CoordinatorNotAvailableError,
     errors.CoordinatorLoadInProgressError,
@@ -89,6 +90,7 @@ class KafkaConnection:
             max_block_ms=self.config.request_timeout_ms,
             delivery_timeout_ms=max(self.config.commit_timeout_ms, self.config.request_timeout_ms + _LINGER_MS),
             allow_auto_create_topics=False,
+            metadata_max_age_ms=_METADATA_MS,
             metrics_enabled=False,
             **settings,
             **self._options,

@@ -58,7 +58,7 @@ class KeyedAppender:
         self,
         connection: KafkaConnection,
         topics: KafkaTopics,
-        by_partition: Callable[[Sequence[Message]], list[PartitionMessages]],
+        by_partition: Callable[[Sequence[Message], LogProducer | None], list[PartitionMessages]],
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._connection = connection
@@ -80,7 +80,9 @@ class KeyedAppender:
             Whether the requests were appended is not known; the same call finds out.
         """
         keys = [r.idempotency_key for r in requests if r.idempotency_key is not None]
-        self._by_partition([message for request in requests for message in request.messages])  # raises before a write
+        self._by_partition(
+            [message for request in requests for message in request.messages], None
+        )  # raises before a write
         producer = self._open_producer()
         marker = Message(KEYS_TOPIC.name, None, b"".join(map(key_digest, keys)), self._clock_ms())
         try:
@@ -91,7 +93,7 @@ class KeyedAppender:
             selection = select(requests, lambda digest: self._window.knows(digest, now_ms))
             messages = [message for request in selection.fresh for message in request.messages]
             if messages:
-                parts = self._by_partition(messages)
+                parts = self._by_partition(messages, producer)
                 self._call(lambda: producer.fill(transaction, parts))
             self._call(producer.commit if selection.fresh else producer.abort)
         except (errors.KafkaError, LogError, OSError) as exc:

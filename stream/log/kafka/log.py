@@ -10,7 +10,8 @@ old events would otherwise be deleted as it arrives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -63,13 +64,19 @@ class KafkaLog:
             raise LogError(f"{self.url}: opened for reading, cannot create topics")
         self._topics.create(specs)
 
-    def check_topics(self, specs: Sequence[TopicSpec]) -> None:
+    def check_topics(self, specs: Sequence[TopicSpec], *, may_have_grown: Collection[str] = ()) -> None:
         """Raise `TopicMismatch` when a topic is missing or has other settings than these; retention is not compared."""
-        self._topics.check(specs)
+        self._topics.check(specs, may_have_grown=may_have_grown)
 
-    def partition_count(self, topic: str) -> int:
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Give a topic that many partitions; keys move to others from then on. `LogError` when it has more."""
+        if self._mode == "reader":
+            raise LogError(f"{self.url}: opened for reading, cannot add partitions")
+        self._topics.add_partitions(topic, partitions)
+
+    def partition_count(self, topic: str, *, current: bool = False) -> int:
         """Number of partitions; `TopicMismatch` when there is no such topic."""
-        return self._topics.partition_count(topic)
+        return self._reader.current_partition_count(topic) if current else self._topics.partition_count(topic)
 
     def begin_offsets(self, topic: str) -> list[int]:
         """First offset that is still there, per partition."""
@@ -98,12 +105,14 @@ class KafkaLog:
             if self._keyed is None:
                 self._keyed = KeyedAppender(self._connection, self._topics, self._by_partition)
             return self._keyed.append_each(requests)
-        parts = self._by_partition([message for request in requests for message in request.messages])
-        if parts:
+        messages = [message for request in requests for message in request.messages]
+        if messages:
+            if self._appender is None:
+                self._by_partition(messages)  # refuses before a client is made
             with explained(self.url, "append"):
                 if self._appender is None:
                     self._appender = self._connection.producer()
-                self._appender.write(parts)
+                self._appender.write(self._by_partition(messages, self._appender))
         return [True] * len(requests)
 
     def claim(self, worker_id: str) -> None:
@@ -128,8 +137,13 @@ class KafkaLog:
         """The positions of the worker's last commit; empty when there was none."""
         return self._transactions.committed(worker_id)
 
-    def _by_partition(self, messages: Sequence[Message]) -> list[PartitionMessages]:
-        """The messages by partition; refuses what the topics do not take, before anything is sent."""
+    def _by_partition(
+        self, messages: Sequence[Message], producer: LogProducer | None = None
+    ) -> list[PartitionMessages]:
+        """The messages by partition; refuses what the topics do not take, before anything is sent.
+
+        producer: knows within seconds of partitions that were added; None: the number that was checked or looked up.
+        """
         if self._mode == "reader":
             raise LogError(f"{self.url}: opened for reading, cannot append")
         by_topic: dict[str, list[Message]] = {}
@@ -138,6 +152,8 @@ class KafkaLog:
         parts: list[PartitionMessages] = []
         for topic, group in by_topic.items():
             spec = self._topics.spec(topic)
+            if producer is not None:
+                spec = replace(spec, partitions=producer.partition_count(topic))
             keys = [m.key for m in group]
             check_messages(spec, keys, [m.value for m in group], [m.headers for m in group])
             for partition, rows in rows_by_partition(spec, keys, [m.partition for m in group]):

@@ -44,6 +44,10 @@ class LogProducer:
     def __init__(self, client: Any) -> None:
         self._client = client
 
+    def partition_count(self, topic: str) -> int:
+        """Number of partitions, as of the client's newest metadata."""
+        return len(self._client.partitions_for(topic))
+
     def init_transactions(self) -> None:
         """Fence earlier producers with the same transactional id and wait until their transactions are decided."""
         self._client.init_transactions()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
-from itertools import count
 from typing import Any, Final
 
 from stream.log.base import LogUnavailable, OffsetOutOfRange, OffsetRange, RecordBatch, TopicPartition
@@ -13,6 +13,7 @@ from stream.log.kafka.connection import KafkaConnection
 from stream.log.kafka.errors import explained
 from stream.log.kafka.fetch import Fetcher, take_fairly
 from stream.log.kafka.topics import KafkaTopics
+from stream.log.topic_checks import missing_topic
 
 _AGAIN_MS: Final = 5  # longer than a broker nearby takes for a fetch
 
@@ -27,7 +28,18 @@ class KafkaReader:
         self._ranges: Fetcher | None = None
         self._offsets: Any = None
         self._known_ends: dict[TopicPartition, int] = {}
-        self._turn = count()
+        self._turn = itertools.count()
+
+    def current_partition_count(self, topic: str) -> int:
+        """Number of partitions that a topic has now; `TopicMismatch` when there is no such topic."""
+        with explained(self._connection.url, f"ask for the partitions of {topic}"):
+            consumer = self._uncommitted()
+            known = topic in consumer.topics()  # asks the brokers
+            count = len(consumer.partitions_for_topic(topic)) if known else 0
+        if not count:
+            raise missing_topic(topic, self._connection.url)
+        self._topics.remember(topic, count)
+        return count
 
     def begin_offsets(self, topic: str) -> list[int]:
         """First offset that is still there, per partition."""

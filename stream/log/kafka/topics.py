@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import kafka
 import kafka.errors as errors
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 
-from stream.log.base import TopicMismatch, TopicSpec
+from stream.log.base import LogError, TopicMismatch, TopicSpec
 from stream.log.kafka.connection import KafkaConnection
 from stream.log.topic_checks import compare_topics, missing_topic
 
@@ -40,8 +41,11 @@ class KafkaTopics:
                         admin.create_topics([topic], wait_for_metadata=True)
         self._specs |= {spec.name: spec for spec in specs}
 
-    def check(self, specs: Sequence[TopicSpec]) -> None:
-        """Raise `TopicMismatch` when a topic is missing or has other settings than these; retention is not compared."""
+    def check(self, specs: Sequence[TopicSpec], *, may_have_grown: Collection[str] = ()) -> None:
+        """Raise `TopicMismatch` when a topic is missing or has other settings than these; retention is not compared.
+
+        may_have_grown: topics that may have more partitions.
+        """
         url = self._connection.url
         with self._connection.admin("check topics") as admin:
             there = set(admin.list_topics())
@@ -52,10 +56,11 @@ class KafkaTopics:
             settings = admin.describe_configs(resources, config_filter="all").get("topic", {}) if names else {}
         found: dict[str, TopicSpec | None] = {spec.name: None for spec in specs}
         found |= {name: TopicSpec(name, partitions[name], wanted[name].cleanup) for name in names}
-        compare_topics(specs, found, url, partial(other_partitions, url))
+        alternative = partial(other_partitions, url)
+        compare_topics(specs, found, url, may_have_grown=may_have_grown, alternative=alternative)
         for spec in specs:
             compare_settings(url, spec, {key: str(entry["value"]) for key, entry in settings[spec.name].items()})
-        self._specs |= {spec.name: spec for spec in specs}
+        self._specs |= {spec.name: replace(spec, partitions=partitions[spec.name]) for spec in specs}
         self._partitions |= partitions
 
     def partition_count(self, topic: str) -> int:
@@ -67,6 +72,22 @@ class KafkaTopics:
                     raise missing_topic(topic, self._connection.url)
                 known = self._partitions[topic] = len(admin.describe_topics([topic])[0]["partitions"])
         return known
+
+    def remember(self, topic: str, partitions: int) -> None:
+        """Note the number of partitions that a topic has now."""
+        self._partitions[topic] = partitions
+        if topic in self._specs:
+            self._specs[topic] = replace(self._specs[topic], partitions=partitions)
+
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Give a topic that many partitions."""
+        there = self.partition_count(topic)
+        if partitions < there:
+            raise LogError(f"topic {topic} has {there} partitions, which cannot be fewer")
+        if partitions > there:
+            with self._connection.admin("add partitions") as admin:
+                admin.create_partitions({topic: partitions})
+            self.remember(topic, partitions)
 
     def partitions(self, topic: str) -> list[Any]:
         """All partitions of a topic, as the client names them."""

@@ -22,6 +22,7 @@ Action = Literal[
     "rollback",
 ]
 ONCE: Final = ("fade_followers", "reseed", "rollback")  # actions that happen once; the others last
+BETS: Final = frozenset(get_args(Action)) - {"reseed", "rollback"}  # they may do harm, and can be taken back
 GATE: Final = "gate"  # alarm of `learner.gate`: no signal of the stream, always an episode of its own
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 SIGNAL_NAMES: Final = (

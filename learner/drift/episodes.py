@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from learner.digest import Hash
-from learner.drift.config import GATE, ONCE, Action, DriftConfig
+from learner.drift.config import BETS, GATE, ONCE, Action, DriftConfig
 from learner.drift.detectors import restored
 from learner.drift.signal_monitor import SignalMonitor
 from learner.drift.signals import SIGNALS, Observed
@@ -68,6 +68,8 @@ class EpisodeChange(NamedTuple):
     """what is done, or was"""
     until: int | None
     """event at which the actions that last end, or ended; None where none lasts"""
+    taken_back: bool
+    """the actions did harm, or no good: what they changed was undone"""
 
 
 class _Alarm(msgspec.Struct):
@@ -95,6 +97,8 @@ class _Episode(msgspec.Struct):
     actions: list[str]
     retained: float
     """least share of what could be foretold that an alarm says is left"""
+    taken_back_at: int | None = None
+    """where the actions ended early because they did harm"""
 
 
 class DriftMonitor:
@@ -200,11 +204,25 @@ class DriftMonitor:
         return changes
 
     def _ends_now(self, episode: _Episode, quiet: bool, alarmed: bool, event_number: int) -> bool:
-        acting = bool(episode.actions) and event_number - episode.opened_at < self.config.action_events
+        acting = bool(episode.actions) and self._acts(episode, event_number)
         if event_number - episode.opened_at >= self.config.longest_events:
             return True
         # an alarm after so long a quiet is another drift, though the actions against the last one still go on
         return quiet and (alarmed or not acting)
+
+    def _acts(self, episode: _Episode, event_number: int) -> bool:
+        return episode.taken_back_at is None and event_number - episode.opened_at < self.config.action_events
+
+    def on_trial(self, event_number: int) -> bool:
+        """Whether at this event an open episode acts in a way that may do harm, and that can be taken back."""
+        episode = self._episode
+        return episode is not None and bool(set(episode.actions) & BETS) and self._acts(episode, event_number)
+
+    def take_back(self, event_number: int) -> None:
+        """End the open episode's actions: they did harm, or no good."""
+        if self._episode is not None:
+            self._episode.taken_back_at = event_number
+            self._once = []
 
     def _join(self, episode: _Episode, alarms: list[_Alarm], event_number: int) -> None:
         episode.last_alarm = event_number
@@ -264,12 +282,14 @@ class DriftMonitor:
             ts,
             tuple(episode.actions) or ("none",),
             self._until(episode, event_number if state == "closed" else None),
+            episode.taken_back_at is not None,
         )
 
     def _until(self, episode: _Episode, closed_at: int | None) -> int | None:
         if not any(action in _LASTING for action in episode.actions):
             return None
         end = episode.opened_at + self.config.action_events
+        end = end if episode.taken_back_at is None else min(end, episode.taken_back_at)
         return end if closed_at is None else min(end, closed_at)
 
     def _kind(self, alarms: Sequence[str], retained: float) -> str:
@@ -290,7 +310,7 @@ class DriftMonitor:
     def effects(self) -> ActiveActions:
         """What the open episode's actions ask for now; asking changes nothing, `acted` ends the single ones."""
         episode, config = self._episode, self.config
-        if episode is None or self._event - episode.opened_at >= config.action_events:
+        if episode is None or not self._acts(episode, self._event):
             return ActiveActions()
         asked = episode.actions
         return ActiveActions(

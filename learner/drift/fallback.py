@@ -7,8 +7,7 @@ taken off the air: the snapshot answers while learning goes on, until the learne
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from learner.digest import Hash
 from learner.drift.config import FallbackConfig
+from learner.drift.paired import PairedDifference
 from learner.errors import LearnerStateError
 from learner.metrics import UNRANKED
 
@@ -35,40 +35,6 @@ class Verdict(NamedTuple):
     """how far the learner leads its snapshot, standard errors; 0 while too little is known"""
 
 
-class _Paired:
-    """Decayed mean difference and its standard error."""
-
-    def __init__(self) -> None:
-        self.weight = 0.0
-        self.total = 0.0
-        self.squares = 0.0  # sum of squared differences
-        self.spread = 0.0  # sum of squared weights
-
-    def add(self, difference: NDArray[np.float64], half_life: float) -> None:
-        decay = 0.5 ** (len(difference) / half_life)
-        self.weight = self.weight * decay + len(difference)
-        self.total = self.total * decay + float(difference.sum())
-        self.squares = self.squares * decay + float((difference**2).sum())
-        self.spread = self.spread * decay * decay + len(difference)
-
-    def lead(self, least: int) -> float:
-        """Mean difference in standard errors; 0 while there are too few."""
-        if self.weight < least:
-            return 0.0
-        mean = self.total / self.weight
-        variance = max(self.squares / self.weight - mean * mean, 0.0)
-        error = math.sqrt(variance * self.spread) / self.weight
-        return mean / max(error, 1e-9)
-
-    def to_list(self) -> list[float]:
-        """The figures, JSON-able, exact."""
-        return [self.weight, self.total, self.squares, self.spread]
-
-    def load_list(self, figures: Sequence[float]) -> None:
-        """Continue from what `to_list` gave."""
-        self.weight, self.total, self.squares, self.spread = figures
-
-
 class FallbackPolicy:
     """Who serves: the learner or its snapshot.
 
@@ -85,7 +51,7 @@ class FallbackPolicy:
         self.serving: Serving = "learner"
         self._snapshot_step = 0
         self._in_a_row = 0
-        self._snapshot, self._popular, self._fallback = _Paired(), _Paired(), _Paired()
+        self._snapshot, self._popular, self._fallback = (PairedDifference(config.half_life) for _ in range(3))
 
     def due(self, step: int) -> bool:
         """Whether step `step` is one to compare in."""
@@ -114,9 +80,9 @@ class FallbackPolicy:
         config = self.config
         gains = [np.asarray(gain, dtype=np.float64)[: config.sample] for gain in (learner, snapshot, popular)]
         if len(gains[0]):
-            self._snapshot.add(gains[0] - gains[1], config.half_life)
-            self._popular.add(gains[0] - gains[2], config.half_life)
-            self._fallback.add(gains[1] - gains[2], config.half_life)
+            self._snapshot.add(gains[0] - gains[1])
+            self._popular.add(gains[0] - gains[2])
+            self._fallback.add(gains[1] - gains[2])
         lead, simple = self._snapshot.lead(config.least), self._popular.lead(config.least)
         was = self.serving
         if self.serving == "learner":
@@ -129,18 +95,18 @@ class FallbackPolicy:
             self.serving = "snapshot" if was == "learner" else "learner"
             self._in_a_row = 0
             if self.serving == "snapshot":
-                self._snapshot = _Paired()  # it comes back by what it does from now on
+                self._snapshot = PairedDifference(config.half_life)  # it comes back by what it does from now on
         # one that was not compared enough stays, however few events a step brings: else nothing would ever be decided
         due = step - self._snapshot_step >= config.snapshot_every and self._snapshot.weight >= config.least
         renew = calm and self.serving == "learner" and due and lead > -1.0 and self._in_a_row == 0
         if renew:
             self._snapshot_step = step
-            self._snapshot = _Paired()
+            self._snapshot = PairedDifference(config.half_life)
         return Verdict(self.serving, self.serving != was, renew, lead)
 
     def went_back(self) -> None:
         """The learner took the snapshot's weights: what it did before says nothing of it any more."""
-        self._snapshot = _Paired()
+        self._snapshot = PairedDifference(self.config.half_life)
         self._in_a_row = 0
 
     # -- durable ----------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class CopyBuffers:
         """Copies of the arrays, good until the next call."""
         self.number += 1
         copies = {}
+        self._kept = {name: self._kept[name] for name in arrays if name in self._kept}
         for name, array in arrays.items():
             kept = self._kept.get(name)
             if kept is None or kept.nbytes < array.nbytes:

@@ -140,6 +140,12 @@ class ItemStatistics:
         self._last = np.zeros(rows, dtype=np.int64)  # event at which it was taken last
         self._near = _Neighbours(config, rows)
 
+    def copy(self, size: int) -> ItemStatistics:
+        """The same counts of rows 0 to size - 1, which go their own way from here."""
+        other = ItemStatistics(self.config, self.rows)
+        other.load_arrays(self.to_arrays(size))
+        return other
+
     @property
     def rows(self) -> int:
         """Table rows there is room for."""

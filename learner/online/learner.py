@@ -20,17 +20,20 @@ from learner.config import LearnerConfig
 from learner.digest import Hash
 from learner.drift.fallback import Serving
 from learner.errors import LearnerStateError
-from learner.intents.tracker import IntentTracker, IntentView
+from learner.intents.tracker import CenterUpdate, IntentTracker, IntentView
 from learner.metrics import NOT_EVALUATED
 from learner.model.centers import effective_number
 from learner.model.elcrec import ELCRec
 from learner.online import persistence
 from learner.online.copy_buffers import CopyBuffers
 from learner.online.model_snapshot import ModelSnapshot
+from learner.online.network import Network, StepOutcome
+from learner.online.prequential import Events, PrequentialModel
 from learner.online.ranker import Ranker
-from learner.online.recommender import RANKED_AT_ONCE, Histories, Recommender
+from learner.online.recommender import RANKED_AT_ONCE, HistoryRows, Recommender
 from learner.online.replay_buffer import Pairs, mini_batches
 from learner.online.step import IntentInfo, LearnReport, PrequentialResult, Ranking, StepBatch
+from learner.online.trial import Trial
 
 
 class Learner:
@@ -104,6 +107,8 @@ class Learner:
             parts.statistics.clear(admission.new_rows)
             parts.network.start_items(admission.new_rows)
             parts.tracker.refresh()
+            if parts.trial is not None:
+                parts.trial.admit(admission.new_rows)
             if parts.snapshot is not None:
                 parts.snapshot.admit(admission.new_rows, parts.network.rows)
         return admission.handles
@@ -125,36 +130,39 @@ class Learner:
         far as `memory.candidate_window` or `memory.update_window` reach.
         """
         n, parts = len(batch.items), self._parts
-        generations = parts.vocabulary.generations
-        histories = self._histories(batch.contexts, batch.context_actions)
-        liked = histories.liked
-        rows = parts.vocabulary.rows(batch.items)
-        recommender = self._recommender("learner")
-        h = parts.network.encode(liked)
         gap = np.maximum(batch.ts - batch.context_ts[:, -1], 0) / 1000.0
-        anchors = recommender.anchors(liked)
-        popular = parts.statistics.popular(parts.table_rows, self.config.mix.popular)
+        histories, rows = self._histories(batch.contexts, batch.context_actions), parts.vocabulary.rows(batch.items)
+        events = Events(histories, rows, gap, batch.weights > 0)
+        acting = PrequentialModel(self.config, parts.vocabulary, parts.model, events, update_window)
+        trial, control = parts.trial, None
+        if trial is not None:
+            control = PrequentialModel(self.config, parts.vocabulary, trial.control, events)
         ranks = np.full(n, NOT_EVALUATED, dtype=np.int64)
         losses, learned, new_items = 0.0, 0, 0
-        has_history = np.asarray((liked > 0).any(axis=1))
-        wanted = has_history & (batch.weights > 0)
+        has_history = np.asarray((histories.liked > 0).any(axis=1))
+        wanted = has_history & events.positive
         for start in range(0, n, self.config.mix.chunk):
             chunk = slice(start, start + self.config.mix.chunk)
             new = parts.statistics.first_events(rows[chunk])
             new_items += int(new.sum())
             places = start + np.flatnonzero(wanted[chunk])
             if len(places):
-                query = recommender.query(histories.select(places), gap[places], h[torch.from_numpy(places)])
-                candidates = parts.ranker.candidates(parts.statistics, generations, query, popular)
-                seen = parts.statistics.seen[rows[places]] > 0
-                ranks[places], loss = parts.ranker.learn(candidates, rows[places], seen | ~new[places - start])
+                known = (parts.statistics.seen[rows[places]] > 0) | ~new[places - start]
+                ranks[places], loss = acting.rank(places, known)
+                if trial is not None and control is not None:
+                    control_ranks, control_loss = control.rank(places, known)
+                    trial_ranks = ranks[places]
+                    if trial.control_leads:
+                        ranks[places], loss = control_ranks, control_loss
+                    trial.compare(trial_ranks, control_ranks)
                 if np.isfinite(loss):
                     losses, learned = losses + loss * len(places), learned + len(places)
-            liked_it = batch.weights[chunk] > 0
-            parts.statistics.update(anchors[chunk], rows[chunk], generations, liked_it, update_window)
-            parts.network.warm_start(rows[chunk][new], liked[chunk][new])
-        assigned = parts.tracker.observe(liked, np.where(batch.weights > 0, rows, 0))
-        parts.replay.add(batch.users, Pairs(np.where(liked > 0, batch.contexts, 0), batch.items, batch.weights))
+            acting.count(chunk, new)
+            if control is not None:
+                control.count(chunk, new)
+        assigned = parts.tracker.observe(histories.liked, np.where(events.positive, rows, 0))
+        liked = np.where(histories.liked > 0, batch.contexts, 0)
+        parts.replay.add(batch.users, Pairs(liked, batch.items, batch.weights))
         loss = losses / learned if learned else float("nan")
         shown = ranks if evaluate else np.full(n, NOT_EVALUATED, dtype=np.int64)
         return PrequentialResult(shown, loss, new_items, assigned.distance, assigned.places, ranks)
@@ -164,7 +172,9 @@ class Learner:
         """Pairs that came since the last learning step."""
         return self._parts.replay.unlearned
 
-    def learn(self, steps: int = 1, rate: float = 1.0, newest: int = 0) -> LearnReport:
+    def learn(
+        self, steps: int = 1, rate: float = 1.0, newest: int = 0, control_steps: int | None = None
+    ) -> LearnReport:
         """Make `steps` learning steps from the pairs that came since the last, spread over them, and replayed ones.
 
         Parameters
@@ -175,24 +185,75 @@ class Learner:
             Multiplies the learning rates, for example for a while after a drift.
         newest
             Replay only so many of the newest pairs, for example those since a drift; 0 = recent ones and old ones.
+        control_steps
+            Learning steps of a trial's control, at the usual rate and with the usual replay; as many where not given.
         """
         parts = self._parts
         parts.tracker.refresh()
+        random = None
+        if parts.trial is not None:
+            random, control = parts.trial.random, parts.trial.control.network
+            for pairs in mini_batches(parts.replay, self.config, steps if control_steps is None else control_steps):
+                self._learn(control, pairs, 1.0)
         losses, made, refused, examples = 0.0, 0, 0, 0
-        for pairs in mini_batches(parts.replay, self.config, steps, newest):
-            outcome = parts.network.learn(
-                parts.vocabulary.rows(pairs.contexts),
-                parts.vocabulary.rows(pairs.items),
-                pairs.weights,
-                parts.table_rows,
-                rate,
-            )
+        for pairs in mini_batches(parts.replay, self.config, steps, newest, random):
+            outcome = self._learn(parts.network, pairs, rate)
             if not outcome.accepted:
                 refused += 1
             elif outcome.examples:
                 made, losses, examples = made + 1, losses + outcome.loss, examples + outcome.examples
         parts.replay.mark_learned()
         return LearnReport(made, losses / made if made else float("nan"), refused, examples)
+
+    def _learn(self, network: Network, pairs: Pairs, rate: float) -> StepOutcome:
+        rows = self._parts.vocabulary.rows
+        return network.learn(rows(pairs.contexts), rows(pairs.items), pairs.weights, self._parts.table_rows, rate)
+
+    # -- trials -----------------------------------------------------------------------------------------------------
+
+    @property
+    def trial(self) -> Trial | None:
+        """The trial that is on: the learner acts against a drift, and a control does not."""
+        return self._parts.trial
+
+    def begin_trial(self, seed: int) -> None:
+        """Go on as two: this learner, which may act from now on, and a control, which does not.
+
+        `seed` is of the generator that draws what this learner replays meanwhile.
+        """
+        parts = self._parts
+        parts.trial = Trial.of(parts.model, self.config, parts.table_rows, seed)
+
+    def end_trial(self) -> bool:
+        """Keep whoever did better and drop the other; true where the actions are kept.
+
+        Where they are not, network, statistics and ranker are those of the control, and so what they would be had
+        nothing been done. The intents' ids stay as they are.
+        """
+        parts, trial = self._parts, self._parts.trial
+        if trial is None:
+            return True
+        parts.trial = None
+        if trial.won:
+            return True
+        parts.tracker.refresh()
+        steps = parts.network.steps  # it counts what was made, for the messages
+        parts.network.load_tensors(trial.control.network.to_tensors(parts.table_rows))
+        parts.network.steps = steps
+        parts.statistics, parts.ranker = trial.control.statistics, trial.control.ranker
+        return False
+
+    def update_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
+        """How the centers moved in a step's learning; dead ones are placed anew, also in a control, similar ones merge.
+
+        Call once after a step's learning.
+        """
+        update = self.tracker.update_centers(event_number, reseed)
+        if update.births and self._parts.trial is not None:
+            places = np.array([birth.place for birth in update.births])
+            centers = np.stack([birth.center for birth in update.births])
+            self._parts.trial.control.network.place_centers(places, centers)
+        return update
 
     # -- the snapshot -----------------------------------------------------------------------------------------------
 
@@ -230,10 +291,12 @@ class Learner:
 
     def _recommender(self, serving: Serving) -> Recommender:
         parts = self._parts
-        if serving == "learner" or parts.snapshot is None:
-            return Recommender(self.config, parts.vocabulary, parts.statistics, parts.network, parts.ranker)
-        snapshot = parts.snapshot
-        return Recommender(self.config, parts.vocabulary, parts.statistics, snapshot.weights, snapshot.ranker)
+        if serving == "snapshot" and parts.snapshot is not None:
+            weights, ranker = parts.snapshot.weights, parts.snapshot.ranker
+            return Recommender(self.config, parts.vocabulary, weights, parts.statistics, ranker)
+        trial = parts.trial
+        model = trial.control if trial is not None and trial.control_leads else parts.model
+        return Recommender(self.config, parts.vocabulary, *model)
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -281,10 +344,10 @@ class Learner:
         """Handles of the newest items of one user's history (L,) that led to each of `items` (k,) most, (k, 3)."""
         return self._recommender(self.serving).reasons(self._histories(history[None], actions[None]), items)
 
-    def _histories(self, handles: NDArray[np.int64], actions: NDArray[np.uint8]) -> Histories:
+    def _histories(self, handles: NDArray[np.int64], actions: NDArray[np.uint8]) -> HistoryRows:
         """Rows of histories (B, L)."""
         rows = self._parts.vocabulary.rows(handles)
-        return Histories(np.where(self._disliked[actions], 0, rows), rows)
+        return HistoryRows(np.where(self._disliked[actions], 0, rows), rows)
 
     def intents(
         self,
@@ -367,6 +430,8 @@ class Learner:
         """
         self._parts.replay.forget(user_key)
         self._parts.network.refused.clear()
+        if self._parts.trial is not None:
+            self._parts.trial.control.network.refused.clear()
 
     @property
     def refused_batches(self) -> list[Any]:

@@ -25,8 +25,10 @@ from learner.online.copy_buffers import CopyBuffers
 from learner.online.item_statistics import ItemStatistics
 from learner.online.model_snapshot import PREFIX, ModelSnapshot
 from learner.online.network import Network, strip_prefix
+from learner.online.prequential import Model
 from learner.online.ranker import Ranker
 from learner.online.replay_buffer import Replay
+from learner.online.trial import Trial
 from learner.online.vocabulary import Vocabulary
 from learner.tensor_files import TensorFileError, load_tensors
 
@@ -44,6 +46,7 @@ class LearnerParts:
     replay: Replay
     tracker: IntentTracker
     snapshot: ModelSnapshot | None = None
+    trial: Trial | None = None
     serving: Serving = "learner"
 
     @classmethod
@@ -59,6 +62,11 @@ class LearnerParts:
             Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed),
             IntentTracker(config, network),
         )
+
+    @property
+    def model(self) -> Model:
+        """What learns from the stream."""
+        return Model(self.network, self.statistics, self.ranker)
 
     @property
     def table_rows(self) -> int:
@@ -77,18 +85,22 @@ class LearnerParts:
             ("standin", {} if self.snapshot is None else self.snapshot.to_arrays()),
         ):
             arrays |= _add_prefix(name, part)
-        return arrays
+        return arrays if self.trial is None else arrays | self.trial.arrays(self.table_rows)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, those of the snapshot included; views of what changes."""
+        """All tensors, those of snapshot and trial included; views of what changes."""
         tensors = self.network.to_tensors(self.table_rows)
-        return tensors if self.snapshot is None else tensors | self.snapshot.to_tensors(self.table_rows)
+        if self.snapshot is not None:
+            tensors |= self.snapshot.to_tensors(self.table_rows)
+        return tensors if self.trial is None else tensors | self.trial.tensors(self.table_rows)
 
     def reserve(self, rows: int) -> None:
         """Make room for `rows` table rows, row 0 included."""
         while self.network.rows < rows:
             self.network.grow(2 * self.network.rows)
             self.statistics.grow(self.network.rows)
+            if self.trial is not None:
+                self.trial.grow(self.network.rows)
 
 
 def begin_save(parts: LearnerParts, config: LearnerConfig, buffers: CopyBuffers) -> Callable[[Path], None]:
@@ -106,6 +118,7 @@ def begin_save(parts: LearnerParts, config: LearnerConfig, buffers: CopyBuffers)
         "shape": config.shape(),
         "replay_random": parts.replay.random_state(),
         "serving": parts.serving,
+        "trial": None if parts.trial is None else parts.trial.to_state(),
     }
 
     def write(folder: Path) -> None:
@@ -151,6 +164,9 @@ def load(folder: Path, config: LearnerConfig, fresh: LearnerParts) -> LearnerPar
         _fill(fresh, config, tensors, arrays)
         fresh.replay.load_random_state(small["replay_random"])
         fresh.serving = small["serving"]
+        if small.get("trial") is not None:
+            fresh.trial = Trial.of(fresh.model, config, fresh.table_rows, seed=0)
+            fresh.trial.load(tensors, arrays, small["trial"])
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older checkpoint") from error
     return fresh
@@ -191,6 +207,8 @@ def update_digest(parts: LearnerParts, digest: Hash) -> None:
         digest.update(tensor.detach().contiguous().numpy().tobytes())
     digest.update(json.dumps(parts.replay.random_state(), sort_keys=True).encode())
     digest.update(parts.serving.encode())
+    if parts.trial is not None:
+        digest.update(json.dumps(parts.trial.to_state(), sort_keys=True).encode())
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, NDArray[Any]]]:

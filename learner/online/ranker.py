@@ -10,6 +10,7 @@ candidates.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -344,6 +345,10 @@ class Ranker:
             for number, (first, second) in enumerate(zip(adam.first, adam.second, strict=True)):
                 tensors[f"{name}.first.{number}"], tensors[f"{name}.second.{number}"] = first, second
         return tensors
+
+    def copy(self) -> Ranker:
+        """The same weights and moments, which go their own way from here."""
+        return copy.deepcopy(self)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that the next update depends on."""

@@ -20,7 +20,7 @@ _SOON: Final = 30.0  # seconds after a user's newest event at which a list is us
 _REASONS: Final = 3  # recent items named as reasons
 
 
-class Histories(NamedTuple):
+class HistoryRows(NamedTuple):
     """Table rows of B users' histories of L items, right-aligned, 0 = none."""
 
     liked: NDArray[np.int64]
@@ -28,9 +28,9 @@ class Histories(NamedTuple):
     all: NDArray[np.int64]
     """(B, L) dislikes included: none of them is recommended"""
 
-    def select(self, users: NDArray[np.int64]) -> Histories:
+    def select(self, users: NDArray[np.int64]) -> HistoryRows:
         """The histories of some of the users."""
-        return Histories(self.liked[users], self.all[users])
+        return HistoryRows(self.liked[users], self.all[users])
 
 
 class Recommender:
@@ -50,15 +50,15 @@ class Recommender:
         self,
         config: LearnerConfig,
         vocabulary: Vocabulary,
-        statistics: ItemStatistics,
         weights: Weights,
+        statistics: ItemStatistics,
         ranker: Ranker,
     ) -> None:
         self._config = config
         self._vocabulary, self._statistics = vocabulary, statistics
         self._weights, self._ranker = weights, ranker
 
-    def query(self, histories: Histories, gap: NDArray[np.float64], h: Tensor) -> RankingQuery:
+    def query(self, histories: HistoryRows, gap: NDArray[np.float64], h: Tensor) -> RankingQuery:
         """The ranker's view of users with these histories, user vectors h (B, d) and seconds since the newest (B,)."""
         network = None
         if self._config.mix.parts != "memories":
@@ -72,7 +72,7 @@ class Recommender:
         return np.ascontiguousarray(liked[:, ::-1][:, :depth])
 
     def recommend(
-        self, histories: Histories, ts: NDArray[np.int64], k: int, now: NDArray[np.int64] | None = None
+        self, histories: HistoryRows, ts: NDArray[np.int64], k: int, now: NDArray[np.int64] | None = None
     ) -> Ranking:
         """Top-k of all items but those in the histories.
 
@@ -117,7 +117,7 @@ class Recommender:
         rows = np.where(best >= 0, candidates.rows[best], 0) if len(candidates.rows) else np.zeros_like(best)
         return rows, scores, self._ranker.reasons(candidates, best, query.anchors, _REASONS)
 
-    def reasons(self, histories: Histories, items: NDArray[np.int64]) -> NDArray[np.int64]:
+    def reasons(self, histories: HistoryRows, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Handles of the newest items in one user's history that led to each of `items` (k,) most, (k, 3)."""
         popular = self._statistics.popular(self._vocabulary.size + 1, self._config.mix.popular)
         found = np.zeros((len(items), _REASONS), dtype=np.int64)
@@ -138,4 +138,4 @@ def _newest(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.pad(newest, ((0, 0), (0, count - newest.shape[1])))
 
 
-__all__ = ["Histories", "RANKED_AT_ONCE", "Recommender"]
+__all__ = ["HistoryRows", "RANKED_AT_ONCE", "Recommender"]

@@ -125,20 +125,22 @@ class Replay:
         first = self._added - self._last
         return self._recent.get((first + np.arange(start, min(stop, self._last))) % self._recent.size)
 
-    def sample(self, recent: int, uniform: int, newest: int = 0) -> Pairs:
+    def sample(self, recent: int, uniform: int, newest: int = 0, random: np.random.Generator | None = None) -> Pairs:
         """Draw pairs with replacement from the ring and from the reservoir; fewer where some were erased.
 
-        With `newest` all of them are drawn from so many of the newest ones in the ring.
+        With `newest` all of them are drawn from so many of the newest ones in the ring. `random` draws instead of the
+        buffer's own generator, which then stays as it is.
         """
+        random = random or self._random
         if newest:
             span = min(newest, self._added, self._recent.size)
-            drawn = self._random.integers(span, size=recent + uniform) if span else np.zeros(0, dtype=np.int64)
+            drawn = random.integers(span, size=recent + uniform) if span else np.zeros(0, dtype=np.int64)
             return self._recent.get((self._added - span + drawn) % self._recent.size)
         parts = []
         for ring, count in ((self._recent, recent), (self._uniform, uniform)):
             filled = min(self._added, ring.size)
             if count and filled:
-                parts.append(ring.get(self._random.integers(filled, size=count)))
+                parts.append(ring.get(random.integers(filled, size=count)))
         if not parts:
             return self._recent.get(np.zeros(0, dtype=np.int64))
         return concatenate(parts)
@@ -177,10 +179,12 @@ class Replay:
         self._random.bit_generator.state = state
 
 
-def mini_batches(replay: Replay, config: LearnerConfig, steps: int, newest: int = 0) -> Iterator[Pairs]:
+def mini_batches(
+    replay: Replay, config: LearnerConfig, steps: int, newest: int = 0, random: np.random.Generator | None = None
+) -> Iterator[Pairs]:
     """The mini-batches of `steps` learning steps: fresh pairs, spread over them, and replayed ones.
 
-    With `newest` the replayed ones are drawn from so many of the newest pairs.
+    `newest` and `random` as in `Replay.sample`.
     """
     per_step = min(-(-replay.last // max(steps, 1)), config.batch)
     share = -(-per_step // config.updates)
@@ -189,7 +193,7 @@ def mini_batches(replay: Replay, config: LearnerConfig, steps: int, newest: int 
     for step in range(steps * config.updates):
         start = step // config.updates * per_step + step % config.updates * share
         stop = min(start + share, (step // config.updates + 1) * per_step)
-        yield concatenate([replay.fresh(start, stop), replay.sample(recent, replayed - recent, newest)])
+        yield concatenate([replay.fresh(start, stop), replay.sample(recent, replayed - recent, newest, random)])
 
 
 __all__ = ["Pairs", "Replay", "concatenate", "mini_batches"]

@@ -137,8 +137,19 @@ class DriftControl:
             changes += self._monitor.tell(GATE, 0.0, self._lead, event_number, ts, can_go_back=can_go_back)
             self._lead = None
         hold = self._gate.serving == "snapshot"  # its episode lasts as long
+        self._judge_trial(event_number)
         changes += self._monitor.step(seen, event_number, hold=hold, can_go_back=can_go_back)
+        if changes:
+            self._learner.end_trial()  # of an episode that closed before its actions ended
+            if self._monitor.on_trial(event_number):
+                self._learner.begin_trial(seed=self._config.learner.seed + self._monitor.episodes)
         return [_alert(change, step) for change in changes]
+
+    def _judge_trial(self, event_number: int) -> None:
+        """End the trial of an episode's actions once they have ended, or when they do harm."""
+        trial, acts = self._learner.trial, self._monitor.on_trial(event_number)
+        if trial is not None and (trial.lost or not acts) and not self._learner.end_trial():
+            self._monitor.take_back(event_number)
 
     def _observed(self, stats: StepStats, ts: int) -> Observed:
         learned, nobody = stats.learned, np.zeros(0, dtype=np.int64)
@@ -238,6 +249,7 @@ def _alert(change: EpisodeChange, step: int) -> Message:
         at_event=change.at_event,
         action="+".join(change.actions),
         action_until=change.until,
+        taken_back=change.taken_back,
         step=step,
         ts=change.ts,
     )

@@ -341,7 +341,7 @@ class Engine:
         updates, refused = 0.0, 0
         effects = self.drift.effects()
         if steps > 0:
-            report = self.learner.learn(steps, effects.rate, effects.newest)
+            report = self.learner.learn(steps, effects.rate, effects.newest, max(round(steps / effects.steps), 1))
             updates, refused = report.steps * effects.rate, report.refused
             self.counters["learn_steps"] += report.steps
             self.counters["learn_refused"] += refused

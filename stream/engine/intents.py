@@ -231,7 +231,7 @@ class IntentFollower:
         reseed
             Whether dead and crowded centers are placed anew at once.
         """
-        update = self._learner.tracker.update_centers(event_number, reseed)
+        update = self._learner.update_centers(event_number, reseed)
         self._dead += [birth.died for birth in update.births] + update.absorbed
         return update.movement
 

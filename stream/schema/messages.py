@@ -105,6 +105,9 @@ class DriftAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
         int | None,
         Meta(description="events accepted when the action ends or ended; missing for actions that do not last"),
     ] = None
+    taken_back: Annotated[
+        bool, Meta(description="the actions did not pay: what they changed about the model was undone")
+    ] = False
 
 
 class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=1):

@@ -17,6 +17,7 @@ from intentstream.cli.app import app
 from intentstream.config import Config
 from learner.drift.episodes import ActiveActions
 from learner.intents.tracker import IntentView
+from learner.online.trial import Trial
 from stream.engine.checkpoint import load_intents_and_drift
 from stream.engine.engine import Engine, StepResult
 from stream.errors import StateMismatch
@@ -157,6 +158,48 @@ def test_every_action_does_something(tmp_path: Path, action: str) -> None:
         engine.learner.update_digest(digest)
         digests.append(digest.hexdigest())
     assert digests[0] != digests[1]
+
+
+def test_actions_that_do_not_pay_are_taken_back_and_leave_nothing_behind(tmp_path: Path) -> None:
+    """After their trial what learns, and what is replayed, is what it is where nothing is done about the drift."""
+    acting, idle = (
+        Engine.open(acting_config(actions={"new_items": actions}), tmp_path / name)
+        for name, actions in (("acting", ACTIONS[:-1]), ("idle", []))
+    )
+    results = list(steps(acting, changing()))
+    for _ in steps(idle, changing()):
+        pass
+    opened, closed = alerts(results)
+    assert "taken_back" not in opened
+    assert closed["taken_back"]
+    assert acting.counters["learn_steps"] > idle.counters["learn_steps"]
+    one, other = acting.learner._parts.arrays(), idle.learner._parts.arrays()
+    for name in other:
+        if name.startswith(("memory.", "mix.", "replay.")):
+            assert np.array_equal(one[name], other[name]), name
+    tensors, expected = acting.learner._parts.tensors(), idle.learner._parts.tensors()
+    assert all(bool((tensors[name] == expected[name]).all()) for name in expected if name.startswith("encoder."))
+    assert bool((tensors["table"] == expected["table"]).all())
+
+
+def test_actions_that_do_harm_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "lost", property(lambda trial: True))
+    engine = Engine.open(acting_config(), tmp_path)
+    results = list(steps(engine, changing()))
+    opened, closed = alerts(results)
+    acting = [result.step for result in results if any(name.startswith("drift.") for name in result.notes)]
+    assert len(acting) == 1  # judged with the next step
+    assert closed["taken_back"]
+    assert closed["action_until"] == opened["at_event"] + 32 < opened["action_until"]
+    assert closed["at_event"] < opened["at_event"] + 2000
+
+
+def test_actions_that_pay_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "won", property(lambda trial: True))
+    engine = Engine.open(acting_config(), tmp_path)
+    _, closed = alerts(list(steps(engine, changing())))
+    assert "taken_back" not in closed
+    assert engine.learner.trial is None
 
 
 @pytest.mark.parametrize("at", [960, 1050])

@@ -146,8 +146,8 @@ class EventLog(Protocol):
         ...
 
     def check_topics(self, specs: Sequence[TopicSpec], *, may_have_grown: Collection[str] = ()) -> None:
-        """Raise `TopicMismatch` when a topic is missing or has other settings that matter; retention is left to whoever
-        runs the log.
+        """Raise `TopicMismatch` when a topic is missing or has other settings that matter; retention does not: the
+        operator of the log decides on it.
 
         may_have_grown: topics that may have more partitions than their settings say.
         """
@@ -180,7 +180,8 @@ class EventLog(Protocol):
         """Append outside of any transaction; when this returns, the messages are durable, in order per partition.
 
         With an `idempotency_key`, the key and the messages are one atomic write, and an append under a known key
-        writes nothing. The log knows a key for `KEY_TTL_MS` after its append, also after a restart, whoever asks.
+        writes nothing. The log knows a key for `KEY_TTL_MS` after its append, also after a restart and for other
+        processes.
 
         Returns
         -------

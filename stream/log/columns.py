@@ -33,6 +33,13 @@ class RecordColumns:
         self.timestamps_ms += other.timestamps_ms
         self.headers += other.headers
 
+    def joined(self, other: RecordColumns) -> RecordColumns:
+        """These records and those of `other`, in lists that belong to one of the two: use only the result."""
+        if not self.offsets:
+            return other
+        self.extend(other)
+        return self
+
     def rows(self, first: int, last: int) -> RecordColumns:
         """Copies of the rows [first, last)."""
         return RecordColumns(

@@ -32,7 +32,7 @@ from stream.log.base import (
 )
 from stream.log.clock import wall_clock_ms
 from stream.log.embedded.file_check import check_files
-from stream.log.embedded.folder import WriteFailed
+from stream.log.embedded.folder import WriteFailed, explained
 from stream.log.embedded.idempotency_keys import is_known
 from stream.log.embedded.layout import Bounds, Writer, positions_of, writer_key
 from stream.log.embedded.primary import PrimaryStore
@@ -40,10 +40,11 @@ from stream.log.embedded.reader import LogReader
 from stream.log.embedded.secondary import SecondaryStore
 from stream.log.embedded.spool import SpoolWriter
 from stream.log.embedded.store import Store
+from stream.log.embedded.topics import EmbeddedTopics
 from stream.log.embedded.writer import LogWriter
 from stream.log.idempotency import select
 from stream.log.partitioner import rows_by_partition
-from stream.log.topic_checks import check_messages, compare_topics
+from stream.log.topic_checks import check_messages
 
 logger = logging.getLogger(__name__)
 
@@ -71,28 +72,28 @@ class EmbeddedLog:
         self._epoch = 0
         self._closed = False
         self._full = False  # the last look at the spool found no room to take it in
-        self._writing: LogWriter | None = None
         self._store: Store
-        self._reader: LogReader
+        self._writing: LogWriter | None = None
         self._spool: SpoolWriter | None = None
-        if mode == "owner":
-            self._own(PrimaryStore.open(path))
-            return
-        shared = PrimaryStore.shared(path)
-        if shared is not None:
-            self._own(shared)
+        primary = PrimaryStore.open(path) if mode == "owner" else PrimaryStore.shared(path)
+        if primary is not None:
+            self._store = primary
+            self._writing = self._attached(primary)
         else:
             if mode == "producer":
                 self._create_if_new(path)
                 self._spool = SpoolWriter(path)
             self._store = SecondaryStore(path)
-            self._reader = LogReader(self._store)
+        self._reader = LogReader(self._store)
+        self._topics = EmbeddedTopics(self._store, self._reader, mode)
 
-    def _own(self, store: PrimaryStore) -> None:
-        self._store = store
-        self._reader = LogReader(store)
-        with store.lock:
-            self._writing = store.attach(lambda: LogWriter(store, self._clock_ms))
+    def _attached(self, store: PrimaryStore) -> LogWriter:
+        try:
+            with store.lock, explained(store.path, "open it for writing"):
+                return store.attach(lambda: LogWriter(store, self._clock_ms))
+        except BaseException:
+            store.release()
+            raise
 
     @staticmethod
     def _create_if_new(path: Path) -> None:
@@ -112,48 +113,19 @@ class EmbeddedLog:
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         """Create the topics that are missing; leave those that are there."""
-        self._store.refresh()
-        absent = [spec for spec in specs if self._store.topic(spec.name) is None]
-        if not absent:
-            return
-        if self._writing is not None and self._mode != "reader":
-            with self._writing.store.writing():
-                for spec in absent:
-                    if self._writing.store.topic(spec.name) is None:
-                        self._writing.store.add_topic(spec)
-            return
-        if self._mode == "reader":
-            raise LogError(f"log {self._store.path}: opened for reading, cannot create topic {absent[0].name}")
-        with EmbeddedLog(self._store.path, "owner", clock_ms=self._clock_ms) as owner:
-            owner.create_topics(absent)
-        self._store.refresh()
+        self._topics.create(specs)
 
     def check_topics(self, specs: Sequence[TopicSpec], *, may_have_grown: Collection[str] = ()) -> None:
         """Raise `TopicMismatch` when a topic is missing or has another cleanup policy or number of partitions."""
-        self._store.refresh()
-        topics = {spec.name: self._store.topic(spec.name) for spec in specs}
-        found = {name: topic.spec if topic else None for name, topic in topics.items()}
-        compare_topics(specs, found, self.url, may_have_grown=may_have_grown)
+        self._topics.check(specs, may_have_grown=may_have_grown)
 
     def add_partitions(self, topic: str, partitions: int) -> None:
         """Give a topic that many partitions; keys move to others from then on. `LogError` when it has more."""
-        if self._mode == "reader":
-            raise LogError(f"log {self._store.path}: opened for reading, cannot add partitions to topic {topic}")
-        if self._writing is None:
-            with EmbeddedLog(self._store.path, "owner", clock_ms=self._clock_ms) as owner:
-                owner.add_partitions(topic, partitions)
-            return
-        with self._writing.store.writing():
-            found = self._reader.topic(topic)
-            if partitions < found.spec.partitions:
-                raise LogError(f"topic {topic} has {found.spec.partitions} partitions, which cannot be fewer")
-            self._writing.store.add_partitions(found, partitions)
+        self._topics.add_partitions(topic, partitions)
 
     def partition_count(self, topic: str, *, current: bool = False) -> int:
         """Number of partitions; `TopicMismatch` when there is no such topic."""
-        if current:
-            self._store.refresh()
-        return self._reader.topic(topic).spec.partitions
+        return self._topics.partition_count(topic, current=current)
 
     def begin_offsets(self, topic: str) -> list[int]:
         """First offset that is still there, per partition."""

@@ -32,7 +32,7 @@ class Companion(Protocol):
     """What the users of a store share beside it."""
 
     def reload(self) -> None:
-        """Read again from the store what was remembered of it: it was opened anew."""
+        """Forget what was read from the store: it was closed and opened again."""
         ...
 
 

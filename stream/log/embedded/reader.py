@@ -73,7 +73,7 @@ class LogReader:
 
     def _out_of_range(self, tp: TopicPartition, wanted: str, bounds: Bounds) -> OffsetOutOfRange:
         return OffsetOutOfRange(
-            f"{tp} of log {self._store.path}: {wanted} asked for, there are [{bounds.begin}, {bounds.end})"
+            f"{tp} of log {self._store.path}: {wanted} wanted, there are [{bounds.begin}, {bounds.end})"
         )
 
     def _records(self, it: Any, span: OffsetRange, limit: int) -> RecordBatch:
@@ -91,7 +91,8 @@ class LogReader:
                 base = offset_of(key)
                 if key[:-8] != prefix or base >= span.stop:
                     break
-                columns.extend(unpack(it.value(), base, span.start, span.stop, limit - len(columns)))
+                part = unpack(it.value(), base, span.start, span.stop, limit - len(columns))
+                columns = columns.joined(part)
                 it.next()
             it.status()  # a block that cannot be read ends the iteration like the last one
         if topic.spec.cleanup == "delete":

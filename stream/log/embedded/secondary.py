@@ -49,7 +49,7 @@ class SecondaryStore:
         raise AssertionError("unreachable")
 
     def refresh(self) -> None:
-        """See what was written since; a reader that fell behind the writer's deletions opens anew."""
+        """See what was written since; a reader that fell behind the writer's deletions opens its files again."""
         self._topics.clear()
         try:
             self._db.try_catch_up_with_primary()

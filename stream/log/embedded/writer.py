@@ -76,7 +76,7 @@ class LogWriter:
         self.reload()
 
     def reload(self) -> None:
-        """Read again from the store what was remembered of it: it was opened anew."""
+        """Forget what was read from the store: it was closed and opened again."""
         self._cleaner = LogCleaner(self.store)
         self._keys = IdempotencyKeys(self.store)
         self.spool = SpoolReader(self.store, self.write)

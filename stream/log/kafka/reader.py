@@ -121,11 +121,11 @@ class KafkaReader:
         try:
             return self._read(fetcher, span, wait_ms or self._connection.config.request_timeout_ms)
         except OffsetOutOfRange as exc:
-            fetcher.close()  # it would say so of every partition that it is asked for from now on
+            fetcher.close()  # from now on it would raise this for every partition
             self._ranges = None
             begin = self.begin_offsets(span.topic)[span.partition]
             if begin <= span.start:
-                return self.read(span, wait_ms=wait_ms)  # it was another partition's
+                return self.read(span, wait_ms=wait_ms)  # the error was another partition's
             raise OffsetOutOfRange(
                 f"{tp} of {self._connection.url}: offsets [{span.start}, {span.stop}) asked for, the first one there "
                 f"is {begin}"

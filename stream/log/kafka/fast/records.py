@@ -142,6 +142,8 @@ class FastDecoder(RecordDecoder):
 
     def columns(self, records: Sequence[FetchedColumns]) -> FetchedColumns:
         """The batches of one partition as columns."""
+        if len(records) == 1:
+            return records[0]
         joined = FetchedColumns(error=records[-1].error)
         for batch in records:
             joined.extend(batch)

@@ -1,10 +1,10 @@
-"""What each part of the modern learner is worth: validation figures, everything else the same, same seeds.
+"""What each part of the offline learner is worth: validation figures with one part changed, same seeds.
 
     python -m benchmarks.ablation FILE --markdown [--hidden 64] [--epochs 16] [--seeds 0,1,2] [--only NAME]...
                                   [--device auto] [--keep FILE]
 
-Mean and spread over the seeds, a line per part as it is done; `--markdown` makes them the table of docs/ablation.md.
-Test items are not looked at. The last line is JSON.
+Mean and spread over the seeds, one line per part; `--markdown` prints the table of docs/ablation.md. The test items are
+not read. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="a part, as the table names it; again for more")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--keep", type=Path, help="file of the trainings that were made, which are not made again")
+    parser.add_argument("--keep", type=Path, help="file of finished trainings, which are not repeated")
     parser.add_argument("--markdown", action="store_true", help="the lines as a Markdown table")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

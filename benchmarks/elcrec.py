@@ -54,7 +54,7 @@ def epochs(config: FitConfig, data: Sequences, count: int = 4) -> list[float]:
 
 
 def speed(beauty: Sequences) -> dict[str, Any]:
-    """Median seconds of an epoch: the paper's losses as they should be, and full softmax with intents, d = 64 both."""
+    """Median seconds of an epoch: the paper's losses, and full softmax with intents, both with d = 64."""
     found: dict[str, Any] = {}
     small = replace(MODERN.model, encoder=replace(MODERN.model.encoder, hidden=64))
     for name, config in {
@@ -71,7 +71,7 @@ def speed(beauty: Sequences) -> dict[str, Any]:
 
 
 def training(config: FitConfig, data: Sequences, networks: Path) -> dict[str, Any]:
-    """The report of one fit; the network of each seed is in a folder of `networks`, and trained where it is not yet."""
+    """The report of one fit; each seed's network has a folder in `networks`, which a later run reads."""
     folders = [networks / str(config.seed + place) for place in range(config.members)]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,8 +122,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--members", type=int, default=1, help="networks of best and sports, averaged")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of the trainings")
-    parser.add_argument("--keep", type=Path, help="file of the trainings that were made, which are not made again")
-    parser.add_argument("--networks", type=Path, help="folder of the networks, which runs with other --members share")
+    parser.add_argument("--keep", type=Path, help="file of finished trainings, which are not repeated")
+    parser.add_argument("--networks", type=Path, help="folder of the networks, shared by runs with other --members")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     seeds = [int(seed) for seed in given.seeds.split(",")]

@@ -90,7 +90,7 @@ class Layer(nn.Module):
         """One layer over x (P, d); with `last`, only the newest position of each history, of one block."""
         c = self.config
         seen = self.attention_norm(x) if c.norm == "pre" else x
-        asked = layout.blocks(x)[0][:, -1] if last else x  # (Q, d)
+        out = layout.blocks(x)[0][:, -1] if last else x  # (Q, d)
         mixed = dropout(self.out(self._attend(seen, layout, masks, generator, last)), c.dropout, generator)
         if self.filter is not None and self.filter_norm is not None:
             smoothed = [
@@ -98,17 +98,17 @@ class Layer(nn.Module):
             ]
             smooth = dropout(smoothed[0][:, -1] if last else layout.flat(smoothed), c.dropout, generator)
             if c.norm == "pre":
-                asked = asked + (1 - c.frequency) * mixed + c.frequency * smooth
+                out = out + (1 - c.frequency) * mixed + c.frequency * smooth
             else:
-                attended = self.attention_norm(asked + mixed)
-                asked = (1 - c.frequency) * attended + c.frequency * self.filter_norm(asked + smooth)
+                attended = self.attention_norm(out + mixed)
+                out = (1 - c.frequency) * attended + c.frequency * self.filter_norm(out + smooth)
         elif c.norm == "pre":
-            asked = asked + mixed
+            out = out + mixed
         else:
-            asked = self.attention_norm(asked + mixed)
-        inner = self.norm(asked) if c.norm == "pre" else asked
+            out = self.attention_norm(out + mixed)
+        inner = self.norm(out) if c.norm == "pre" else out
         inner = dropout(self.down(F.gelu(self.up(inner))), c.dropout, generator)
-        return asked + inner if c.norm == "pre" else self._post(asked + inner)
+        return out + inner if c.norm == "pre" else self._post(out + inner)
 
     def _post(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(x)
@@ -150,8 +150,8 @@ class Layer(nn.Module):
         of_query, of_key, of_value = self.qkv.weight.view(3, H, d // H, d)
         b_query, _, b_value = self.qkv.bias.view(3, H, d // H)
         query = torch.einsum("bd,hcd->bhc", x[:, -1], of_query) + b_query  # (B, H, d/H)
-        asked = torch.einsum("bhc,hcd->bhd", query, of_key)  # (B, H, d)
-        scores = asked @ x.transpose(1, 2) / math.sqrt(d // H) + mask.squeeze(-2)  # (B, H, T)
+        projected = torch.einsum("bhc,hcd->bhd", query, of_key)  # (B, H, d)
+        scores = projected @ x.transpose(1, 2) / math.sqrt(d // H) + mask.squeeze(-2)  # (B, H, T)
         if self.bias is not None:
             scores = scores + self.bias[:, :T].flip(-1)
         weights = dropout(scores.softmax(dim=-1), self.config.attention_dropout, generator)

@@ -39,6 +39,7 @@ COUNTERS: Final[dict[str, Figure]] = {
     "late": Figure("intentstream_late_events", "Events older than the newest event of the same user."),
     "misplaced": Figure("intentstream_misplaced_events", "Events on another partition than their user's."),
     "unknown_fields": Figure("intentstream_unknown_fields", "Fields of events outside the schema."),
+    "values_dropped": Figure("intentstream_values_dropped", "Events whose value is no finite number."),
     "truncated": Figure("intentstream_truncated_records", "Input records lost to retention before they were read."),
     "recommendations": Figure("intentstream_recommendations", "Lists published."),
     "shifts": Figure("intentstream_intent_shifts", "Intent shifts published."),

@@ -103,8 +103,9 @@ async def judge(service: Service, values: list[bytes]) -> Judged:
     """Decode events in small parts; other requests have their turn between two parts, whatever the events hold."""
     judged = Judged()
     for begin, part in _parts(values):
-        decoded = service.decoder.decode(part, [None] * len(part))
-        judged.messages += to_messages(part, decoded, service.clock_ms())
+        now_ms = service.clock_ms()
+        decoded = service.decoder.decode(part, [None] * len(part), [now_ms] * len(part))
+        judged.messages += to_messages(part, decoded, now_ms)
         judged.refused += [
             EventRefusal(index=begin + bad.index, reason=bad.reason, field=bad.field, value=bad.value, rule=bad.rule)
             for bad in decoded.rejections

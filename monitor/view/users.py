@@ -50,7 +50,7 @@ class UserRecords:
     def apply_events(self, write: WriteBatch, batch: RecordBatch) -> None:
         """Put events into the histories, and empty those of users who asked for an erasure."""
         # What the worker refuses is no part of a history; the page shows the dead letter that becomes of it.
-        decoded = self._decoder.decode(batch.values, batch.keys)
+        decoded = self._decoder.decode(batch.values, batch.keys, batch.timestamps_ms)
         begin = 0
         for erasure in decoded.erasures:
             end = erasure.events_before

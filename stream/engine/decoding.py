@@ -36,6 +36,8 @@ class DecodedStep:
     dead_letters: list[Message]
     unknown_fields: int
     """fields that no version knows, over all good records"""
+    values_dropped: int
+    """events whose `value` is no finite number"""
 
     def kept(self) -> NDArray[np.bool_]:
         """Which events (n,) stay: those of a user before the request to erase that user go."""
@@ -52,9 +54,9 @@ def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedS
     events: list[EventBatch] = []
     erasures: list[Erasure] = []
     dead_letters: list[Message] = []
-    unknown_fields = count = 0
+    unknown_fields = values_dropped = count = 0
     for batch in batches:
-        decoded = decoder.decode(batch.values, batch.keys)
+        decoded = decoder.decode(batch.values, batch.keys, batch.timestamps_ms)
         offsets = np.asarray(batch.offsets, dtype=np.int64)[decoded.index]
         partitions = np.full(len(offsets), batch.partition, dtype=np.int64)
         events.append(replace(decoded.events, partitions=partitions, offsets=offsets))
@@ -69,8 +71,9 @@ def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedS
         ]
         dead_letters += _dead_letters(batch, decoded.rejections)
         unknown_fields += decoded.unknown_fields
+        values_dropped += decoded.values_dropped
         count += len(decoded.events)
-    return DecodedStep(EventBatch.concatenate(events), erasures, dead_letters, unknown_fields)
+    return DecodedStep(EventBatch.concatenate(events), erasures, dead_letters, unknown_fields, values_dropped)
 
 
 def _dead_letters(batch: RecordBatch, rejections: Sequence[Rejection]) -> list[Message]:

@@ -206,6 +206,7 @@ class Engine:
         """Read the users' records, advance the clocks and forget the users who asked for it."""
         self.counters["dead_letters"] += len(decoded.dead_letters)
         self.counters["unknown_fields"] += decoded.unknown_fields
+        self.counters["values_dropped"] += decoded.values_dropped
         events = decoded.events
         self.event_ts = max(self.event_ts, int(events.ts.max(initial=0)))
         pairs, user_rows = number_users(events, decoded.erasures)

@@ -19,6 +19,7 @@ COUNTERS: Final = (
     "users",
     "dead_letters",
     "unknown_fields",
+    "values_dropped",
     "duplicates",
     "late",
     "misplaced",

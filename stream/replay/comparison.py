@@ -33,7 +33,7 @@ class BaselineComparison:
 
     def rank_then_count(self, batch: RecordBatch, *, evaluate: bool) -> None:
         """Rank the item of each event, then count the event; ranks enter the accuracy where `evaluate` is true."""
-        decoded = self._decoder.decode(batch.values, batch.keys)
+        decoded = self._decoder.decode(batch.values, batch.keys, batch.timestamps_ms)
         if not len(decoded.events):
             return
         row_of = {user: row for row, user in enumerate(dict.fromkeys(decoded.events.users))}

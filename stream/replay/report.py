@@ -84,7 +84,7 @@ class UserCount:
 
     def add(self, batch: RecordBatch) -> None:
         """Add the users of the batch's events."""
-        users = list(set(self._decoder.decode(batch.values, batch.keys).events.users))
+        users = list(set(self._decoder.decode(batch.values, batch.keys, batch.timestamps_ms).events.users))
         self._hashes.update(user_keys(users).tolist())
 
 
@@ -165,6 +165,7 @@ def build_report(
         "items_recycled": None if engine.init_fingerprint else counters["items_admitted"] - int(gauges["items"]),
         "dead_letters": counters["dead_letters"],
         "unknown_fields": counters["unknown_fields"],
+        "values_dropped": counters["values_dropped"],
         "duplicates": counters["duplicates"],
         "late": counters["late"],
         "erased": counters["erased"],

@@ -1,16 +1,17 @@
 """Records into events: a batch of bytes becomes columns of accepted events, rejections and requests to erase.
 
 Whatever does not pass becomes a `Rejection` with a reason from a fixed list, the field, the value (shortened) and the
-rule; nothing here raises on input.
+rule; nothing here raises on input. Each record is judged once, in time linear in its bytes: numbers of many digits are
+never converted, because that takes time in the square of their digits.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
@@ -32,6 +33,15 @@ from stream.schema.events import (
 )
 
 _SHOWN: Final = 80  # characters of a bad value that are kept
+_FAST_BYTES: Final = 700  # of a record for typed decoding, which converts integers of any length
+_NUMBER_BYTES: Final = 400  # of a `value`; the largest float has 309 digits
+_FIELDS: Final = frozenset(BehaviorEvent.__struct_fields__)
+_TIME_RULE: Final = f"epoch milliseconds from {MIN_TS} (1990) to below {MAX_TS} (2100)"
+_ID_RULE: Final = f"1 to {MAX_ID_BYTES} bytes of UTF-8"
+_integer = re.compile(rb"-?[0-9]+").fullmatch
+_parse = msgspec.json.Decoder(msgspec.Raw).decode
+_parse_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_parse_text = msgspec.json.Decoder(str).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +55,12 @@ class Decoded:
     erasures: list[Erasure]
     unknown_fields: int
     """fields that no version knows, over all good records"""
+    values_dropped: int
+    """events whose `value` is no finite number, and was left out"""
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """The form that most records have; whatever it refuses is looked at again, by itself."""
+    """The form that most records have; whatever it refuses is judged by its fields."""
 
     user: str | int
     item: str | int
@@ -57,8 +69,18 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False)
     value: float | None = None
 
 
+class _Event(msgspec.Struct, frozen=True, gc=False):
+    """One accepted event."""
+
+    place: int
+    user: bytes
+    item: str
+    ts: int
+    action: int
+
+
 class _Refused(Exception):
-    def __init__(self, reason: Reason, field: str, value: object, rule: str) -> None:
+    def __init__(self, reason: Reason, field: str, value: str | bytes, rule: str) -> None:
         self.reason, self.field, self.rule = reason, field, rule
         self.value = _shortened(value)
 
@@ -66,145 +88,111 @@ class _Refused(Exception):
 class Decoder:
     """Turns batches of records into columns.
 
-    The good case is one pass of typed decoding and a handful of checks over whole columns. A record that typed decoding
-    refuses is looked at by itself; when a check over a column fails, each half is checked, down to the one at fault.
+    Most records take one pass of typed decoding and a handful of checks over whole columns; the others are parsed into
+    their fields, which are checked one by one.
+
+    Parameters
+    ----------
+    actions
+        Names of the actions, and how far an event may be ahead of the arrival of its record.
     """
 
     def __init__(self, actions: ActionsConfig) -> None:
         self._codes: dict[str | None, int] = {None: 0} | {name: code for code, name in enumerate(actions.names())}
         self._other = 0 if actions.other == "default" else -1
         self._names = ", ".join([*actions.names(), ERASE])
+        self._max_ahead_ms = actions.max_ahead_ms
         self._strict = msgspec.json.Decoder(_Strict).decode
 
-    def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
-        """Decode and validate; never raises on what the records contain. `keys` None: not checked."""
-        collected = _Collected()
-        strict = self._strict
-        events: list[_Strict] = []
-        index: list[int] = []
-        for place, value in enumerate(values):
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        arrived_ms: Sequence[int] | None = None,
+    ) -> Decoded:
+        """Decode and validate n records; never raises on what they contain.
+
+        Parameters
+        ----------
+        values
+            (n,) the records.
+        keys
+            (n,) their keys, each None or the user.
+        arrived_ms
+            (n,) when each arrived, epoch milliseconds, 0 or less where that is unknown; of a file, now. None: unknown.
+        """
+        latest = self._latest(len(values), arrived_ms)
+        events, others = self._typed(values, keys, latest)
+        rejections: list[Rejection] = []
+        erasures: list[Erasure] = []
+        unknown_fields = values_dropped = 0
+        for place in others:
             try:
-                events.append(strict(value))  # type: ignore[arg-type]  # None raises TypeError
-                index.append(place)
-            except (msgspec.MsgspecError, UnicodeError, TypeError, RecursionError):
-                self._single(place, value, keys[place], collected)
-        self._take(events, index, values, keys, collected)
-        return collected.finish()
+                fields = _fields(values[place])
+                user = _user(fields, keys[place])
+                action = _text(fields.get("action"))
+                if action == ERASE:
+                    erasures.append(Erasure(place, user, _erasure_ts(fields), events_before=0))
+                else:
+                    item, ts = _identifier("item", fields).decode(), _time(fields, latest[place])
+                    events.append(_Event(place, user, item, ts, self._code(action, fields)))
+                    values_dropped += not _is_number(fields.get("value"))
+                unknown_fields += len(fields.keys() - _FIELDS)
+            except _Refused as refused:
+                rejections.append(Rejection(place, refused.reason, refused.field, refused.value, refused.rule))
+        if others:
+            events.sort(key=lambda event: event.place)
+        index = np.array([event.place for event in events], dtype=np.int64)
+        erasures = [replace(one, events_before=int(np.searchsorted(index, one.index))) for one in erasures]
+        return Decoded(_columns(events), index, rejections, erasures, unknown_fields, values_dropped)
 
-    def _take(
-        self,
-        events: list[_Strict],
-        index: list[int],
-        values: Sequence[bytes | None],
-        keys: Sequence[bytes | None],
-        collected: _Collected,
-    ) -> None:
-        if self._all_good(events, index, values, keys, collected):
-            return
-        if len(index) == 1:
-            self._single(index[0], values[index[0]], keys[index[0]], collected)
-            return
-        half = len(index) // 2
-        for part in (slice(half), slice(half, None)):
-            self._take(events[part], index[part], values, keys, collected)
+    def _latest(self, count: int, arrived_ms: Sequence[int] | None) -> list[int]:
+        """Latest time that the event of each record may have, (n,)."""
+        if arrived_ms is None:
+            return [MAX_TS] * count
+        return [MAX_TS if arrived <= 0 else arrived + self._max_ahead_ms for arrived in arrived_ms]
 
-    def _all_good(
-        self,
-        events: list[_Strict],
-        index: list[int],
-        values: Sequence[bytes | None],
-        keys: Sequence[bytes | None],
-        collected: _Collected,
-    ) -> bool:
-        """Check whole columns; on True the events are in `collected`, on False nothing was changed."""
-        if not events:
-            return True
-        if len(index) < len(values):
-            values, keys = [values[place] for place in index], [keys[place] for place in index]
-        try:
-            codes = self._codes
-            users = [e.user.encode() if type(e.user) is str else str(e.user).encode() for e in events]
-            items = [e.item if type(e.item) is str else str(e.item) for e in events]
-            actions = [codes[e.action] for e in events]
-        except (KeyError, UnicodeError, ValueError):  # ValueError: an integer of thousands of digits
-            return False
-        if (
-            max(map(len, values)) > MAX_RECORD_BYTES  # type: ignore[arg-type]  # there is no None among them
-            or not all(users)
-            or max(map(len, users)) > MAX_ID_BYTES
-            or not all(items)
-            or max(map(len, items)) * 4 > MAX_ID_BYTES  # a character has at most 4 bytes
-            or any([key is not None and key != user for key, user in zip(keys, users, strict=True)])
-            or any([e.value is not None and not math.isfinite(e.value) for e in events])
-        ):
-            return False
-        collected.extend(users, items, [e.ts for e in events], actions, index)
-        return True
-
-    def _single(self, place: int, value: bytes | None, key: bytes | None, collected: _Collected) -> None:
-        try:
-            raw = _parsed(value)
-            user = _identifier("user", raw)
-            if key is not None and key != user:
-                raise _Refused("key_mismatch", "key", key, f"the record's key must be the user, {_shortened(user)!r}")
-            if raw.get("action") == ERASE:
-                ts = raw.get("ts", MIN_TS)
-                good = type(ts) is int and MIN_TS <= ts < MAX_TS
-                collected.erasures.append(Erasure(place, user, ts if good else MIN_TS, events_before=0))
+    def _typed(
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None], latest: Sequence[int]
+    ) -> tuple[list[_Event], list[int]]:
+        """Events of the records that typed decoding accepts, and the places of the others, rising."""
+        strict, codes, other = self._strict, self._codes, self._other
+        events: list[_Event] = []
+        others: list[int] = []
+        for place, value in enumerate(values):
+            if value is None or len(value) > _FAST_BYTES:
+                others.append(place)
+                continue
+            try:
+                event = strict(value)
+                user = event.user.encode() if type(event.user) is str else str(event.user).encode()
+            except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
+                others.append(place)
+                continue
+            item = event.item if type(event.item) is str else str(event.item)
+            code, key = codes.get(event.action, other), keys[place]
+            if (
+                0 < len(user) <= MAX_ID_BYTES
+                and 0 < len(item) <= MAX_ID_BYTES // 4  # a character has at most 4 bytes
+                and (code > 0 or event.action in codes)
+                and (key is None or key == user)
+                and event.ts <= latest[place]
+                and (event.value is None or math.isfinite(event.value))
+            ):
+                events.append(_Event(place, user, item, event.ts, code))
             else:
-                item, ts, code = _identifier("item", raw).decode(), _time(raw), self._action(raw)
-                _check_number(raw)
-                collected.extend([user], [item], [ts], [code], [place])
-        except _Refused as refused:
-            collected.rejections.append(Rejection(place, refused.reason, refused.field, refused.value, refused.rule))
-        else:
-            collected.unknown_fields += len(raw.keys() - _FIELDS)
+                others.append(place)
+        return events, others
 
-    def _action(self, raw: dict[str, Any]) -> int:
-        action = raw.get("action")
-        if action is not None and not isinstance(action, str):
-            raise _Refused("wrong_type", "action", action, "text, or left out")
+    def _code(self, action: str | None, fields: dict[str, bytes]) -> int:
+        if action is None:
+            if fields.get("action", b"null") != b"null":
+                raise _Refused("wrong_type", "action", fields["action"], "text, or left out")
+            return 0
         code = self._codes.get(action, self._other)
         if code < 0:
             raise _Refused("unknown_action", "action", action, f"one of {self._names}")
         return code
-
-
-class _Collected:
-    """Columns in the making; records may come in any order."""
-
-    def __init__(self) -> None:
-        self.users: list[bytes] = []
-        self.items: list[str] = []
-        self.ts: list[int] = []
-        self.actions: list[int] = []
-        self.index: list[int] = []
-        self.rejections: list[Rejection] = []
-        self.erasures: list[Erasure] = []
-        self.unknown_fields = 0
-
-    def extend(self, users: list[bytes], items: list[str], ts: list[int], actions: list[int], index: list[int]) -> None:
-        self.users += users
-        self.items += items
-        self.ts += ts
-        self.actions += actions
-        self.index += index
-
-    def finish(self) -> Decoded:
-        """Put everything into the order of the records."""
-        index = np.array(self.index, dtype=np.int64)
-        ts = np.array(self.ts, dtype=np.int64)
-        actions = np.array(self.actions, dtype=np.uint8)
-        if len(index) > 1 and (np.diff(index) < 0).any():
-            order = np.argsort(index)
-            index, ts, actions = index[order], ts[order], actions[order]
-            self.users = [self.users[i] for i in order.tolist()]
-            self.items = [self.items[i] for i in order.tolist()]
-        self.rejections.sort(key=lambda rejection: rejection.index)
-        self.erasures.sort(key=lambda erasure: erasure.index)
-        erasures = [replace(one, events_before=int(np.searchsorted(index, one.index))) for one in self.erasures]
-        events = EventBatch(self.users, self.items, ts, actions)
-        return Decoded(events, index, self.rejections, erasures, self.unknown_fields)
 
 
 def decode_events(
@@ -219,113 +207,101 @@ def decode_events(
     return Decoder(actions or ActionsConfig()).decode(values, keys if keys is not None else [None] * len(values))
 
 
-_FIELDS: Final = frozenset(BehaviorEvent.__struct_fields__)
-_TIME_RULE: Final = f"epoch milliseconds from {MIN_TS} (1990) to below {MAX_TS} (2100)"
+def _columns(events: Sequence[_Event]) -> EventBatch:
+    return EventBatch(
+        [event.user for event in events],
+        [event.item for event in events],
+        np.array([event.ts for event in events], dtype=np.int64),
+        np.array([event.action for event in events], dtype=np.uint8),
+    )
 
 
-def _parsed(value: bytes | None) -> dict[str, Any]:
+def _fields(value: bytes | None) -> dict[str, bytes]:
+    """The fields of a record, each as its JSON text: nothing in them is converted."""
     if not value:
         raise _Refused("empty", "record", "", "a JSON object")
     if len(value) > MAX_RECORD_BYTES:
         raise _Refused("too_large", "record", f"{len(value)} bytes", f"at most {MAX_RECORD_BYTES} bytes")
     try:
-        text = value.decode()
+        value.decode()
     except UnicodeDecodeError as exc:
         raise _Refused("not_utf8", "record", f"byte {exc.start}", "UTF-8") from None
     try:
-        raw = msgspec.json.decode(value)
+        _parse(value)
+        return {name: bytes(token) for name, token in _parse_fields(value).items()}
+    except msgspec.ValidationError:
+        raise _Refused("not_an_object", "record", value, "a JSON object") from None
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as exc:
-        _refuse_beyond(text)
-        raise _Refused("not_json", "record", text, " ".join(str(exc).split())) from None
-    if not isinstance(raw, dict):
-        raise _Refused("not_an_object", "record", text, "a JSON object")
-    return raw
+        raise _Refused("not_json", "record", value, " ".join(str(exc).split())) from None
 
 
-class NonFiniteNumber(float):
-    """A number that is JSON and no finite float; shown as it was written."""
-
-    def __new__(cls, text: str) -> NonFiniteNumber:
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
+def _text(token: bytes | None) -> str | None:
+    """The text of a token; None for one of another type."""
+    return _parse_text(token) if token is not None and token.startswith(b'"') else None
 
 
-def _refuse_beyond(text: str) -> None:
-    """Refuse JSON for a number such as 1e999, which msgspec does not read; nothing happens when it is not JSON."""
-
-    def number(digits: str) -> float:
-        return NonFiniteNumber(digits) if math.isinf(float(digits)) else float(digits)
-
-    def constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
-
-    try:
-        raw = json.loads(text, parse_float=number, parse_constant=constant)
-    except (ValueError, RecursionError):
-        return
-    for name, value in raw.items() if isinstance(raw, dict) else ():
-        if isinstance(value, NonFiniteNumber):
-            raise _Refused("bad_value", _shortened(name) or "record", value, "a finite number")
-
-
-def _present(name: str, raw: dict[str, Any]) -> Any:
-    if name not in raw:
+def _present(name: str, fields: dict[str, bytes]) -> bytes:
+    if name not in fields:
         raise _Refused("missing_field", name, "", f"{name} must be there")
-    return raw[name]
+    return fields[name]
 
 
-def _identifier(name: str, raw: dict[str, Any]) -> bytes:
-    value = _present(name, raw)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _Refused("wrong_type", name, value, "text or an integer")
-    if isinstance(value, int) and abs(value) >= 10**MAX_ID_BYTES:
-        raise _Refused("bad_id", name, "an integer of very many digits", f"1 to {MAX_ID_BYTES} bytes of UTF-8")
-    data = str(value).encode("utf-8", "surrogatepass")
-    if not 1 <= len(data) <= MAX_ID_BYTES:
-        raise _Refused("bad_id", name, value, f"1 to {MAX_ID_BYTES} bytes of UTF-8, not {len(data)}")
-    return data
+def _user(fields: dict[str, bytes], key: bytes | None) -> bytes:
+    user = _identifier("user", fields)
+    if key is not None and key != user:
+        raise _Refused("key_mismatch", "key", key, f"the record's key must be the user, {_shortened(user)!r}")
+    return user
 
 
-def _time(raw: dict[str, Any]) -> int:
-    ts = _present("ts", raw)
-    if type(ts) is not int:
-        raise _Refused("wrong_type", "ts", ts, f"an integer, {_TIME_RULE}")
+def _identifier(name: str, fields: dict[str, bytes]) -> bytes:
+    token = _present(name, fields)
+    if token.startswith(b'"'):
+        text = _parse_text(token)
+        data = text.encode()
+        if not 1 <= len(data) <= MAX_ID_BYTES:
+            raise _Refused("bad_id", name, text, f"{_ID_RULE}, not {len(data)}")
+        return data
+    if not _integer(token):
+        raise _Refused("wrong_type", name, token, "text or an integer")
+    if len(token) > MAX_ID_BYTES:
+        raise _Refused("bad_id", name, token, f"{_ID_RULE}, not {len(token)}")
+    return b"0" if token == b"-0" else token
+
+
+def _time(fields: dict[str, bytes], latest: int) -> int:
+    token = _present("ts", fields)
+    if not _integer(token):
+        raise _Refused("wrong_type", "ts", _text(token) or token, f"an integer, {_TIME_RULE}")
+    ts = int(token) if len(token) <= len(str(MAX_TS)) + 1 else MAX_TS
     if not MIN_TS <= ts < MAX_TS:
         hint = "; this looks like seconds" if MIN_TS <= ts * 1000 < MAX_TS else ""
-        raise _Refused("bad_ts", "ts", ts, _TIME_RULE + hint)
+        raise _Refused("bad_ts", "ts", token, _TIME_RULE + hint)
+    if ts > latest:
+        raise _Refused(
+            "bad_ts", "ts", token, f"at most {latest}, which is the arrival of the record and `actions.max_ahead_ms`"
+        )
     return ts
 
 
-def _check_number(raw: dict[str, Any]) -> None:
-    value = raw.get("value")
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Refused("wrong_type", "value", value, "a finite number, or left out")
+def _erasure_ts(fields: dict[str, bytes]) -> int:
+    """Time of a request to erase; the earliest there is where it says none that is valid."""
     try:
-        finite = math.isfinite(value)
-    except OverflowError:  # an integer beyond the floats
-        finite = False
-    if not finite:
-        raise _Refused("bad_value", "value", value, "a finite number")
+        return _time(fields, MAX_TS)
+    except _Refused:
+        return MIN_TS
 
 
-def _shortened(value: object) -> str:
-    if isinstance(value, bytes):
-        text = value[: 4 * _SHOWN].decode("utf-8", "replace")
-    elif isinstance(value, str):
-        text = value[: _SHOWN + 1]
-    else:
-        try:
-            text = repr(value)
-        except ValueError:
-            text = "an integer of very many digits"
+def _is_number(token: bytes | None) -> bool:
+    """Whether `value` may stay: a finite number, or nothing."""
+    if token is None or token == b"null":
+        return True
+    if token[:1] not in b"-0123456789" or len(token) > _NUMBER_BYTES:
+        return False
+    return math.isfinite(float(token))
+
+
+def _shortened(value: str | bytes) -> str:
+    text = value[: 4 * _SHOWN].decode("utf-8", "replace") if isinstance(value, bytes) else value[: _SHOWN + 1]
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 

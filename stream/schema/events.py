@@ -29,7 +29,6 @@ Reason = Literal[
     "wrong_type",
     "bad_id",
     "bad_ts",
-    "bad_value",
     "unknown_action",
     "key_mismatch",  # the record's key is not the user
 ]
@@ -53,7 +52,7 @@ class BehaviorEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ActionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The actions of users and their weights."""
+    """The actions of users, their weights, and how far events may be ahead."""
 
     weights_by_name: Annotated[
         dict[str, float],
@@ -70,6 +69,14 @@ class ActionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Literal["dead_letter", "default"],
         Meta(description="an event with an unknown action: a dead letter, or the default action"),
     ] = "dead_letter"
+    max_ahead_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TS,
+            description="an event whose time is further ahead of its record's arrival is a dead letter; ms",
+        ),
+    ] = 24 * 3600 * 1000
 
     def __post_init__(self) -> None:
         for name, weight in self.weights_by_name.items():

@@ -28,6 +28,7 @@ from stream.sources.files.times import TimeReader, find_times
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _FIELDS: Final[tuple[EventField, ...]] = ("user", "item", "ts", "action", "value")
 _encode = msgspec.json.Encoder().encode
+_parse_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # further fields are not converted
 
 
 class JsonLinesParser(Parser):
@@ -185,8 +186,12 @@ class JsonLinesParser(Parser):
         further = self._further_fields(line) if len(line) <= MAX_RECORD_BYTES else None
         if further is None:
             return line
-        raw = msgspec.json.decode(line)
-        named = {field: raw[name] for field, name in self._names.items() if name in raw}
+        raw = _parse_fields(line)
+        try:  # the value is never a reason to refuse a record
+            wanted = {field: name for field, name in self._names.items() if name in raw and field != "value"}
+            named: dict[str, Any] = {field: msgspec.json.decode(raw[name]) for field, name in wanted.items()}
+        except UNREADABLE:
+            return line
         for field in ("user", "item"):
             with suppress(ValueError, TypeError, KeyError):
                 if isinstance(named[field], str) and named[field].strip() in MISSING - {""}:
@@ -197,7 +202,6 @@ class JsonLinesParser(Parser):
             named["ts"] = self._times.read(named["ts"]) if self._times is not None else FIRST_TS
         if isinstance(named.get("action"), str):
             named["action"] = self._actions.translate([named["action"]])[0]
-        named.pop("value", None)  # never a reason to refuse a record
         try:
             return _encode(named | further)
         except UNREADABLE:
@@ -206,10 +210,9 @@ class JsonLinesParser(Parser):
     def _further_fields(self, line: bytes) -> dict[str, None] | None:
         """Fields beside ours, renamed where they have our names; None when the line is no JSON object."""
         try:
-            raw = msgspec.json.decode(line)
+            line.decode()
+            raw = _parse_fields(line)
         except UNREADABLE:
-            return None
-        if not isinstance(raw, dict):
             return None
         return {f"_{name}" if name in _FIELDS else name: None for name in raw if name not in self._known}
 

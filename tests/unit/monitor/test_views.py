@@ -125,7 +125,7 @@ def test_a_history_has_what_the_worker_takes_and_nothing_else(log: EventLog, tmp
             record(b"anna", user="anna", item="unknown action", ts=NOW_MS + 3, action="stare"),
             record(b"anna", user="anna", item="seconds", ts=NOW_MS // 1000),
             record(b"anna", user="anna", item="after 2100", ts=MAX_TS),
-            record(b"anna", user="anna", item="not finite", ts=NOW_MS + 4, value="1"),
+            record(b"anna", user="anna", item="in two days", ts=NOW_MS + 2 * 24 * 3600 * 1000),
             record(b"bert", user="anna", action="erase", ts=NOW_MS + 5),
         ]
     )

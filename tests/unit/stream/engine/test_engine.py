@@ -333,7 +333,7 @@ def test_users_unseen_for_long_are_forgotten_and_wrong_times_forget_nobody(tmp_p
         ]
         at = engine.positions[0]
         offsets = list(range(at, at + 8))
-        engine.step([RecordBatch(topics.EVENTS, 0, offsets, [None] * 8, values, [START_MS] * 8, [()] * 8, at + 8)])
+        engine.step([RecordBatch(topics.EVENTS, 0, offsets, [None] * 8, values, [0] * 8, [()] * 8, at + 8)])
         engine.learn(0)
 
     block("old", START_MS)

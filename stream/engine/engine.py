@@ -22,7 +22,7 @@ from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.step import PrequentialResult, StepBatch
 from state.checkpoints import Checkpoint, CheckpointStore, PendingCheckpoint
-from state.histories import Appended, append
+from state.histories import Appended
 from state.watermarks import Watermarks
 from stream.config import StreamConfig
 from stream.engine import checkpoint as saved
@@ -247,15 +247,7 @@ class Engine:
 
     def _append(self, events: EventBatch, users: StepUsers) -> Appended:
         """Put the events into the histories."""
-        appended = append(
-            users.records,
-            events.user_rows,
-            events.handles,
-            events.ts,
-            events.actions,
-            ttl_ms=self.config.state.history_ttl_ms,
-            clock=events.clock,
-        )
+        appended = self._users.append(events, users)
         accepted = appended.accepted
         self.counters["users"] += int(appended.new_user.sum())
         self.counters["events"] += int(accepted.sum())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from learner.intents.shifts import IntentState
 from state.checkpoints import Checkpoint
+from state.histories import Appended, append
 from state.records import is_live
 from state.store import UserStore
 from stream.config import StreamConfig
@@ -108,6 +109,18 @@ class UserRecords:
         ]
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
         return StepUsers(names, partitions, self._remembered(records, now[partitions]))
+
+    def append(self, events: EventBatch, users: StepUsers) -> Appended:
+        """Put events into the histories of their users; stores nothing."""
+        return append(
+            users.records,
+            events.user_rows,
+            events.handles,
+            events.ts,
+            events.actions,
+            ttl_ms=self._ttl_ms,
+            clock=events.clock,
+        )
 
     def write(self, users: StepUsers) -> None:
         """Store the records; a record that never saw an event is removed."""

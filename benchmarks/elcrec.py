@@ -59,7 +59,7 @@ def speed(beauty: Sequences) -> dict[str, Any]:
     small = replace(MODERN.model, encoder=replace(MODERN.model.encoder, hidden=64))
     for name, config in {
         "paper losses": PRESETS["beauty"],
-        "paper losses, neighbours in length": replace(PRESETS["beauty"], batches="length"),
+        "paper losses, neighbors in length": replace(PRESETS["beauty"], batches="length"),
         "full softmax and intents, float32": replace(MODERN, model=small, precision="float32"),
         "full softmax and intents, bfloat16": replace(MODERN, model=small, precision="bfloat16"),
         "best model": MODERN,

@@ -62,7 +62,7 @@ class Entry(NamedTuple):
 
 
 class IntentIdentity:
-    """Ids of K centers in d dimensions, with what is known about each.
+    """Ids of K centers in d dimensions, with share, speed and birth of each.
 
     Examples
     --------

@@ -93,7 +93,7 @@ class CenterNetwork(Protocol):
 
 
 class IntentTracker:
-    """Ids, leads, births, mergers and catalogue figures of a network's centers.
+    """Ids, leads, births, mergers and catalog figures of a network's centers.
 
     Parameters
     ----------
@@ -251,16 +251,16 @@ class IntentTracker:
         stale = found.stale & ~leads
         nearest = np.where(leads, found.to, np.where(stale, found.older, group))
         best, confidence, runner_up = nearest.copy(), np.zeros(B, dtype=np.float32), np.full(B, -1)
-        asked = np.flatnonzero((group < 0) | newest_alone) if newest_alone is not None else users
-        if len(asked):
-            likely = log_likelihood(codes[asked], present[asked], config)  # (b, G)
-            best[asked] = likely.argmax(axis=1)
+        alone = np.flatnonzero((group < 0) | newest_alone) if newest_alone is not None else users
+        if len(alone):
+            likely = log_likelihood(codes[alone], present[alone], config)  # (b, G)
+            best[alone] = likely.argmax(axis=1)
             nearest = np.where(group < 0, best, nearest)
-            at = (np.arange(len(asked)), nearest[asked])
+            at = (np.arange(len(alone)), nearest[alone])
             likely -= likely.max(axis=1, keepdims=True)
-            confidence[asked] = np.exp(likely[at]) / np.exp(likely).sum(axis=1)
+            confidence[alone] = np.exp(likely[at]) / np.exp(likely).sum(axis=1)
             likely[at] = -np.inf
-            runner_up[asked] = likely.argmax(axis=1) if G > 1 else nearest[asked]
+            runner_up[alone] = likely.argmax(axis=1) if G > 1 else nearest[alone]
         return IntentView(
             nearest=np.where(cold, -1, own[nearest]).astype(np.int32),
             best=np.where(cold, -1, own[best]).astype(np.int32),

@@ -1,4 +1,4 @@
-"""Configuration of the model: encoder, intent centers, and what is learned from a batch."""
+"""Configuration of the model: encoder, intent centers and losses."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
 class Filter(nn.Module):
     """Low and high part of a sequence, the high part re-weighted: BSARec's idea (arXiv 2312.10325), made causal.
 
-    BSARec filters by a Fourier transform over the whole window, which sees the future and so costs one sample per
-    prefix. Here the low part is a running mean with a learnt decay per channel: position t sees only what came before,
+    BSARec filters by a Fourier transform over the whole window, which includes the future and so costs one sample per
+    prefix. Here the low part is a running mean with a learned decay per channel: positions depend on earlier ones only,
     and all prefixes of a sequence are trained in one pass.
     """
 

@@ -125,7 +125,7 @@ def test_who_comes_back_for_good_to_what_he_left_is_found_within_the_window() ->
     codes, present = codes_of(items, 12, config.memory)
     found = change(codes, present, np.array([0]), np.array([17 + config.window]), config)
     assert (int(found.to[0]), int(found.began[0])) == (8, config.window)
-    assert found.lead[0] > ShiftConfig().margin  # a later item would say less: these become what he takes anyway
+    assert found.lead[0] > ShiftConfig().margin  # a later item would say less: these become part of the user's mixture
 
 
 def test_while_the_newest_item_is_of_the_held_intent_nothing_leads() -> None:

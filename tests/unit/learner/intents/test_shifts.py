@@ -104,7 +104,7 @@ def test_a_retired_intent_is_left_at_once_and_teaches_nothing() -> None:
     assert user.rule.to_state() == before
 
 
-def test_an_unknown_user_has_no_intent_and_one_without_history_keeps_his() -> None:
+def test_an_unknown_user_has_no_intent_and_one_without_history_keeps_the_held_one() -> None:
     user = User()
     user.see(-1)
     assert user.intent == -1
@@ -136,7 +136,7 @@ def test_the_confidence_becomes_the_share_that_holds() -> None:
     rng = np.random.default_rng(0)
     leads = np.array([1.2, 3.2, 6.2])
     chances = np.array([0.3, 0.6, 0.95])
-    told: list[list[float]] = [[], [], []]
+    reported: list[list[float]] = [[], [], []]
     users = nobody(600)
     kind = np.arange(600) % 3
     nearest = np.zeros(600, dtype=np.int32)
@@ -145,7 +145,7 @@ def test_the_confidence_becomes_the_share_that_holds() -> None:
         update = rule.update(users, users.intent + 1, leads[kind], np.ones(600, dtype=np.int64))
         assert update.shifted.all()
         for number in range(3):
-            told[number].append(float(update.confidence[kind == number].mean()))
+            reported[number].append(float(update.confidence[kind == number].mean()))
         users = update.state
         back = rng.random(600) >= chances[kind]
         for _ in range(6):  # who does not hold goes back after one event, at once
@@ -153,7 +153,7 @@ def test_the_confidence_becomes_the_share_that_holds() -> None:
                 users, np.where(back, users.intent + 1, users.intent), np.full(600, 50.0), np.ones(600, int)
             )
             users, back = held.state, np.zeros(600, dtype=bool)
-    assert [np.mean(values[10:]) for values in told] == pytest.approx(chances, abs=0.05)
+    assert [np.mean(values[10:]) for values in reported] == pytest.approx(chances, abs=0.05)
     assert (np.diff(rule.probabilities(), axis=1) >= 0).all()
 
 

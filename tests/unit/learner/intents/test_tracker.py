@@ -50,7 +50,7 @@ def test_a_view_says_where_the_newest_items_are() -> None:
     assert not view.lead.any()
 
 
-def test_only_those_asked_for_are_placed_by_their_newest_items_alone() -> None:
+def test_only_requested_users_are_placed_by_their_newest_items_alone() -> None:
     tracker, _ = make()
     both = np.concatenate([rows(0, 0, 0, 0, 0, 0, 2), rows(1, 1, 1, 1, 1, 1, 3), rows(2, 2, 2)])
     held, span = np.array([0, 1, -1]), np.array([7, 7, 0])
@@ -64,7 +64,7 @@ def test_only_those_asked_for_are_placed_by_their_newest_items_alone() -> None:
     left = rows(1, 1, 1, 1, 1, 3, 3, 3, 3)
     tested, placed = (tracker.view(left, held[1:2], np.array([9]), np.array([alone])) for alone in (False, True))
     assert (tested.nearest[0], tested.lead[0] > 0) == (3, True)
-    assert (placed.best[0], placed.nearest[0], placed.lead[0]) == (3, 1, 0)  # nobody asks whether he has left it
+    assert (placed.best[0], placed.nearest[0], placed.lead[0]) == (3, 1, 0)  # no test for a change
 
 
 def test_items_are_looked_up_once_in_a_step_and_anew_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

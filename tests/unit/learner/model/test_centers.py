@@ -10,7 +10,7 @@ from learner.model.centers import IntentCenters, effective_number, kmeans, sinkh
 from learner.model.config import IntentConfig
 
 
-def normalised_mutual_information(a: torch.Tensor, b: torch.Tensor) -> float:
+def normalized_mutual_information(a: torch.Tensor, b: torch.Tensor) -> float:
     """2 I(a; b) / (H(a) + H(b))."""
     joint = torch.zeros(int(a.max()) + 1, int(b.max()) + 1, dtype=torch.float64)
     joint.index_put_((a, b), torch.ones(len(a), dtype=torch.float64), accumulate=True)
@@ -89,7 +89,7 @@ def test_balanced_loss_is_pure_and_can_stop_the_encoders_gradient() -> None:
 
 
 def test_balanced_loss_finds_a_known_mixture() -> None:
-    """From random centers, never seeing the groups: normalised mutual information at least .8, no center unused."""
+    """From random centers, never seeing the groups: normalized mutual information at least .8, no center unused."""
     points, truth = mixture(groups=12, per_group=150, spread=0.6)
     generator = torch.Generator().manual_seed(0)
     centers = IntentCenters(IntentConfig(count=12, queue=512, temperature=0.1), points.shape[1], generator)
@@ -101,7 +101,7 @@ def test_balanced_loss_finds_a_known_mixture() -> None:
             optimizer.step()
             centers.remember(part)
     found = centers.nearest(points).intent
-    assert normalised_mutual_information(truth, found) >= 0.8
+    assert normalized_mutual_information(truth, found) >= 0.8
     assert effective_number(torch.bincount(found, minlength=12)) >= 0.5 * 12
 
 
@@ -109,7 +109,7 @@ def test_kmeans_finds_a_known_mixture_and_leaves_no_center_empty() -> None:
     points, truth = mixture(groups=8, per_group=100, spread=0.4)
     centers = kmeans(points, 16, torch.Generator().manual_seed(0))
     found = (points @ centers.T).argmax(1)
-    assert normalised_mutual_information(truth, found) >= 0.8
+    assert normalized_mutual_information(truth, found) >= 0.8
     torch.testing.assert_close(centers.norm(dim=1), torch.ones(16))
 
 

@@ -107,7 +107,7 @@ def test_each_term_is_the_loop_over_users_encoded_alone(fusion: Fusion, parted: 
 
 @pytest.mark.parametrize("fusion", ["shift", "concat"])
 def test_to_the_authors_padding_is_a_position_like_others(fusion: Fusion) -> None:
-    """Means and contrasts of `compat = "authors"` run over whole rows, what stands at their padding included."""
+    """Means and contrasts of `compat = "authors"` run over whole rows, padding included."""
     made = paper(fusion=fusion, compat="authors")
     given = batch()._replace(negatives=torch.tensor([[0, 0, 8, 7], [8, 9, 1, 2], [0, 2, 3, 4]]))
     found = made.losses(given, torch.Generator().manual_seed(7))

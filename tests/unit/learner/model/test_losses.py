@@ -123,7 +123,7 @@ def slow_fused(h: Tensor, valid: Tensor | None, centers: Tensor, fusion: losses.
 def test_sequence_contrast_is_the_loop(
     shape: tuple[int, ...], lengths: list[int], fusion: losses.Fusion, padded: bool, temperature: float | None
 ) -> None:
-    """Users in parts that reach `lengths` far back, next to one array in which what is missing is zero."""
+    """Users in blocks of `lengths`, beside one array with zeros for missing positions."""
     B, T, d, K, seed = shape
     parts = [min(length, T) for length in sorted(lengths, reverse=True)]  # each of B users
     parts[0] = T

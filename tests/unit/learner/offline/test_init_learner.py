@@ -1,4 +1,4 @@
-"""A fitted model starts the stream, and goes on learning."""
+"""A fitted model starts the stream, and keeps learning."""
 
 from __future__ import annotations
 

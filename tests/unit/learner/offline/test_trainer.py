@@ -20,7 +20,7 @@ from learner.offline.fit import evaluate_folder, fit
 from learner.offline.presets import MODERN, PRESETS
 from learner.offline.sequences import Sequences, read_sequences
 from learner.offline.trainer import FitProgress, Stopped, Trainer, each_epoch
-from tests.unit.learner.model.test_centers import normalised_mutual_information
+from tests.unit.learner.model.test_centers import normalized_mutual_information
 
 SMALL: dict[str, Any] = {
     "max_len": 12,
@@ -146,7 +146,7 @@ def test_intents_recover_a_known_mixture(tmp_path: Path) -> None:
         pass
     outcome = evaluate(trainer.best_model(), data, "test")
     assert outcome.figures()["intents.effective"] >= 0.5 * 8
-    assert normalised_mutual_information(torch.from_numpy(truth), torch.from_numpy(outcome.intents)) >= 0.8
+    assert normalized_mutual_information(torch.from_numpy(truth), torch.from_numpy(outcome.intents)) >= 0.8
 
 
 def test_other_settings_do_not_go_on_with_a_training(cycle: Sequences, tmp_path: Path) -> None:

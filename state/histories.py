@@ -73,7 +73,7 @@ def append(
     ttl_ms
         Time to live; 0 = for ever.
     clock
-        (n,) event time so far at each event, see `Watermarks`; it never goes back within a user. None: 0.
+        (n,) event time so far at each event, see `Watermarks`. None: 0.
 
     Examples
     --------
@@ -99,6 +99,14 @@ def append(
     return Appended(
         work.records, work.accepted, work.late, work.new_user, work.contexts, work.context_ts, work.context_actions
     )
+
+
+def _running_maximum(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Largest value so far (n,) within each part; the parts begin at `starts`, values are times, 0 to 2**42."""
+    part = np.zeros(len(values), dtype=np.int64)
+    part[starts[1:]] = 1
+    offset = np.cumsum(part) << 43
+    return np.asarray(np.maximum.accumulate(values + offset) - offset)
 
 
 def _blank_rows(records: NDArray[np.void], rows: NDArray[np.int64]) -> None:
@@ -163,6 +171,7 @@ class HistoryUpdate:
             before = np.empty_like(seen)  # (n,) when the user was seen last before each event
             before[1:] = seen[:-1]
             before[starts] = np.where(known, self.records["seen_ts"][user[starts]], seen[starts])
+            before = _running_maximum(before, starts)  # the clock may go back
             unusual |= ~is_live(before, clock, self.ttl_ms)
         # An event in order can only repeat an entry of its own time, so only ties need to be looked at.
         tied = np.flatnonzero(ts == newest)
@@ -209,11 +218,11 @@ class HistoryUpdate:
             if self.want_contexts:
                 out[order] = windows[context]
             self.records[name][users] = windows[stops - L]
-        last = order[np.cumsum(counts) - 1]  # (V,) each user's last event
+        seen = np.maximum.reduceat(self.seen[order], np.cumsum(counts) - counts)  # (V,)
         self.new_user[order[np.cumsum(counts) - counts]] = self.records["events"][users] == 0
         self.records["length"][users] = np.minimum(self.records["length"][users] + counts, L)
         self.records["events"][users] += counts.astype(np.uint32)
-        self.records["seen_ts"][users] = np.maximum(self.records["seen_ts"][users], self.seen[last])
+        self.records["seen_ts"][users] = np.maximum(self.records["seen_ts"][users], seen)
 
     def _in_rounds(self, order: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
         """The r-th event of every user in round r, one user at most once per round."""

@@ -210,8 +210,9 @@ class Engine:
         events = decoded.events
         self.event_ts = max(self.event_ts, int(events.ts.max(initial=0)))
         pairs, user_rows = number_users(events, decoded.erasures)
-        users = self._users.read(pairs, self.clocks.now)
-        events = replace(events, user_rows=user_rows, clock=self.clocks.advance(events.partitions, events.ts))
+        users = self._users.read(pairs, self.clocks.floor)
+        clock = self.clocks.advance(events.partitions, events.ts, users.keys[user_rows])
+        events = replace(events, user_rows=user_rows, clock=clock)
         expected = partitions_of(users.names, self.config.log.partitions)
         self.counters["misplaced"] += int((expected != users.partitions)[user_rows].sum())
         return self._erase(decoded, events, users)
@@ -283,7 +284,7 @@ class Engine:
         """Test the learner on the accepted events, then let it have them."""
         accepted = np.flatnonzero(appended.accepted)
         batch = StepBatch(
-            users=user_keys(users.names)[events.user_rows],
+            users=users.keys[events.user_rows],
             contexts=appended.contexts[accepted],
             context_actions=appended.context_actions[accepted],
             context_ts=appended.context_ts[accepted],
@@ -343,7 +344,7 @@ class Engine:
         self.drift.apply_actions(self.event_number)
         movement = self.intents.update_centers(self.event_number, effects.reseed)
         self.drift.note_learning(movement, updates, refused)
-        self._users.sweep(self.clocks.now, self._step_records)
+        self._users.sweep(self.clocks.floor, self._step_records)
 
     @property
     def event_number(self) -> int:

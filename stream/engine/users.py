@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from stream.config import StreamConfig
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import Erasure
 from stream.schema.messages import AsOf
+from stream.schema.user_keys import user_keys
 
 _SWEPT: Final = 64  # most users per partition scanned for expiry after a step
 _SWEPT_LEAST: Final = 4
@@ -29,6 +30,8 @@ class StepUsers:
     """The U distinct pairs of partition and user of a step, by partition and in order of first arrival."""
 
     names: list[bytes]
+    keys: NDArray[np.uint64]
+    """(U,) stable 64-bit keys"""
     partitions: NDArray[np.int64]
     """(U,)"""
     records: NDArray[Any]
@@ -100,7 +103,10 @@ class UserRecords:
         self._store, self._ttl_ms = store, ttl_ms
 
     def read(self, pairs: Sequence[tuple[bytes, int]], now: NDArray[np.int64]) -> StepUsers:
-        """Read distinct (user, partition) pairs that are sorted by partition, with the clocks at `now` (P,)."""
+        """Read distinct (user, partition) pairs that are sorted by partition, with the clocks at `now` (P,).
+
+        A step reads at the clocks' floor: the clock of each event decides later whether its user was forgotten.
+        """
         names = [name for name, _ in pairs]
         partitions = np.array([partition for _, partition in pairs], dtype=np.int64)
         parts = [
@@ -108,7 +114,7 @@ class UserRecords:
             for p in np.unique(partitions).tolist()
         ]
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
-        return StepUsers(names, partitions, self._remembered(records, now[partitions]))
+        return StepUsers(names, user_keys(names), partitions, self._remembered(records, now[partitions]))
 
     def append(self, events: EventBatch, users: StepUsers) -> Appended:
         """Put events into the histories of their users; stores nothing."""
@@ -135,7 +141,7 @@ class UserRecords:
         records[rows] = self._store.blank(len(rows))
         for partition in range(self._store.partitions):
             self._store.erase(partition, [name])
-        return StepUsers(users.names, users.partitions, records)
+        return replace(users, records=records)
 
     def scan(self, now: NDArray[np.int64]) -> Iterator[tuple[list[bytes], NDArray[Any]]]:
         """All users with their records, some thousands at a time, with the clocks at `now` (P,)."""

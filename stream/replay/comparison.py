@@ -14,6 +14,7 @@ from stream.config import StreamConfig
 from stream.log.base import RecordBatch
 from stream.replay.baselines import BASELINES
 from stream.schema.decoder import Decoder
+from stream.schema.user_keys import user_keys
 
 
 class BaselineComparison:
@@ -41,7 +42,7 @@ class BaselineComparison:
         items = np.array([self._handles.setdefault(item, len(self._handles) + 1) for item in decoded.events.items])
         users = list(row_of)
         ts, actions = decoded.events.ts, decoded.events.actions
-        clock = self._clocks.advance(np.zeros(len(items), dtype=np.int64), ts)
+        clock = self._clocks.advance(np.zeros(len(items), dtype=np.int64), ts, user_keys(users)[user_index])
         records = self._users.read(0, users)
         done = append(records, user_index, items, ts, actions, ttl_ms=self._ttl_ms, clock=clock)
         self._users.write(0, users, done.records)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from state.histories import append
 from state.memory_store import MemoryUserStore
 from state.store import UserStore
-from state.watermarks import BLOCK_EVENTS, Watermarks
+from state.watermarks import Watermarks
 from tests.contracts.test_store_contract import make_memory, make_rocks
 
 Event = tuple[int, int, int, int]  # partition, user, item, ts
@@ -29,16 +29,29 @@ events = st.lists(
 ).map(lambda rows: [(p, user, item, 1000 + 3 * at + ahead) for at, (p, user, item, ahead) in enumerate(rows)])
 
 
-def naive_clock(times: list[int], size: int, most_ms: int) -> list[int]:
-    """Where the clock of one partition stands as each event comes, event by event."""
-    clock, block, found = 0, list[int](), []
-    for ts in times:
-        found.append(clock)
-        block.append(ts)
+WINDOW = 3
+
+
+def naive_clock(rows: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """Clock and floor of one partition as each event (user, time) comes, event by event."""
+    clock, floor, block, blocks, found = 0, 0, list[tuple[int, int]](), list[tuple[int, int]](), []
+    for user, ts in rows:
+        found.append((clock, floor))
+        block.append((user, ts))
         if len(block) == size:
-            middle = sorted(block)[size // 2]
-            clock = max(clock, min(middle, clock + most_ms)) if clock else middle
-            block = []
+            first: dict[int, int] = {}
+            for one, at in block:
+                first.setdefault(one, at)
+            blocks.append((sorted(first.values())[len(first) // 2], len(first)))
+            blocks, block = blocks[-WINDOW:], []
+            if len(blocks) == WINDOW:
+                floor = max(floor, min(at for at, _ in blocks))
+            filled = sorted([blocks[0]] * (WINDOW - len(blocks)) + blocks)
+            half = sum(weight for _, weight in filled) / 2
+            clock = next(
+                at for place, (at, _) in enumerate(filled) if sum(weight for _, weight in filled[: place + 1]) >= half
+            )
+            clock = max(clock, floor)
     return found
 
 
@@ -47,24 +60,29 @@ def naive_clock(times: list[int], size: int, most_ms: int) -> list[int]:
 def test_clocks_agree_with_the_rule_however_the_events_are_cut(
     events: list[Event], sizes: list[int], size: int
 ) -> None:
-    clocks = Watermarks(2, TTL, size)
+    clocks = Watermarks(2, TTL, size, WINDOW)
     found: list[list[int]] = [[], []]
     for step in checkpoint(events, sizes):
         step = sorted(step, key=lambda event: event[0])
-        partitions, ts = (np.array([event[at] for event in step], dtype=np.int64) for at in (0, 3))
-        for partition, clock in zip(partitions.tolist(), clocks.advance(partitions, ts).tolist(), strict=True):
+        partitions, users, ts = (np.array([event[at] for event in step], dtype=np.int64) for at in (0, 1, 3))
+        advanced = clocks.advance(partitions, ts, users.astype(np.uint64))
+        for partition, clock in zip(partitions.tolist(), advanced.tolist(), strict=True):
             found[partition].append(clock)
-        again = Watermarks(2, TTL, size)
+        again = Watermarks(2, TTL, size, WINDOW)
         again.load_state(clocks.to_state())  # as in a checkpoint
         clocks = again
-    assert found == [naive_clock([ts for p, _, _, ts in events if p == at], size, TTL // 4) for at in (0, 1)]
+    for at in (0, 1):
+        expected = naive_clock([(user, ts) for p, user, _, ts in events if p == at], size)
+        assert found[at] == [clock for clock, _ in expected]
+        assert [floor for _, floor in expected] == sorted(floor for _, floor in expected)
+        assert clocks.floor[at] >= (expected[-1][1] if expected else 0)
 
 
 def outcome(
     store: UserStore | MemoryUserStore, events: list[Event], sizes: list[int], swept: list[bool]
 ) -> tuple[list[bool], str]:
     """The events through the store in steps, some followed by a sweep; what became of each, and the digest."""
-    clocks = Watermarks(2, TTL, 5)
+    clocks = Watermarks(2, TTL, 5, WINDOW)
     became: dict[int, tuple[bool, bool, bool]] = {}
     first = 0
     for number, step in enumerate(checkpoint(events, sizes)):
@@ -74,7 +92,8 @@ def outcome(
             users = list(dict.fromkeys(names))
             index = np.array([users.index(name) for name in names], dtype=np.int64)
             items, ts = (np.array([step[at][column] for at in rows], dtype=np.int64) for column in (2, 3))
-            clock = clocks.advance(np.full(len(rows), partition), ts)
+            keys = np.array([step[at][1] for at in rows], dtype=np.uint64)
+            clock = clocks.advance(np.full(len(rows), partition), ts, keys)
             actions = np.zeros(len(rows), dtype=np.uint8)
             done = append(store.read(partition, users), index, items, ts, actions, ttl_ms=TTL, clock=clock)
             store.write(partition, users, done.records)
@@ -82,7 +101,7 @@ def outcome(
             became |= dict(zip([first + at for at in rows], marks, strict=True))
         first += len(step)
         if swept[number % len(swept)]:
-            store.sweep(clocks.now, max_users=2)
+            store.sweep(clocks.floor, max_users=2)
     digest = hashlib.blake2b(digest_size=16)
     store.update_digest(digest, clocks.now)
     return [mark for at in sorted(became) for mark in became[at]], digest.hexdigest()
@@ -119,15 +138,45 @@ def test_other_steps_and_sweeps_give_the_same_on_disk(tmp_path: Path, seed: int)
 def test_without_a_time_to_live_no_clock_goes() -> None:
     clocks = Watermarks(1, 0, 2)
     assert clocks.advance(np.zeros(5, dtype=np.int64), np.arange(5) + 1000).tolist() == [0] * 5
-    assert clocks.to_state() == {"now": [0], "waiting": [[]]}
+    assert clocks.to_state()["now"] == clocks.to_state()["floor"] == [0]
 
 
-def test_a_burst_of_wrong_times_moves_a_clock_by_little_and_a_block_holds_few() -> None:
-    day = 24 * 3600 * 1000
-    clocks = Watermarks(1, 90 * day)
-    zeros = np.zeros(BLOCK_EVENTS, dtype=np.int64)
-    for ts in (1000 * day, 1001 * day, 9000 * day, 1002 * day):
-        clocks.advance(zeros, np.full(BLOCK_EVENTS, ts))
-    assert clocks.now[0] / day == 1001 + 90 / 4
-    clocks.advance(zeros[1:], zeros[1:] + 1100 * day)
-    assert [len(waiting) for waiting in clocks.to_state()["waiting"]] == [BLOCK_EVENTS - 1]
+DAY = 24 * 3600 * 1000
+
+
+def run(clocks: Watermarks, ts: list[int], users: list[int]) -> None:
+    clocks.advance(np.zeros(len(ts), dtype=np.int64), np.array(ts), np.array(users, dtype=np.uint64))
+
+
+def test_no_number_of_events_of_one_user_from_the_future_moves_a_clock() -> None:
+    clocks = Watermarks(1, 90 * DAY)
+    run(clocks, [DAY + at for at in range(5120)], [at % 300 for at in range(5120)])
+    before = int(clocks.now[0])
+    run(clocks, [27_000 * DAY] * 7680, [7] * 7680)
+    assert before <= clocks.now[0] < 2 * DAY and clocks.floor[0] < 2 * DAY
+
+
+def test_eight_blocks_from_the_future_by_many_users_do_not_move_a_clock() -> None:
+    clocks = Watermarks(1, 90 * DAY)
+    run(clocks, [DAY + at for at in range(512)], [at % 300 for at in range(512)])
+    run(clocks, [27_000 * DAY] * 2048, list(range(2048)))
+    assert DAY <= clocks.now[0] < 2 * DAY
+
+
+def test_a_clock_that_was_moved_comes_back() -> None:
+    clocks = Watermarks(1, 90 * DAY)
+    run(clocks, [DAY] * 512, list(range(512)))
+    run(clocks, [27_000 * DAY] * 6144, list(range(6144)))
+    assert clocks.now[0] == 27_000 * DAY and clocks.floor[0] == 0
+    run(clocks, [2 * DAY] * 6144, list(range(6144)))
+    assert clocks.now[0] == 2 * DAY
+    run(clocks, [2 * DAY] * 2048, list(range(2048)))
+    assert clocks.now[0] == clocks.floor[0] == 2 * DAY
+
+
+def test_a_state_of_the_release_before_keeps_its_clocks() -> None:
+    clocks = Watermarks(2, 90 * DAY, block_events=2)
+    clocks.load_state({"now": [0, 5 * DAY], "waiting": [[1], []]})
+    assert clocks.now.tolist() == [0, 5 * DAY]
+    clocks.advance(np.array([1, 1]), np.array([6 * DAY, 6 * DAY]))
+    assert clocks.now.tolist() == [0, 5 * DAY] and clocks.floor.tolist() == [0, 0]

@@ -19,6 +19,7 @@ from stream.schema import topics
 from stream.schema.decoder import decode_events
 from stream.schema.events import ActionsConfig
 from stream.schema.messages import ErasureReceipt, Recommendations
+from stream.schema.user_keys import user_keys
 from tests.unit.stream.streams import START_MS, as_batches, events, small_config
 
 
@@ -265,12 +266,12 @@ def test_full_vocabulary_recycles_and_goes_on(tmp_path: Path) -> None:
     assert np.isfinite(engine.last_loss)
 
 
-def forgetting(ttl_ms: int, folder: Path, partitions: int = 2) -> Engine:
+def forgetting(ttl_ms: int, folder: Path, partitions: int = 2, window_blocks: int = 4) -> Engine:
     """An engine whose clocks go on every few events."""
     config = small_config(partitions)
     config = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, history_ttl_ms=ttl_ms))
     engine = Engine.open(config, folder)
-    engine.clocks = Watermarks(partitions, ttl_ms, block_events=8)
+    engine.clocks = Watermarks(partitions, ttl_ms, block_events=8, window_blocks=window_blocks)
     return engine
 
 
@@ -278,14 +279,13 @@ def test_a_forgotten_user_is_nobody_before_the_sweep_has_come_by(tmp_path: Path)
     ttl = 80_000
     engine = forgetting(ttl, tmp_path)
     engine.store.sweep = lambda *_, **__: 0  # type: ignore[method-assign]
-    clocks, seen = Watermarks(2, ttl, block_events=8), dict[bytes, int]()
+    clocks, seen = Watermarks(2, ttl, block_events=8, window_blocks=4), dict[bytes, int]()
     for batches in as_batches(events(600, users=200), 2, 100):
         engine.step(batches)
         for batch in batches:
             found = decode_events(batch.values)
-            came = np.maximum(
-                found.events.ts, clocks.advance(np.full(len(found.events.ts), batch.partition), found.events.ts)
-            )
+            ts, partition = found.events.ts, np.full(len(found.events), batch.partition)
+            came = np.maximum(ts, clocks.advance(partition, ts, user_keys(found.events.users)))
             for user, at in zip(found.events.users, came.tolist(), strict=True):
                 seen[user] = max(seen.get(user, 0), at)
     forgotten = {user for user, at in seen.items() if at < clocks.now[partition_of(user, 2)] - 2 * ttl}
@@ -310,7 +310,7 @@ def test_another_step_size_forgets_no_other_user(tmp_path: Path, order: str) -> 
     records = [json.dumps({"user": f"u{user}", "item": item, "ts": ts}).encode() for ts, user, item in clicks]
     found = []
     for step in (1200, 50):
-        engine = forgetting(60_000, tmp_path / str(step))
+        engine = forgetting(60_000, tmp_path / str(step), window_blocks=4 if order == "in order" else 1)
         for batches in as_batches(records, 2, step):
             engine.step(batches)
             engine.learn(0)
@@ -340,7 +340,7 @@ def test_users_unseen_for_long_are_forgotten_and_wrong_times_forget_nobody(tmp_p
     block("mad", START_MS + 900 * day)
     block("new", START_MS + day)
     assert len(engine.recommend(b"old", 3).history) == 8
-    for number in range(2, 11):
+    for number in range(2, 14):
         block("new", START_MS + number * day)
     assert engine.recommend(b"old", 3).history == []
     engine.checkpoint()
@@ -365,3 +365,42 @@ def test_small_steps_look_at_few_users_to_forget(tmp_path: Path) -> None:
         engine.learn(1)
         engine.close()
     assert asked == [4, 25, 64]
+
+
+def test_thousands_of_events_of_one_user_from_the_future_forget_nobody_else(tmp_path: Path) -> None:
+    """2,200 events of one user in 2099 among 12,000; one partition, the block and the time to live of a worker."""
+    config = small_config(1)
+    engine = Engine.open(config, tmp_path)
+    assert config.state.history_ttl_ms == 90 * 24 * 3600 * 1000
+    ahead = START_MS + 70 * 365 * 24 * 3600 * 1000
+    for start in range(0, 4000, 500):
+        values: list[bytes | None] = []
+        for number in range(start, start + 500):
+            future = 1000 <= number < 3200
+            user, ts = ("mad", ahead + number) if future else (f"u{number % 50}", START_MS + number * 1000)
+            values.append(json.dumps({"user": user, "item": f"i{number % 40}", "ts": ts}).encode())
+        offsets = list(range(start, start + 500))
+        batch = RecordBatch(topics.EVENTS, 0, offsets, [None] * 500, values, [0] * 500, [()] * 500, start + 500)
+        engine.step([batch])
+        engine.learn(0)
+    assert engine.clocks.now[0] < START_MS + 4000 * 1000
+    assert all(len(engine.recommend(b"u%d" % user, 3).history) == 10 for user in range(50))
+    assert engine.counters["users"] == 51
+    engine.close()
+
+
+def test_a_user_who_has_taken_everything_gets_an_empty_list_in_place_of_the_old_one(tmp_path: Path) -> None:
+    engine = Engine.open(small_config(1), tmp_path)
+    lists: list[list[str]] = []
+    for number, (user, item) in enumerate([("other", i) for i in range(4)] + [("anna", min(i, 3)) for i in range(8)]):
+        value = json.dumps({"user": user, "item": f"i{item}", "ts": START_MS + number * 1000}).encode()
+        batch = RecordBatch(topics.EVENTS, 0, [number], [None], [value], [0], [()], number + 1)
+        for message in engine.step([batch]).messages:
+            if message.topic == topics.RECOMMENDATIONS and message.key == b"anna":
+                body = msgspec.json.decode(message.value or b"", type=Recommendations)
+                lists.append([one.item for one in body.items])
+        engine.learn(0)
+    assert any(lists[:-1]), "there was a list before"
+    assert lists[-1] == [] and lists.count([]) == 1, "published empty, once"
+    assert engine.records([b"anna"])["list"].max() == 0
+    engine.close()

@@ -79,7 +79,8 @@ class Publisher:
         aged = users.ts - records["list_ts"] > self._config.republish_after_ms
         taken = ((old[:, :, None] == records["items"][:, None, :]) & (old != 0)[:, :, None]).any(axis=(1, 2))
         due = (records["list_step"] == 0) | (entered >= self._config.republish_changes) | aged | taken
-        return np.flatnonzero(due & (ranking.items != 0).any(axis=1))
+        # an empty list says that the old one holds no longer; who has none needs none
+        return np.flatnonzero(np.where((ranking.items != 0).any(axis=1), due, (old != 0).any(axis=1)))
 
     def _messages(
         self,

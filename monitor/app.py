@@ -16,6 +16,7 @@ from monitor.api.operations import add_operation_routes
 from monitor.api.streams import add_stream_routes
 from monitor.api.users import add_user_routes
 from monitor.config import MonitorConfig
+from monitor.errors import ViewError
 from monitor.http.middleware import Guard
 from monitor.http.problems import Problem
 from monitor.service import Service
@@ -95,10 +96,14 @@ def _add_error_handlers(app: FastAPI) -> None:
         headers = dict(exc.headers) if exc.headers else None
         return Problem(exc.status_code, str(exc.detail), headers).response()
 
+    async def view_error(request: Request, exc: Exception) -> Response:
+        return Problem(503, str(exc), {"retry-after": "1"}).response()
+
     async def unexpected(request: Request, exc: Exception) -> Response:
         return Problem(500, "internal error of the monitor; its log has the details").response()
 
     app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(ViewError, view_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unexpected)

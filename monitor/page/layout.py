@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from nicegui import ui
 from nicegui.events import GenericEventArguments
 
+from monitor.errors import ViewError
 from monitor.page import presenters
 from monitor.page.cache import RenderCache
 from monitor.page.charts.theme import DARK, LIGHT, Theme
@@ -67,8 +69,9 @@ class PageLayout:
         if self._hidden:
             return
         self._update_health()
-        for update in self._updates:
-            update()
+        with contextlib.suppress(ViewError):  # the disk of the view is full, which the headline says
+            for update in self._updates:
+                update()
 
     @property
     def worker(self) -> str:

@@ -12,6 +12,8 @@ Keys, by first byte::
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -22,7 +24,10 @@ from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdic
 
 from monitor.errors import ViewError, ViewInUse
 
+logger = logging.getLogger(__name__)
+
 FORMAT: Final = b"1"
+_ROOM_BYTES: Final = 4 << 20  # that must be free before a folder is opened again
 _CACHE_BYTES: Final = 16 << 20
 _WRITE_BUFFER_BYTES: Final = 8 << 20
 
@@ -50,21 +55,32 @@ def _options() -> Options:
     return options
 
 
+def _open(path: Path) -> Rdict:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return Rdict(str(path), _options())
+    except Exception as exc:  # rocksdict raises bare Exception
+        text = _one_line(exc)
+        if "lock" in text.lower():
+            raise ViewInUse(f"view {path}: another monitor has it open; give this one another folder") from exc
+        raise ViewError(
+            f"view {path}: cannot be opened: {text}; it may be deleted: the monitor fills it again from the topics"
+        ) from exc
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())
+
+
 class ViewDb:
-    """One open view folder. Reads may come from any thread, writes from one."""
+    """One open view folder. Reads may come from any thread, writes from one.
+
+    Every method raises `ViewError` when the folder cannot be read or written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._db = Rdict(str(path), _options())
-        except Exception as exc:  # rocksdict raises bare Exception
-            text = " ".join(str(exc).split())
-            if "lock" in text.lower():
-                raise ViewInUse(f"view {path}: another monitor has it open; give this one another folder") from exc
-            raise ViewError(
-                f"view {path}: cannot be opened: {text}; it may be deleted: the monitor fills it again from the topics"
-            ) from exc
+        self._db = _open(path)
         self._closed = False
         found = self.get(b"v")
         if found is not None and found != FORMAT:
@@ -76,7 +92,10 @@ class ViewDb:
 
     def get(self, key: bytes) -> bytes | None:
         """The value at a key."""
-        value: bytes | None = self._db.get(key)
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as exc:
+            raise self._unreadable(exc) from exc
         return value
 
     def write(self, batch: WriteBatch) -> None:
@@ -84,11 +103,11 @@ class ViewDb:
         try:
             self._db.write(batch)
         except Exception as exc:
-            raise ViewError(f"view {self.path}: cannot be written: {' '.join(str(exc).split())}") from exc
+            raise ViewError(f"view {self.path}: cannot be written: {_one_line(exc)}") from exc
 
     def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Pairs whose key has the prefix, in order, from `start` on."""
-        it = self._db.iter()
+        it = self._iterator()
         it.seek(prefix if start is None else start)
         while it.valid():
             key = it.key()
@@ -99,7 +118,7 @@ class ViewDb:
 
     def scan_back(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Pairs whose key has the prefix, last one first."""
-        it = self._db.iter()
+        it = self._iterator()
         it.seek_for_prev(prefix + b"\xff" * 40)
         while it.valid():
             key = it.key()
@@ -107,6 +126,32 @@ class ViewDb:
                 return
             yield key, it.value()
             it.prev()
+
+    def _iterator(self) -> Any:
+        try:
+            return self._db.iter()
+        except Exception as exc:
+            raise self._unreadable(exc) from exc
+
+    def _unreadable(self, exc: Exception) -> ViewError:
+        return ViewError(f"view {self.path}: cannot be read: {_one_line(exc)}")
+
+    def reopen(self) -> None:
+        """Open the folder anew after a failed write, which RocksDB does not get over by itself.
+
+        While there is no room the folder stays open as it is, so that it can still be read.
+        """
+        probe = self.path / "room"
+        try:
+            probe.write_bytes(bytes(_ROOM_BYTES))
+        except OSError as exc:
+            raise ViewError(f"view {self.path}: cannot be written: {exc.strerror}") from exc
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # reports the failed write again
+            self._db.close()
+        self._db = _open(self.path)
 
     def clear(self) -> None:
         """Forget everything but the format."""
@@ -123,7 +168,10 @@ class ViewDb:
         """Release the folder; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._db.close()
+            try:
+                self._db.close()
+            except Exception as exc:
+                logger.warning("view %s: closing it: %s", self.path, _one_line(exc))
 
 
 class Ring:

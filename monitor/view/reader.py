@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from monitor.errors import ViewError
 from monitor.view.view import READ, View
 from stream.log.base import EventLog, LogError, OffsetOutOfRange, RecordBatch, TopicMismatch, TopicPartition
 
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
 _LAG_EVERY_S: Final = 1.0
+_PARTITIONS_EVERY_S: Final = 5.0
 _SWEEP_MIN: Final = 200  # keys checked per turn, beside two for each record applied
 
 
@@ -59,6 +61,7 @@ class Reader:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor-reader", daemon=True)
         self._lag_due = 0.0
+        self._partitions_due = 0.0
         self.reading = Reading()
 
     def start(self) -> None:
@@ -87,9 +90,25 @@ class Reader:
                 self.reading = Reading(problem=str(exc))
                 logger.warning("reading the topics: %s; trying again", exc)
                 self._stop.wait(_RETRY_S)
+            except ViewError as exc:
+                self._recover(exc)
             except Exception:
                 self.reading = Reading(problem="the monitor's reader failed; its log has the reason")
                 logger.exception("the monitor's reader failed")
+                return
+
+    def _recover(self, error: ViewError) -> None:
+        """Wait until the view can be written again: until the disk has room."""
+        logger.warning("%s; the monitor goes on when it can be written again", error)
+        while not self._stop.is_set():
+            self.reading = Reading(problem=str(error))
+            self._stop.wait(_RETRY_S)
+            try:
+                self._view.recover()
+            except ViewError as exc:
+                error = exc
+            else:
+                logger.info("the view can be written again")
                 return
 
     def turn(self) -> int:
@@ -104,9 +123,21 @@ class Reader:
         if count:
             self._on_batches(batches)
             self._view.users.sweep(_SWEEP_MIN + 2 * count)
+        if time.monotonic() >= self._partitions_due:
+            self._look_for_partitions()
         if time.monotonic() >= self._lag_due or not self.reading.caught_up:
             self._measure()
         return count
+
+    def _look_for_partitions(self) -> None:
+        """Read partitions too that were added while the monitor runs."""
+        self._partitions_due = time.monotonic() + _PARTITIONS_EVERY_S
+        for topic in READ:
+            newest = TopicPartition(topic, self._log.partition_count(topic, current=True) - 1)
+            if newest not in self._view.positions:
+                logger.info("%s has %d partitions now", topic, newest.partition + 1)
+                self._place()
+                return
 
     def _place(self) -> None:
         """Set a position for every partition: the view's own, or the begin of the topic where the view has none."""

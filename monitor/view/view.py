@@ -140,6 +140,15 @@ class View:
     def reset(self) -> None:
         """Forget everything: the log is another one than before."""
         self._db.clear()
+        self._clear_memory()
+
+    def recover(self) -> None:
+        """Go on after a failed write, with the earlier view that the folder holds; `ViewError` when it fails too."""
+        self._db.reopen()
+        self._clear_memory()
+        self._load()
+
+    def _clear_memory(self) -> None:
         for kept in (self.reports, self.catalog, self.shifts, self.alerts, self.dead_letters, self.feed):
             kept.clear()
         for counts in (self.reasons, self.positions, self.totals):

@@ -281,3 +281,25 @@ def test_positions_are_kept_for_every_partition(log: EventLog, tmp_path: Path) -
     again = View(tmp_path / "view")
     assert again.positions[TopicPartition(topics.EVENTS, 1)] == 0
     again.close()
+
+
+def test_partitions_added_under_a_running_monitor_are_read(
+    log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.view.reader._PARTITIONS_EVERY_S", 0.0)
+    view = View(tmp_path / "view")
+    with open_log(f"file://{tmp_path}/log", mode="reader") as reading:
+        reader = Reader(reading, view, interval_s=0.01, max_records=100)
+        reader._place()
+        reader.turn()
+        count = log.partition_count(topics.EVENTS)
+        log.add_partitions(topics.EVENTS, count + 3)
+        added = Message(
+            topics.EVENTS, b"anna", encode({"user": "anna", "item": "i", "ts": NOW_MS}), NOW_MS, partition=count + 2
+        )
+        log.append([added])
+        for _ in range(3):
+            reader.turn()
+        assert [one.item for one in view.users.history("anna")] == ["i"]
+        assert reader.reading.waiting == 0
+    view.close()

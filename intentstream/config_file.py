@@ -186,7 +186,8 @@ def _nearest(name: str, prefix: str, known: Mapping[str, Key], tables: set[str])
     )  # in another section
     if nearest:
         return f"the nearest valid one is {nearest[0]}"
-    return f"valid {'here' if prefix else 'sections'}: {', '.join(_last(key) for key in here)}"
+    what = "sections" if set(here) <= tables else "here"
+    return f"valid {what}: {', '.join(_last(key) for key in here)}"
 
 
 def _overlay(base: dict[str, Any], raw: Mapping[str, Any], prefix: str, known: Mapping[str, Key]) -> dict[str, Any]:

@@ -94,12 +94,14 @@ app = typer.Typer(
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step, with its offsets.")] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
-    logging.getLogger("kafka").setLevel(logging.ERROR)  # the log reports the client's retries itself
+    console = Console(stderr=True)
+    level = logging.INFO if verbose else logging.WARNING
+    if console.is_terminal:
+        logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    else:  # one line a message, however long, for whoever collects them
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    # The log reports the client's retries and failures itself, in one line.
+    logging.getLogger("kafka").setLevel(logging.ERROR if verbose else logging.CRITICAL)
 
 
 def main() -> None:

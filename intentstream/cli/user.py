@@ -27,7 +27,7 @@ _READ: Final = 10_000  # newest records of the user's partition that are searche
 _decode = msgspec.json.Decoder(IntentShift).decode
 
 
-UserArgument = Annotated[str, typer.Argument(help="User id.")]
+UserArgument = Annotated[str, typer.Argument(metavar="USER", help="User id.")]
 LengthOption = Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")]
 
 

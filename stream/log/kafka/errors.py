@@ -29,7 +29,8 @@ def translated(exc: Exception, url: str, doing: str) -> LogError:
     """The log's error for one of the client's, with what was being done."""
     if isinstance(exc, LogError):
         return exc
-    what = f"{url}: cannot {doing}: {type(exc).__name__}: {' '.join(str(exc).split())}"
+    said, name = " ".join(str(exc).split()), type(exc).__name__
+    what = f"{url}: cannot {doing}: {said if said.startswith(name) else f'{name}: {said}'}"
     if is_fenced(exc):
         return WriterFenced(f"{what}: another process runs as this worker, this one must stop")
     if isinstance(exc, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):

@@ -120,6 +120,7 @@ def test_the_shop_has_a_file_of_its_own(tmp_path: Path) -> None:
         ("users = 100\nbots = 50", "bots = 50: must be below half of users = 100"),
         ("drift_kinds = ['boom']", "drift_kinds = [\"boom\"]: invalid enum value 'boom'"),
         ("user = 100", "user = 100: no such key; the nearest valid one is users"),
+        ("x = 1", "x = 1: no such key; valid here: intents, "),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError) as caught:

@@ -25,6 +25,7 @@ from learner.metrics import NOT_EVALUATED
 from learner.model.centers import effective_number
 from learner.model.elcrec import ELCRec
 from learner.online import persistence
+from learner.online.carry_over import CarriedOver, carry_over
 from learner.online.copy_buffers import CopyBuffers
 from learner.online.model_snapshot import ModelSnapshot
 from learner.online.network import Network, StepOutcome
@@ -450,7 +451,16 @@ class Learner:
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote, bit for bit as the learner that was saved; see `persistence.load`."""
-        self._parts = persistence.load(folder, self.config, persistence.LearnerParts.new(self.config))
+        self._load(persistence.read(folder))
+
+    def carry_over(self, stored: persistence.StoredLearner) -> CarriedOver:
+        """Continue from a learner that an earlier release may have saved: what fits goes on, the rest starts anew."""
+        carried = carry_over(stored, self.config)
+        self._load(carried.stored)
+        return carried
+
+    def _load(self, stored: persistence.StoredLearner) -> None:
+        self._parts = persistence.load(stored, self.config, persistence.LearnerParts.new(self.config))
         self.begin_save()  # takes the memory for the copies now, not in the first checkpoint
 
     def update_digest(self, digest: Hash) -> None:

@@ -135,12 +135,32 @@ def begin_save(parts: LearnerParts, config: LearnerConfig, buffers: CopyBuffers)
     return write
 
 
-def load(folder: Path, config: LearnerConfig, fresh: LearnerParts) -> LearnerParts:
-    """The parts that `begin_save` wrote.
+@dataclass(slots=True)
+class StoredLearner:
+    """A saved learner as plain data, before anything is built from it; a state converter may change all of it."""
+
+    folder: Path
+    small: dict[str, Any]
+    tensors: dict[str, Tensor]
+    arrays: dict[str, NDArray[Any]]
+
+
+def read(folder: Path) -> StoredLearner:
+    """The files that `begin_save` wrote; `LearnerStateError` when they cannot be read."""
+    try:
+        small = json.loads((folder / "learner.json").read_text())
+        tensors, arrays = _read(folder)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older checkpoint") from error
+    return StoredLearner(folder, small, tensors, arrays)
+
+
+def load(stored: StoredLearner, config: LearnerConfig, fresh: LearnerParts) -> LearnerParts:
+    """The parts of a stored learner.
 
     Parameters
     ----------
-    folder
+    stored
         Read only.
     config
         Must have the shape of the learner that was saved.
@@ -152,21 +172,20 @@ def load(folder: Path, config: LearnerConfig, fresh: LearnerParts) -> LearnerPar
     LearnerStateError
         Another format, other shapes, or files that do not belong together.
     """
+    folder = stored.folder
     try:
-        small = json.loads((folder / "learner.json").read_text())
-        if small["format"] != FORMAT:
+        if stored.small["format"] != FORMAT:
             raise LearnerStateError(
-                f"{folder}: learner format {small['format']!r}, this version reads {FORMAT}: "
+                f"{folder}: learner format {stored.small['format']!r}, this version reads {FORMAT}: "
                 "use the version that wrote it, or start from an empty state"
             )
-        _refuse_other_shape(folder, config.shape(), small["shape"])
-        tensors, arrays = _read(folder)
-        _fill(fresh, config, tensors, arrays)
-        fresh.replay.load_random_state(small["replay_random"])
-        fresh.serving = small["serving"]
-        if small.get("trial") is not None:
+        _refuse_other_shape(folder, config.shape(), stored.small["shape"])
+        _fill(fresh, config, stored.tensors, stored.arrays)
+        fresh.replay.load_random_state(stored.small["replay_random"])
+        fresh.serving = stored.small["serving"]
+        if stored.small.get("trial") is not None:
             fresh.trial = Trial.of(fresh.model, config, fresh.table_rows, seed=0)
-            fresh.trial.load(tensors, arrays, small["trial"])
+            fresh.trial.load(stored.tensors, stored.arrays, stored.small["trial"])
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise LearnerStateError(f"{folder}: the learner cannot be read ({error}): take an older checkpoint") from error
     return fresh
@@ -227,4 +246,4 @@ def _add_prefix(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray
     return {f"{name}.{key}": value for key, value in arrays.items()}
 
 
-__all__ = ["FORMAT", "LearnerParts", "begin_save", "load", "update_digest"]
+__all__ = ["FORMAT", "LearnerParts", "StoredLearner", "begin_save", "load", "read", "update_digest"]

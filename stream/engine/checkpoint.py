@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -12,17 +13,26 @@ import numpy as np
 
 from learner.errors import LearnerStateError
 from learner.online.learner import Learner
-from state.checkpoints import Checkpoint, CheckpointStore, PendingCheckpoint
+from state.checkpoints import CheckpointStore, PendingCheckpoint
 from state.store import UserStore
 from state.watermarks import Watermarks
 from stream.config import StreamConfig
 from stream.engine.accuracy import Accuracy
 from stream.engine.drift import DriftControl
 from stream.engine.intents import IntentFollower
+from stream.engine.migrations import STATE_FORMAT, StoredState
 from stream.errors import StateMismatch
 
-ENGINE_FORMAT: Final = 4  # 4: intents and drift count events
-INTENTS_AND_DRIFT_FORMAT: Final = 5  # 5: event numbers instead of record numbers
+logger = logging.getLogger(__name__)
+
+_NETWORK_SETTINGS: Final = (
+    "learner.encoder.",
+    "learner.intents.",
+    "learner.identity.",
+    "learner.mix.",
+    "learner.recent_",
+    "learner.uniform_",
+)
 
 
 class EngineParts(Protocol):
@@ -78,16 +88,12 @@ def begin_checkpoint(engine: EngineParts, checkpoints: CheckpointStore) -> Pendi
 
 def to_state(engine: EngineParts) -> dict[str, Any]:
     """Everything small that the next step depends on, JSON-able, exact."""
-    intents_and_drift = {
-        "format": INTENTS_AND_DRIFT_FORMAT,
-        **engine.intents.to_state(),
-        **engine.drift.to_state(),
-    }
     return {
-        "format": ENGINE_FORMAT,
+        "format": STATE_FORMAT,
         "step": engine.step_number,
         "record_number": engine.record_number,
-        "intents_and_drift": intents_and_drift,
+        "intents": engine.intents.to_state(),
+        "drift": engine.drift.to_state(),
         "event_ts": engine.event_ts,
         "clocks": engine.clocks.to_state(),
         "positions": {str(partition): offset for partition, offset in sorted(engine.positions.items())},
@@ -99,29 +105,17 @@ def to_state(engine: EngineParts) -> dict[str, Any]:
     }
 
 
-def load(engine: EngineParts, checkpoint: Checkpoint) -> None:
-    """Put the learner and everything small of a checkpoint into a new engine.
+def load(engine: EngineParts, stored: StoredState) -> None:
+    """Put the learner and everything small of a checkpoint into a new engine; a log line names what starts anew.
 
     Raises
     ------
     StateMismatch
-        Another format.
+        Vocabulary or item statistics do not fit this release.
     """
-    state = checkpoint.manifest["engine"]
-    if state["format"] != ENGINE_FORMAT:
-        raise StateMismatch(
-            f"checkpoint {checkpoint.path} has engine format {state['format']}, this version reads {ENGINE_FORMAT}: "
-            "run the version that wrote it, or start from an empty state folder"
-        )
+    state = stored.engine
     engine.step_number = state["step"]
     engine.record_number = state["record_number"]
-    engine.learner.load(checkpoint.path / "learner")
-    try:
-        load_intents_and_drift(engine, state["intents_and_drift"])
-    except LearnerStateError as exc:
-        raise StateMismatch(
-            f"checkpoint {checkpoint.path}: {exc}: run the version that wrote it, or start from an empty state folder"
-        ) from exc
     engine.event_ts = state["event_ts"]
     engine.clocks.load_state(state["clocks"])
     engine.positions = {int(partition): offset for partition, offset in state["positions"].items()}
@@ -130,23 +124,43 @@ def load(engine: EngineParts, checkpoint: Checkpoint) -> None:
     engine.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
     engine.journal_from = state.get("journal_from", 0)
     engine.init_fingerprint = state["began_with"]
-
-
-def load_intents_and_drift(engine: EngineParts, state: dict[str, Any]) -> None:
-    """Let intents and drift go on; the learner has been loaded.
-
-    Raises
-    ------
-    StateMismatch
-        Another format.
-    """
-    if state.get("format") != INTENTS_AND_DRIFT_FORMAT:
+    try:
+        carried = engine.learner.carry_over(stored.learner)
+        anew = carried.anew + _load_intents_and_drift(engine, stored, new_network=bool(carried.anew))
+    except LearnerStateError as exc:
         raise StateMismatch(
-            f"intents and drift: state of format {state.get('format')!r}, this version reads "
-            f"{INTENTS_AND_DRIFT_FORMAT}: use the version that wrote it, or start from an empty state folder"
+            f"checkpoint {stored.path}: {exc}: run the version that wrote it, or start from an empty state folder"
+        ) from exc
+    engine.intents.retire(carried.retired_intents)
+    if anew:
+        logger.warning(
+            "checkpoint %s: histories, vocabulary, item statistics and lists go on; these parts do not fit this "
+            "release and start anew: %s",
+            stored.path,
+            ", ".join(anew),
         )
-    engine.intents.load_state(state)
-    engine.drift.load_state(state)
+
+
+def _load_intents_and_drift(engine: EngineParts, stored: StoredState, *, new_network: bool) -> list[str]:
+    """Let shift rule and drift detectors go on; returns those that start anew: drift with a new network, and what an
+    older release wrote and no longer fits.
+    """
+    anew = []
+    loads = {
+        "shift rule": (engine.intents.load_state, "intents"),
+        "drift detectors": (engine.drift.load_state, "drift"),
+    }
+    for name, (load_part, key) in loads.items():
+        if new_network and key == "drift":
+            anew.append(name)
+            continue
+        try:
+            load_part(stored.engine[key])
+        except (LearnerStateError, KeyError, TypeError, ValueError):
+            if stored.written_format == STATE_FORMAT:
+                raise
+            anew.append(name)
+    return anew
 
 
 def digest(engine: EngineParts) -> str:
@@ -170,30 +184,34 @@ def shape(config: StreamConfig) -> dict[str, Any]:
     }
 
 
-def refuse_other_shape(checkpoint: Checkpoint, wanted: dict[str, Any]) -> None:
+def refuse_other_shape(stored_state: StoredState, wanted: dict[str, Any]) -> None:
     """Compare the shape that a checkpoint was made with to the one wanted.
+
+    The network of an older format may have another shape: defaults change from release to release, and it starts anew.
 
     Raises
     ------
     StateMismatch
         They differ.
     """
-    stored = dict(checkpoint.manifest["shape"])
+    stored = dict(stored_state.shape)
     known = stored.pop("actions", [])  # checkpoints of earlier versions do not have it
     if wanted["actions"][: len(known)] != known:
         raise StateMismatch(
-            f"{checkpoint.path}: made with the actions {', '.join(known)}, the configuration says "
+            f"{stored_state.path}: made with the actions {', '.join(known)}, the configuration says "
             f"{', '.join(wanted['actions'])}: histories hold their places in this list; put new ones at its end, or "
             "give another state folder"
         )
     wanted = {key: value for key, value in wanted.items() if key != "actions"}
     for key in sorted(stored.keys() | wanted.keys()):
+        if stored_state.written_format != STATE_FORMAT and key.startswith(_NETWORK_SETTINGS):
+            continue
         if stored.get(key) != wanted.get(key):
             raise StateMismatch(
-                f"{checkpoint.path}: made with {key} = {stored.get(key)!r}, the configuration says "
+                f"{stored_state.path}: made with {key} = {stored.get(key)!r}, the configuration says "
                 f"{wanted.get(key)!r}: set {key} back, or give another state folder"
                 + (" and another engine.worker: intentstream worker --state NEW" if key == "log.partitions" else "")
             )
 
 
-__all__ = ["begin_checkpoint", "digest", "load", "load_intents_and_drift", "refuse_other_shape", "shape", "to_state"]
+__all__ = ["begin_checkpoint", "digest", "load", "refuse_other_shape", "shape", "to_state"]

@@ -33,6 +33,7 @@ from stream.engine.init_model import NOTE, keep_model, kept_model, warn_of_other
 from stream.engine.intents import IntentFollower
 from stream.engine.learning_plan import plan_learning
 from stream.engine.message_builders import checksum, erasure_messages
+from stream.engine.migrations import read_state
 from stream.engine.publishing import Publisher
 from stream.engine.queries import Answer, Explanation, answer, explanation
 from stream.engine.step import COUNTERS, Arrivals, Outcome, StepResult
@@ -81,8 +82,9 @@ class Engine:
         if self._init is not None:
             start_from(self.learner, self._init)
             self.init_fingerprint = fingerprint(self._init)
-        if checkpoint is not None:
-            saved.refuse_other_shape(checkpoint, saved.shape(config))
+        stored = read_state(checkpoint) if checkpoint is not None else None
+        if stored is not None:
+            saved.refuse_other_shape(stored, saved.shape(config))
         self.store = open_store(config, folder / "live", checkpoint)
         self._users = UserRecords(self.store, config.state.history_ttl_ms)
         self.intents = IntentFollower(config, self.learner, titles)
@@ -99,8 +101,8 @@ class Engine:
         self.last_loss = float("nan")
         # a journal offset at or before the entry of the newest step that a checkpoint was due after
         self.journal_from = 0
-        if checkpoint is not None:
-            saved.load(self, checkpoint)
+        if stored is not None:
+            saved.load(self, stored)
 
     @classmethod
     def open(

@@ -260,6 +260,10 @@ class IntentFollower:
         )
         return Message(topics.INTENT_CATALOG, str(info.intent).encode(), _encode(entry), ts)
 
+    def retire(self, intents: Sequence[int]) -> None:
+        """End intents that a new network does not have; the next catalog publishes their tombstones."""
+        self._dead += intents
+
     # -- durable ----------------------------------------------------------------------------------------------------
 
     def to_state(self) -> dict[str, Any]:

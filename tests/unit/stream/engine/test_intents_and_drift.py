@@ -18,9 +18,7 @@ from intentstream.config import Config
 from learner.drift.episodes import ActiveActions
 from learner.intents.tracker import IntentView
 from learner.online.trial import Trial
-from stream.engine.checkpoint import load_intents_and_drift
 from stream.engine.engine import Engine, StepResult
-from stream.errors import StateMismatch
 from stream.log import open_log
 from stream.replay.runner import replay
 from stream.schema import topics
@@ -239,12 +237,6 @@ def test_the_journal_repeats_the_actions(tmp_path: Path) -> None:
         second.recover()
         assert second.engine.drift.effects() != ActiveActions()
         second.close()
-
-
-def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
-    engine = Engine.open(small_config(), tmp_path)
-    with pytest.raises(StateMismatch, match="intents and drift: state of format 0"):
-        load_intents_and_drift(engine, {"format": 0})
 
 
 # -- shifts -----------------------------------------------------------------------------------------------------------

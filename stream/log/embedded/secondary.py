@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +14,38 @@ import msgspec
 from rocksdict import AccessType, Rdict
 
 from stream.log.base import LogError, LogUnavailable
-from stream.log.embedded.folder import check_format, explained
+from stream.log.embedded.folder import check_format, explained, try_lock
 from stream.log.embedded.layout import Bounds, Topic, Writer, partition_key, topic_key, writer_key
 from stream.log.embedded.store import database_options
 
+_SCRATCH: Final = "intentstream-reader-"
+_UNLOCKED_S: Final = 60  # longer than a process takes from making its folder to locking it
 _TICK_S: Final = 0.005  # how often a waiting reader looks again
+
+
+class ScratchFolder:
+    """A temporary folder, locked while it is in use: those that nobody locks are of killed processes and are removed."""
+
+    def __init__(self) -> None:
+        self._remove_leftovers()
+        self.path = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+        lock = try_lock(self.path)
+        assert lock is not None  # nobody else knows the folder
+        self._lock = lock
+
+    @staticmethod
+    def _remove_leftovers() -> None:
+        for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+            with suppress(OSError):  # of another user, or removed by another process
+                if time.time() - folder.stat().st_mtime > _UNLOCKED_S and (lock := try_lock(folder)) is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.close(lock)
+
+    def remove(self) -> None:
+        """Remove the folder; a second call does nothing."""
+        if self.path.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
 
 
 class SecondaryStore:
@@ -31,8 +59,12 @@ class SecondaryStore:
                     f"log {self.path}: there is no log in this folder: start a worker on it, "
                     f"or create it with `intentstream topics --create --log file://{self.path}`"
                 )
-            self._scratch = Path(tempfile.mkdtemp(prefix="intentstream-reader-"))
-            self._db = self._open()
+            self._scratch = ScratchFolder()
+            try:
+                self._db = self._open()
+            except BaseException:
+                self._scratch.remove()
+                raise
         self._topics: dict[str, Topic] = {}
 
     def _open(self) -> Rdict:
@@ -41,7 +73,7 @@ class SecondaryStore:
         options.set_max_open_files(-1)  # the writer may delete a file that this reader still needs
         for attempt in range(5):
             try:
-                return Rdict(str(self.path / "db"), options, access_type=AccessType.secondary(str(self._scratch)))
+                return Rdict(str(self.path / "db"), options, access_type=AccessType.secondary(str(self._scratch.path)))
             except Exception:  # a file was replaced while it was being opened
                 if attempt == 4:
                     raise
@@ -96,4 +128,4 @@ class SecondaryStore:
     def release(self) -> None:
         """Close and remove what RocksDB wrote for this reader."""
         self._db.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()

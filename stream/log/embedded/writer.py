@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Final
 
 from rocksdict import WriteBatch
@@ -89,7 +91,7 @@ class LogWriter:
         with self.store.writing():
             now_ms = self._clock_ms()
             selection = select(requests, lambda digest: is_known(self.store, digest, now_ms))
-            staged = self._stage([message for request in selection.fresh for message in request.messages])
+            staged = self._stage(chain.from_iterable(request.messages for request in selection.fresh))
             batch = WriteBatch(raw_mode=True)
             for part in (staged.entries, self._keys.values(selection.digests, now_ms), values or {}):
                 for key, raw in part.items():
@@ -116,11 +118,11 @@ class LogWriter:
             self._cleaner.run(now, records)
             self._keys.forget(now, records)
 
-    def _stage(self, messages: Sequence[Message]) -> _Staged:
+    def _stage(self, messages: Iterable[Message]) -> _Staged:
         """Pack the messages into entries; raises before anything is written when a topic does not take one."""
         by_topic: dict[str, list[Message]] = {}
-        for message in messages:
-            by_topic.setdefault(message.topic, []).append(message)
+        for topic_name, run in groupby(messages, attrgetter("topic")):
+            by_topic.setdefault(topic_name, []).extend(run)
         staged = _Staged()
         for name, group in by_topic.items():
             topic = self.store.topic(name)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from stream.log.base import KEY_TTL_MS, MAX_KEYS
 
 _SEALED_AT: Final = 100_000  # keys
+_GROUPS: Final = 24  # of sealed keys, about: one an hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class _Sealed:
     """Keys that were added one after the other, sorted."""
 
     numbers: npt.NDArray[np.uint64]  # (n,)
+    oldest_ms: int
     newest_ms: int
 
 
@@ -45,11 +47,22 @@ class KeyWindow:
         """Note the use of a key."""
         self._recent[_number(digest)] = used_ms
         if len(self._recent) >= self._sealed_at:
-            numbers = np.fromiter(self._recent, dtype=np.uint64, count=len(self._recent))
-            self._sealed.append(_Sealed(np.sort(numbers), max(self._recent.values())))
-            self._recent = {}
+            self._seal()
             while self._sealed and (len(self) > self._most or used_ms - self._sealed[0].newest_ms >= self._ttl_ms):
                 self._sealed.popleft()
+
+    def _seal(self) -> None:
+        """Move the recent keys into the newest sealed group, or a new one: there are few of them to look into."""
+        numbers = np.fromiter(self._recent, dtype=np.uint64, count=len(self._recent))
+        oldest_ms, newest_ms = min(self._recent.values()), max(self._recent.values())
+        if self._sealed:
+            last = self._sealed[-1]
+            small = len(last.numbers) + len(numbers) <= self._most // _GROUPS
+            if small and newest_ms - last.oldest_ms <= self._ttl_ms // _GROUPS:
+                self._sealed.pop()
+                numbers, oldest_ms = np.concatenate([last.numbers, numbers]), last.oldest_ms
+        self._sealed.append(_Sealed(np.sort(numbers), oldest_ms, newest_ms))
+        self._recent = {}
 
     def knows(self, digest: bytes, now_ms: int) -> bool:
         """Whether the key was used within the window. A key of a sealed group counts from the group's newest use."""

@@ -116,6 +116,7 @@ class KeyedAppender:
                 self._give_up(producer)
                 raise self._undecided(exc) from exc
             self._producer = producer
+            self._read_keys(self._reader.stable_offsets(KEYS_TOPIC.name)[0])  # a day of them, before a transaction
         return self._producer
 
     def _read_keys(self, stop: int) -> None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -595,6 +596,24 @@ def test_a_failed_append_to_the_spool_leaves_no_file(tmp_path: Path, monkeypatch
     assert list((path / "spool").iterdir()) == [] and writer.waiting_bytes() == 0
     writer.put([AppendRequest(messages_of("events", 10))])
     assert writer.waiting_bytes() > 0
+
+
+def test_the_folder_of_a_killed_reader_is_removed_by_the_next_one(
+    tmp_path: Path, other: Callable[[str], Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the other processes
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    EmbeddedLog(tmp_path / "log").close()
+    killed, alive = other("reader"), other("reader")
+    folders = set(tmp_path.glob("intentstream-reader-*"))
+    assert len(folders) == 2
+    killed.kill()
+    for folder in folders:
+        os.utime(folder, (0, 0))
+    EmbeddedLog(tmp_path / "log", "reader").close()
+    assert len(set(tmp_path.glob("intentstream-reader-*"))) == 1
+    alive.close()
+    assert not set(tmp_path.glob("intentstream-reader-*"))
 
 
 def test_what_a_producer_left_unfinished_is_removed_at_the_next_start(tmp_path: Path) -> None:

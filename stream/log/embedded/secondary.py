@@ -24,7 +24,7 @@ _TICK_S: Final = 0.005  # how often a waiting reader looks again
 
 
 class ScratchFolder:
-    """A temporary folder, locked while it is in use: those that nobody locks are of killed processes and are removed."""
+    """A temporary folder, locked while it is in use: one that nobody locks is left of a killed process and goes."""
 
     def __init__(self) -> None:
         self._remove_leftovers()

@@ -1,6 +1,6 @@
 """Feed hostile input to the product; fails when counts do not reconcile.
 
-    python -m benchmarks.fuzz [--records N] [--seed S] [--only records]
+    python -m benchmarks.fuzz [--records N] [--seed S] [--only records,http]
 
 Each part is one function that takes the number of inputs and the seed and returns its figures. The last line is JSON:
 for every part the counts by outcome, which add up to the inputs, the largest time of one input, and resident memory
@@ -14,9 +14,10 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from benchmarks.fuzz.http import fuzz_http
 from benchmarks.fuzz.records import fuzz_records
 
-PARTS: Final[dict[str, Callable[[int, int], dict[str, Any]]]] = {"records": fuzz_records}
+PARTS: Final[dict[str, Callable[[int, int], dict[str, Any]]]] = {"records": fuzz_records, "http": fuzz_http}
 
 
 def main() -> None:

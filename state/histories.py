@@ -4,7 +4,8 @@ The rule, event by event in arrival order; the tests' naive reference applies it
 must not matter:
 
 1. an event that comes when the clock is more than twice the time to live past the user's last sight, or whose own time
-   is more than the time to live after the user's newest event, starts from a blank record;
+   is more than the time to live after the user's newest event, as the clock's is where there is one, starts from a
+   blank record; so an event from the future blanks nothing;
 2. the same item, time and action as an entry still in the history is a duplicate and changes nothing;
 3. any other goes to its place by time, after all entries that are not younger; the oldest falls out when the history is
 full.
@@ -130,6 +131,7 @@ class HistoryUpdate:
         n, self.L = len(user), records["items"].shape[1]
         self.records, self.user, self.items, self.ts, self.actions = records, user, items, ts, actions
         self.want_contexts, self.ttl_ms, self.clock = want_contexts, ttl_ms, clock
+        self.present = np.where(clock > 0, np.minimum(ts, clock), ts)  # (n,) time of each event that may be believed
         self.seen = np.maximum(ts, clock)  # (n,) a late event counts as a sight of its user at the clock
         self.accepted = np.ones(n, dtype=bool)
         self.late = np.zeros(n, dtype=bool)
@@ -166,7 +168,7 @@ class HistoryUpdate:
         newest[starts] = np.where(known, last_ts[user[starts]], ts[starts])
         unusual = ts < newest
         if self.ttl_ms:
-            unusual |= ts - newest > self.ttl_ms
+            unusual |= self.present[order] - newest > self.ttl_ms
             seen, clock = self.seen[order], self.clock[order]
             before = np.empty_like(seen)  # (n,) when the user was seen last before each event
             before[1:] = seen[:-1]
@@ -238,7 +240,7 @@ class HistoryUpdate:
         L, users, ts = self.L, self.user[events], self.ts[events]
         known = self.records["events"][users] > 0
         if self.ttl_ms:
-            stale = known & (ts - self.records["ts"][users, -1] > self.ttl_ms)
+            stale = known & (self.present[events] - self.records["ts"][users, -1] > self.ttl_ms)
             known &= is_live(self.records["seen_ts"][users], self.clock[events], self.ttl_ms)
             _blank_rows(self.records, users[stale | ~known])
         self.new_user[events] = ~known

@@ -26,7 +26,8 @@ def naive_append(user: NaiveUser, entry: Entry, max_len: int, ttl_ms: int, clock
     item, ts, action = entry
     forgotten = bool(ttl_ms) and user.seen_ts < clock - 2 * ttl_ms
     new_user = not user.events or forgotten
-    if user.events and (forgotten or (ttl_ms and ts - user.entries[-1][1] > ttl_ms)):
+    present = min(ts, clock) if clock > 0 else ts
+    if user.events and (forgotten or (ttl_ms and present - user.entries[-1][1] > ttl_ms)):
         user.entries, user.events, user.seen_ts = [], 0, 0
     if entry in user.entries:
         return Outcome(False, False, False, [])

@@ -389,6 +389,18 @@ def test_thousands_of_events_of_one_user_from_the_future_forget_nobody_else(tmp_
     engine.close()
 
 
+def test_an_event_from_the_future_keeps_its_own_users_history(tmp_path: Path) -> None:
+    engine = forgetting(4 * 24 * 3600 * 1000, tmp_path, partitions=1)
+    for number in range(40):
+        ts = START_MS + number * 1000 + (number == 35) * 900 * 24 * 3600 * 1000
+        value = json.dumps({"user": f"u{number % 5}", "item": f"i{number}", "ts": ts}).encode()
+        engine.step([RecordBatch(topics.EVENTS, 0, [number], [None], [value], [0], [()], number + 1)])
+        engine.learn(0)
+    assert engine.recommend(b"u0", 3).history == ["i0", "i5", "i10", "i15", "i20", "i25", "i30", "i35"]
+    assert engine.counters["users"] == 5
+    engine.close()
+
+
 def test_a_user_who_has_taken_everything_gets_an_empty_list_in_place_of_the_old_one(tmp_path: Path) -> None:
     engine = Engine.open(small_config(1), tmp_path)
     lists: list[list[str]] = []

@@ -73,7 +73,6 @@ def replay(
     console = Console(stderr=True)
     source = _open(file, limit, options, sort, console)
     titles = read_items(items) if items is not None else None
-    stop = stop_on_signals()
     failed: ReplayError | None = None
     with (
         nullcontext(state) if state is not None else tempfile.TemporaryDirectory() as folder,
@@ -90,8 +89,9 @@ def replay(
                 init=init,
                 titles=titles,
                 intents=intents,
-                stop=stop,
+                stop=stop_on_signals(),
                 on_step=bar.show,
+                now_ms=int(time.time() * 1000),
             )
         except ReplayError as exc:
             figures, failed = exc.report, exc

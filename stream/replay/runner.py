@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def replay(
     intents: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[ReplayProgress], None] | None = None,
+    now_ms: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Send the records of a file through an engine and return the report.
@@ -83,6 +84,8 @@ def replay(
         File for the shifts and, at the end, every user's intent, as JSON lines.
     stop
         Called after every step; when it returns true, the replay takes a checkpoint and ends.
+    now_ms
+        Epoch milliseconds; events more than `actions.max_ahead_ms` after it are dead letters. 0 sets no bound.
 
     Raises
     ------
@@ -97,27 +100,38 @@ def replay(
     """
     began = clock()
     with ExitStack() as stack:
-        folder = None
-        if keep:
-            ttl_ms = config.state.history_ttl_ms
-            folder = ReplayFolder(state, step_events, config.engine.keep_checkpoints, ttl_ms)
-            stack.callback(folder.close)
-            engine = folder.open(config, titles, init)
-        else:
-            engine = Engine(config, state, CheckpointStore(state / "checkpoints"), titles=titles, init=init)
-        stack.callback(engine.close)
-        done = engine.positions[0]
-        if file.limit is not None and file.limit < done:
-            raise SourceError(
-                f"{state}: holds {done} records already: give a larger --limit, or --state another folder"
-            )
-        intents_file = None if intents is None else IntentsFile(intents)
-        if intents_file is not None:
-            stack.callback(intents_file.close)
+        engine, folder = _open(stack, config, state, step_events, titles, init, keep=keep)
+        _check_limit(file, engine.positions[0], state)
+        intents_file = None if intents is None else stack.enter_context(closing(IntentsFile(intents)))
         comparison = BaselineComparison(config) if baselines else None
-        run = _Replay(config, engine, FileSteps(file, step_events), folder, comparison, intents_file, clock, began)
+        steps = FileSteps(file, step_events, now_ms)
+        run = _Replay(config, engine, steps, folder, comparison, intents_file, clock, began)
         complete = run.steps_until(stop, on_step)
         return run.finish(complete, titles)
+
+
+def _open(
+    stack: ExitStack,
+    config: StreamConfig,
+    state: Path,
+    step_events: int,
+    titles: Titles | None,
+    init: Path | None,
+    *,
+    keep: bool,
+) -> tuple[Engine, ReplayFolder | None]:
+    """Open the engine and, with `keep`, its folder; `stack` closes them."""
+    if not keep:
+        engine = Engine(config, state, CheckpointStore(state / "checkpoints"), titles=titles, init=init)
+        return stack.enter_context(closing(engine)), None
+    folder = ReplayFolder(state, step_events, config.engine.keep_checkpoints, config.state.history_ttl_ms)
+    stack.callback(folder.close)
+    return stack.enter_context(closing(folder.open(config, titles, init))), folder
+
+
+def _check_limit(file: EventSource, done: int, state: Path) -> None:
+    if file.limit is not None and file.limit < done:
+        raise SourceError(f"{state}: holds {done} records already: give a larger --limit, or --state another folder")
 
 
 class _Replay:

@@ -16,9 +16,10 @@ class FileSteps:
     A file that breaks off gives the readable part; `error` then says why.
     """
 
-    def __init__(self, file: EventSource, step_events: int) -> None:
+    def __init__(self, file: EventSource, step_events: int, now_ms: int = 0) -> None:
         self.file = file
         self.step_events = step_events
+        self._now_ms = now_ms  # the arrival of all records; 0: unknown
         self._rule = file.format.rule
         self.error: SourceError | None = None
         self.read = 0  # records so far
@@ -47,7 +48,9 @@ class FileSteps:
         n, start = len(values), self.read
         self.read += n
         offsets = list(range(start, start + n))
-        return FileBatch(topics.EVENTS, 0, offsets, keys, values, [0] * n, [()] * n, start + n, found, self._rule)
+        return FileBatch(
+            topics.EVENTS, 0, offsets, keys, values, [self._now_ms] * n, [()] * n, start + n, found, self._rule
+        )
 
 
 __all__ = ["FileSteps"]

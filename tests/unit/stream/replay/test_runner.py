@@ -352,3 +352,18 @@ def test_a_replay_without_any_event_is_an_error_with_a_report(tmp_path: Path) ->
     ) as caught:
         run(file, tmp_path / "state")
     assert caught.value.report["dead_letters"] == 21
+
+
+def test_an_event_of_the_future_is_a_dead_letter(tmp_path: Path) -> None:
+    """One such event would make the later ones late."""
+    now, hour = START_MS + 1_000_000, 3_600_000
+    times = [START_MS, now + 23 * hour, now + 25 * hour, START_MS + 1]
+    records = [b'{"user":"u%d","item":"i1","ts":%d}' % (n, ts) for n, ts in enumerate(times)]
+    report = run(written(tmp_path / "a.jsonl", records), tmp_path / "state", now_ms=now, baselines=True)
+    assert (report["events"], report["dead_letters_by_reason"]) == (3, {"bad_ts": 1})
+    assert report["first_dead_letter"]["record"] == 2
+    assert run(tmp_path / "a.jsonl", tmp_path / "unbounded")["events"] == 4
+    far = written(tmp_path / "b.csv", [b"user,item,ts", b"a,x,1700000000", b"a,y,4070908800"])
+    found = tmp_path / "report.json"
+    run_command(app, "replay", far, "--no-baselines", "--report", found)
+    assert json.loads(found.read_text())["dead_letters_by_reason"] == {"bad_ts": 1}

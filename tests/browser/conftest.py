@@ -26,7 +26,7 @@ from monitor import MonitorConfig, run
 from stream.log import open_log
 url, folder, port, token = sys.argv[1:5]
 with open_log(url, mode="reader") as reader, open_log(url, mode="producer") as producer:
-    run(reader, MonitorConfig(port=int(port), token=token), Path(folder), producer)
+    run(reader, MonitorConfig(port=int(port), token=token, stale_after_s=60), Path(folder), producer)
 """
 
 

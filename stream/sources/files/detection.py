@@ -9,7 +9,7 @@ from stream.errors import SourceError
 from stream.sources.files.containers import Container, stem
 from stream.sources.files.elcrec import elcrec_parser, is_elcrec
 from stream.sources.files.json_array import JsonArrayParser
-from stream.sources.files.json_lines import json_lines_parser
+from stream.sources.files.json_layout import json_lines_parser
 from stream.sources.files.layouts import delimited_parser, find_separator, no_header
 from stream.sources.files.movielens import is_movielens, movielens_parser
 from stream.sources.files.options import ReadOptions

@@ -11,7 +11,7 @@ import msgspec
 from stream.errors import SourceError
 from stream.sources.files.containers import Container
 from stream.sources.files.event_chunk import EventChunk
-from stream.sources.files.json_lines import json_lines_parser
+from stream.sources.files.json_layout import json_lines_parser
 from stream.sources.files.options import ReadOptions
 from stream.sources.files.parser import SAMPLE_RECORDS, Parser
 

@@ -6,24 +6,20 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import SourceError
 from stream.schema.events import MAX_RECORD_BYTES
 from stream.sources.files.actions import ActionNames
-from stream.sources.files.columns import OPTIONAL_FIELDS, EventField, find_columns
-from stream.sources.files.containers import Container
+from stream.sources.files.columns import OPTIONAL_FIELDS, EventField
 from stream.sources.files.event_chunk import EventChunk
 from stream.sources.files.ids import MISSING, normalize_id, normalize_ids
-from stream.sources.files.json_paths import JsonPaths, find_paths, paths_in
-from stream.sources.files.options import ReadOptions
+from stream.sources.files.json_paths import JsonPaths
 from stream.sources.files.parser import FIRST_TS, FileFormat, Parser
-from stream.sources.files.times import TimeReader, find_times
+from stream.sources.files.times import TimeReader
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _FIELDS: Final[tuple[EventField, ...]] = ("user", "item", "ts", "action", "value")
@@ -251,63 +247,4 @@ def _read_values(values: Sequence[Any]) -> tuple[list[float | None], list[int]]:
     return found, dropped
 
 
-def json_lines_parser(
-    path: Path, container: Container, lines: Sequence[bytes], options: ReadOptions
-) -> JsonLinesParser:
-    """Find columns, times and actions in the first lines.
-
-    Raises
-    ------
-    SourceError
-        No line is an object, or a column is missing.
-    """
-    rows = [row for line in lines if (row := _object(line)) is not None]
-    if not rows:
-        raise SourceError(
-            f"{path}: no line of the first {len(lines)} is a JSON object: expected one a line (jq -c . makes them)"
-        )
-    top = list(dict.fromkeys(name for row in rows for name in row))
-    names = list(dict.fromkeys([*top, *(name for row in rows for name in paths_in(row))]))
-    given = {field: column for field, column in options.columns.items() if column in names or "." not in column}
-    paths_given = find_paths(path, rows, {field: c for field, c in options.columns.items() if field not in given})
-    columns = find_columns([*names, *paths_given.values()], path, given | paths_given)
-    nested = any(column not in top for column in columns.values())
-    paths = JsonPaths(columns) if nested else None
-    samples = paths.samples(rows) if paths else [{f: row.get(c) for f, c in columns.items()} for row in rows]
-    times = None
-    notes = []
-    if "ts" in columns:
-        times = find_times([sample.get("ts") for sample in samples], columns["ts"], path, options.times)
-    else:
-        notes.append("no times: one second from event to event, from 2000-01-01 on, in the order of the lines")
-    if "action" in columns:
-        actions = [str(one) for sample in samples if isinstance(one := sample.get("action"), str | int)]
-        sure = "action" in options.columns or columns["action"] == "action"
-        if not sure and not options.actions.are_actions(actions):
-            del columns["action"]
-            paths = JsonPaths(columns) if nested else None
-        else:
-            options.actions.translate(actions)
-    used = {column.partition(".")[0].removesuffix("[]") for column in columns.values()}
-    file_format = FileFormat(
-        "jsonl",
-        container,
-        columns,
-        times.description if times else "none",
-        options.actions.used if "action" in columns else {},
-        [name for name in top if name not in used],
-        notes,
-        encoding=options.encoding,
-    )
-    return JsonLinesParser(file_format, times, options.actions, paths)
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-__all__ = ["JsonLinesParser", "json_lines_parser"]
+__all__ = ["JsonLinesParser"]

@@ -14,7 +14,8 @@ from stream.sources.files.delimited import DelimitedParser, RowLayout
 from stream.sources.files.options import ReadOptions
 from stream.sources.files.parser import FileFormat, FormatName
 from stream.sources.files.quotes import split_quoted
-from stream.sources.files.times import NumberTimes, TimeReader, find_times, in_time_order
+from stream.sources.files.time_forms import find_times
+from stream.sources.files.times import NumberTimes, TimeReader, in_time_order
 
 _SEPARATORS: Final = (b"\t", b",", b";", b"|", b"::")
 _IDS: Final[tuple[EventField, ...]] = ("user", "item")

@@ -16,7 +16,8 @@ from stream.errors import SourceError
 from stream.schema.decoder import decode_events
 from stream.sources.files.event_file import EventChunk, EventFile, read_events
 from stream.sources.files.quotes import split_quoted
-from stream.sources.files.times import NumberTimes, find_times
+from stream.sources.files.time_forms import find_times
+from stream.sources.files.times import NumberTimes
 
 TS = 1_506_826_800
 ROWS = [(f"u{i % 7}", f"lamp-{i % 11}", (TS + i) * 1000) for i in range(25)]

@@ -24,7 +24,8 @@ from stream.schema.events import ActionsConfig
 from stream.sources.files.event_file import EventFile
 from stream.sources.files.options import parse_options
 from stream.sources.files.sorted_events import SortedEvents
-from stream.sources.files.times import TextTimes, find_times, parse_time_format, parse_time_origin
+from stream.sources.files.time_forms import find_times, parse_time_format, parse_time_origin
+from stream.sources.files.times import TextTimes
 from tests.unit.intentstream.commands import run_command
 
 TS = 1_506_826_800

@@ -205,7 +205,7 @@ class Engine:
         return ranges
 
     def _arrive(self, decoded: DecodedStep) -> Arrivals:
-        """Read the users' records, advance the clocks and forget the users who asked for it."""
+        """Read the users' records, advance the clocks and erase users on request."""
         self.counters["dead_letters"] += len(decoded.dead_letters)
         self.counters["unknown_fields"] += decoded.unknown_fields
         self.counters["values_dropped"] += decoded.values_dropped
@@ -220,7 +220,7 @@ class Engine:
         return self._erase(decoded, events, users)
 
     def _erase(self, decoded: DecodedStep, events: EventBatch, users: StepUsers) -> Arrivals:
-        """Forget the users who asked for it, and their events of this step that came before the request."""
+        """Erase users on request, with their events of this step that came before it."""
         receipts: list[Message] = []
         for erasure in decoded.erasures:
             users = self._users.blank(users, erasure.user)

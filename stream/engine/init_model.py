@@ -52,7 +52,7 @@ def keep_model(source: Path, state: Path) -> None:
 
 
 def warn_of_other(asked: Path, init_fingerprint: str, state: Path) -> None:
-    """Say so when a stream that goes on was not begun with the model that is asked for now."""
+    """Warn when a stream that continues began with another model than `asked`."""
     try:
         wanted = fingerprint(asked)
     except ModelFileError:

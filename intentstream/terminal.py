@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from intentstream.printing import readable
 from stream.schema import topics
 from stream.schema.messages import DriftAlert, IntentShift, Recommendations, StreamMetrics
 from stream.worker.worker import Status
@@ -61,7 +62,8 @@ class LiveView:
     def render(self) -> Panel:
         """The whole view."""
         parts = [self._figures(), self._lists(), self._moves()]
-        return Panel(Group(*parts), title=f"[bold]intentstream[/] {self._title}", subtitle="Ctrl-C stops in order")
+        title = Text.assemble(("intentstream", "bold"), " ", self._title)
+        return Panel(Group(*parts), title=title, subtitle="Ctrl-C stops in order")
 
     def _figures(self) -> Table:
         table = Table.grid(expand=True, padding=(0, 2))
@@ -107,7 +109,7 @@ class LiveView:
         for message in reversed(self._recommendations):
             intent = "–" if message.intent is None else str(message.intent)
             items = ", ".join(item.item for item in message.items[:8])
-            table.add_row(Text(message.user), intent, Text(items), message.source)
+            table.add_row(readable(message.user), intent, readable(items), message.source)
         return table
 
     def _moves(self) -> Table:
@@ -121,5 +123,5 @@ class LiveView:
         for shift in reversed(self._shifts):
             origin = "–" if shift.from_intent is None else str(shift.from_intent)
             how = f"{origin} → {shift.to_intent}, confidence {shift.confidence:.2f}, {', '.join(shift.evidence[:3])}"
-            table.add_row(Text(shift.user), Text(how))
+            table.add_row(readable(shift.user), readable(how))
         return table

@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from typer.core import TyperCommand, TyperGroup
 
+from intentstream.printing import open_console, readable
 from learner.errors import LearnerError
 from monitor.errors import MonitorError
 from state.errors import StateError
@@ -94,7 +94,7 @@ app = typer.Typer(
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step, with its offsets.")] = False,
 ) -> None:
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     level = logging.INFO if verbose else logging.WARNING
     if console.is_terminal:
         logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
@@ -109,7 +109,7 @@ def main() -> None:
     try:
         app()
     except (StreamError, LogError, StateError, LearnerError, MonitorError) as exc:
-        sys.stderr.write(f"intentstream: {' '.join(str(exc).split())}\n")
+        sys.stderr.write(f"intentstream: {readable(' '.join(str(exc).split()))}\n")
         sys.exit(2)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from intentstream.cli.options import ConfigOption, LogOption
 from intentstream.config import load_config
+from intentstream.printing import readable
 from stream.errors import DeadLetterError
 from stream.log import open_log
 from stream.schema import topics
@@ -21,15 +22,6 @@ ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those r
 dead_letters = typer.Typer(
     help="List, show and send again records that were refused.", no_args_is_help=True, add_completion=False
 )
-
-
-def readable(text: str) -> str:
-    r"""Text from a stranger's record as a terminal may show it: what is not printable is escaped.
-
-    >>> readable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _when(letter: DeadLetter) -> str:
@@ -109,4 +101,4 @@ def replay_command(
         typer.echo(f"{done.left} left: too large for {topics.EVENTS}, or no longer whole")
 
 
-__all__ = ["dead_letters", "readable"]
+__all__ = ["dead_letters"]

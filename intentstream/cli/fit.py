@@ -15,6 +15,7 @@ from rich.table import Table
 
 from intentstream import config_file
 from intentstream.config import Config
+from intentstream.printing import open_console
 from learner.offline.config import DeviceName, FitConfig
 from learner.offline.evaluation import evaluate as evaluate_model
 from learner.offline.files import load_authors, load_fitted, replace
@@ -55,7 +56,7 @@ def fit(
 ) -> None:
     """Train on a file of sequences, choose by the validation items, test once."""
     torch.set_num_threads(threads)
-    console = Console()
+    console = open_console()
     settings = _settings(preset, config, epochs=epochs, seed=seed, device=device)
     sequences = _read(data, console)
     with _bar(console) as bar:
@@ -72,7 +73,7 @@ def fit(
                 note=f"loss {now.loss:.4f}{found}",
             )
             if now.step == now.steps and not console.is_terminal:  # a file shows no bar: a line an epoch
-                console.print(f"{place}: loss {now.loss:.4f}{found}", soft_wrap=True, highlight=False)
+                console.print(f"{place}: loss {now.loss:.4f}{found}", soft_wrap=True)
 
         try:
             result = fit_model(settings, sequences, out, show)
@@ -114,7 +115,7 @@ def _write_stream_config(out: Path, console: Console) -> None:
     path, default = out / STREAM_CONFIG, Config()
     config = msgspec.structs.replace(default, learner=matching(default.learner, fitted))
     replace(path, lambda part: part.write_text(config_file.render(config)))
-    console.print(f"next: intentstream worker --init {out} --config {path}", soft_wrap=True, highlight=False)
+    console.print(f"next: intentstream worker --init {out} --config {path}", soft_wrap=True)
 
 
 def evaluate(
@@ -132,7 +133,7 @@ def evaluate(
     All items are ranked; the user's own history is excluded.
     """
     torch.set_num_threads(threads)
-    console = Console()
+    console = open_console()
     if len(data) != (2 if checkpoint is None else 1):
         wanted = "DIR DATA" if checkpoint is None else "DATA alone beside --checkpoint"
         raise ConfigError(f"evaluate got {len(data)} paths, expected {wanted}")

@@ -29,6 +29,7 @@ from intentstream.cli.options import (
 )
 from intentstream.cli.process import refuse_unwritable, stop_on_signals
 from intentstream.config import Config, load_config
+from intentstream.printing import open_console, readable
 from learner.runtime import set_threads
 from stream.errors import SourceError
 from stream.replay.folder import DAY_MS, configure_replay
@@ -70,7 +71,7 @@ def replay(
     chosen = _settings(config, evaluate_every, ttl)
     refuse_unwritable(report)
     options = parse_options(chosen.actions.names(), columns, actions, time_format, time_origin, encoding)
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     source = _open(file, limit, options, sort, console)
     titles = read_items(items) if items is not None else None
     failed: ReplayError | None = None
@@ -100,12 +101,12 @@ def replay(
         raise failed
     if not figures["complete"]:
         goes_on = "the same command goes on" if state is not None else "the figures are of the part before"
-        console.print(f"stopped at record {figures['records']:,}: {goes_on}", highlight=False)
+        console.print(f"stopped at record {figures['records']:,}: {goes_on}")
 
 
 def _open(path: Path, limit: int | None, options: ReadOptions, sort: bool, console: Console) -> EventSource:
     file = EventFile(path, limit, options=options)
-    console.print(f"{path}: {file.format}", highlight=False, markup=False)
+    console.print(f"{path}: {file.format}")
     return SortedEvents(file) if sort else file
 
 
@@ -152,7 +153,7 @@ class ReplayBar:
 
 
 def _show(figures: dict[str, Any], path: Path | None) -> None:
-    Console().print(report_table(figures))
+    open_console().print(report_table(figures))
     if path is None:
         return
     try:
@@ -183,7 +184,7 @@ def _counts(figures: dict[str, Any]) -> str:
     if first is not None:
         refused = "  ".join(f"{reason} {count:,}" for reason, count in figures["dead_letters_by_reason"].items())
         example = " ".join(f"{first['field']} = {first['value']}: {first['rule']}".split())
-        lines.append(f"dead letters by reason: {refused}; the first is record {first['record']:,}: {example}")
+        lines.append(f"dead letters by reason: {refused}; the first is record {first['record']:,}: {readable(example)}")
     return "\n".join(lines)
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from intentstream.cli.options import ConfigOption, ItemsOption, ShopOption
 from intentstream.cli.process import stop_on_signals
 from intentstream.cli.worker import run_worker
 from intentstream.config import Config, load_config, load_shop
+from intentstream.printing import open_console
 from learner.runtime import set_threads
 from monitor.server import serve
 from stream.log import open_log
@@ -45,7 +45,7 @@ def run(
         simulated = Shop(shop_config, opened, state=folder / "shop.npz", seed=seed, rate=rate)
         title = f"a simulated shop at {rate:,.0f} events/s"
         with serve_page(chosen, folder / "view") if page else nullcontext("") as url:
-            if url and not Console().is_terminal:  # nobody sees the live view, which has it in its title
+            if url and not open_console().is_terminal:  # nobody sees the live view, which has it in its title
                 typer.echo(f"the page and the HTTP API: {url}")
             run_worker(
                 chosen, opened, folder / "state", stop, feed=simulated.feed, title=f"{title}  {url}", titles=titles

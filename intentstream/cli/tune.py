@@ -9,13 +9,13 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from intentstream import config_file
 from intentstream.cli.options import EventFileArgument
 from intentstream.config import Config, load_config
+from intentstream.printing import open_console
 from learner.offline.files import replace
 from learner.offline.tuning import MOST_TRIALS, Recorded, SearchEnded, Trial
 from learner.offline.tuning import tune as search
@@ -47,9 +47,9 @@ def tune(
     base = load_config(config)
     set_threads(base.learner.threads)
     _refuse_place(out)
-    console = Console()
+    console = open_console()
     stream, found = record(EventFile(file, limit), base)
-    console.print(f"{file}: {found}", highlight=False, markup=False)
+    console.print(f"{file}: {found}")
     until = time.monotonic() + seconds
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))
     with Progress(*columns, console=console, transient=True) as bar:
@@ -83,7 +83,7 @@ def tune(
     )
     replace(out, lambda path: path.write_text(head + config_file.render(chosen), encoding="utf-8"))
     console.print(_table(done))
-    console.print(f"written: {out}", highlight=False)
+    console.print(f"written: {out}")
 
 
 def record(file: EventFile, config: Config) -> tuple[Recorded, str]:

@@ -7,11 +7,11 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
-from rich.console import Console, Group
 from rich.table import Table
 
 from intentstream.cli.options import ConfigOption, ItemsOption, StateOption
 from intentstream.config import load_config
+from intentstream.printing import open_console, readable
 from learner.runtime import set_threads
 from stream.engine.queries import Explanation
 from stream.engine.read_only import open_checkpoint
@@ -46,9 +46,9 @@ def recommend(
     with open_checkpoint(replay_config(chosen, state), state) as engine:
         found = engine.recommend(encoded(user), k)
         known = f"intent {found.intent}" if found.history else "unknown user, popular items"
-        typer.echo(f"{user}: {known}, as of step {engine.step_number}")
+        typer.echo(f"{readable(user)}: {known}, as of step {engine.step_number}")
         for place, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1):
-            typer.echo(f"{place:4}  {item:40} {score:9.4f}")
+            typer.echo(f"{place:4}  {readable(item):40} {score:9.4f}")
 
 
 def why(
@@ -76,7 +76,10 @@ def why(
     if log is not None:
         with open_log(chosen.log.url, mode="reader", config=chosen.log) as opened:
             shifts = last_shifts(opened, wanted)
-    Console().print(_shown(user, step, found, titles), _shift_table(shifts) if log is not None else "")
+    console = open_console()
+    for line in _sentences(user, step, found, titles):
+        console.print(line, soft_wrap=True)
+    console.print(_list_table(found, titles), _shift_table(shifts) if log is not None else "")
 
 
 def encoded(user: str) -> bytes:
@@ -105,34 +108,38 @@ def last_shifts(log: EventLog, user: bytes, most: int = 5) -> list[IntentShift]:
 
 def _named(item: str, titles: Titles) -> str:
     title = titles.get(item, ("", ""))[0]
-    return f"{item} ({title})" if title else item
+    return readable(f"{item} ({title})" if title else item)
 
 
-def _shown(user: str, step: int, found: Explanation, titles: Titles) -> Group:
+def _sentences(user: str, step: int, found: Explanation, titles: Titles) -> list[str]:
     answer = found.answer
     if not answer.history:
-        head = f"{user}: unknown, as of step {step}; popular items"
+        head = f"{readable(user)}: unknown, as of step {step}; popular items"
     else:
         held = "not decided yet" if found.held is None else f"{found.held}, for {found.held_for} events"
         head = (
-            f"{user}, as of step {step}: holds intent {held}; nearest {answer.intent} "
+            f"{readable(user)}, as of step {step}: holds intent {held}; nearest {answer.intent} "
             f"(probability {found.confidence:.3f}), runner-up {found.runner_up}"
         )
     decided = ", ".join(f"{_named(item, titles)} {pull:+.3f}" for item, pull in found.decided)
     history = ", ".join(_named(item, titles) for item in answer.history)
-    table = Table("", "item", "score", "because of", title=f"list, from the {answer.source}", title_justify="left")
     reasons = ", ".join(_named(item, titles) for item in answer.because)
-    rows = zip(answer.items, answer.scores, found.reasons, strict=True)
-    for place, (item, score, own) in enumerate(rows, 1):
-        because = ", ".join(_named(one, titles) for one in own)
-        table.add_row(str(place), _named(item, titles), f"{score:.4f}", because)
-    return Group(
+    return [
         head,
         f"history, oldest first: {history or 'none'}",
         f"drawn to the nearest intent and away from the runner-up: {decided or 'nothing'}",
         f"the list as a whole, because of: {reasons or 'nothing'}",
-        table,
-    )
+    ]
+
+
+def _list_table(found: Explanation, titles: Titles) -> Table:
+    answer = found.answer
+    table = Table("", "item", "score", "because of", title=f"list, from the {answer.source}", title_justify="left")
+    rows = zip(answer.items, answer.scores, found.reasons, strict=True)
+    for place, (item, score, own) in enumerate(rows, 1):
+        because = ", ".join(_named(one, titles) for one in own)
+        table.add_row(str(place), _named(item, titles), f"{score:.4f}", because)
+    return table
 
 
 def _shift_table(shifts: list[IntentShift]) -> Table | str:
@@ -148,7 +155,7 @@ def _shift_table(shifts: list[IntentShift]) -> Table | str:
             one.cause,
             f"{one.confidence:.2f}",
             f"{one.held_for} events",
-            ", ".join(one.evidence),
+            readable(", ".join(one.evidence)),
         )
     return table
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
 from intentstream.cli.options import ConfigOption, ItemsOption, LogOption, StateOption
 from intentstream.config import load_config
+from intentstream.printing import open_console
 from learner.runtime import set_threads
 from stream.log import open_log
 from stream.sources.item_metadata import read_items
@@ -40,7 +40,7 @@ def verify(
         open_log(chosen.log.url, mode="reader", config=chosen.log) as opened,
         tempfile.TemporaryDirectory() as temporary,
         Progress(
-            SpinnerColumn(), "step {task.completed}", TimeElapsedColumn(), console=Console(stderr=True)
+            SpinnerColumn(), "step {task.completed}", TimeElapsedColumn(), console=open_console(stderr=True)
         ) as progress,
     ):
         task = progress.add_task("", total=None)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from rich.console import Console
-
 from intentstream.cli.options import ConfigOption, InitOption, ItemsOption, LogOption, StateOption
 from intentstream.cli.process import stop_on_signals
 from intentstream.config import Config, load_config
+from intentstream.printing import open_console
 from intentstream.terminal import LiveView
 from learner.runtime import set_threads
 from stream.log import EventLog, open_log
@@ -52,7 +51,7 @@ def run_worker(
     titles: Titles | None = None,
 ) -> None:
     """Run a worker until `stop`; a terminal shows the live view, anything else plain log lines."""
-    console = Console()
+    console = open_console()
     view = LiveView(console, title or chosen.log.url) if console.is_terminal else None
     show = view.update if view else None
     running = Worker(chosen, opened, state, feed=feed, on_status=show, init=init, titles=titles)
@@ -63,7 +62,8 @@ def run_worker(
         running.close()
     console.print(
         f"stopped after step {running.engine.step_number}: {running.engine.counters['events']:,} events learned, "
-        f"checkpoint taken, state in {state}"
+        f"checkpoint taken, state in {state}",
+        soft_wrap=True,
     )
 
 

@@ -26,7 +26,7 @@ class Catalog:
     def load(self) -> None:
         """Read what the view holds."""
         self.samples.load(records.decode_sample)
-        intents = (records.decode_intent(raw) for _, raw in self._db.scan(b"c"))
+        intents = [intent for _, intent in self._db.load(b"c", records.decode_intent)]
         self.by_id = {intent.intent: intent for intent in intents}
 
     def clear(self) -> None:

@@ -18,12 +18,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
 
 from monitor.errors import ViewError, ViewInUse
 
+_T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 FORMAT: Final = b"1"
@@ -127,6 +129,19 @@ class ViewDb:
             yield key, it.value()
             it.prev()
 
+    def load(self, prefix: bytes, decode: Callable[[bytes], _T]) -> list[tuple[bytes, _T]]:
+        """Decoded pairs whose key has the prefix. What cannot be decoded was written by another version: it goes."""
+        found, unreadable = [], WriteBatch(raw_mode=True)
+        for key, value in self.scan(prefix):
+            try:
+                found.append((key, decode(value)))
+            except msgspec.MsgspecError as exc:
+                logger.warning("view %s: an entry of another version is dropped: %s", self.path, exc)
+                unreadable.delete(key)
+        if len(unreadable):
+            self.write(unreadable)
+        return found
+
     def _iterator(self) -> Any:
         try:
             return self._db.iter()
@@ -189,10 +204,10 @@ class Ring:
         self.total = 0
 
     def load(self, decode: Callable[[bytes], Any]) -> None:
-        """Read what the view holds."""
-        for key, value in self._db.scan(self._prefix):
+        """Read what the view holds; entries of another version that this one cannot read are removed."""
+        for key, entry in self._db.load(self._prefix, decode):
             self._numbers.append(int.from_bytes(key[-8:], "big"))
-            self._entries.append(decode(value))
+            self._entries.append(entry)
         self.total = self._numbers[-1] + 1 if self._numbers else 0
 
     def append(self, batch: WriteBatch, entry: Any, raw: bytes) -> None:

@@ -50,7 +50,7 @@ class WorkerReports:
         """Read what the view holds."""
         self.points.load(records.decode_point)
         self.coarse.load(records.decode_point)
-        reports = (records.decode_report(raw) for _, raw in self._db.scan(b"w"))
+        reports = [report for _, report in self._db.load(b"w", records.decode_report)]
         self.workers = {report.worker: report for report in reports}
 
     def clear(self) -> None:

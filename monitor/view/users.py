@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+import contextlib
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 from rocksdict import WriteBatch
@@ -16,6 +18,7 @@ from stream.schema.decoder import Decoded, Decoder
 from stream.schema.events import ActionsConfig
 from stream.schema.messages import ErasureReceipt, IntentShift, Recommendations
 
+_T = TypeVar("_T")
 DAY_MS: Final = 86_400_000
 
 
@@ -97,19 +100,18 @@ class UserRecords:
         user = user_hash(receipt.user.encode())
         self._erased[user] = receipt.as_of.partition, receipt.as_of.offset
         write.put(b"e" + user, value)
-        for key, raw in self._db.scan(b"s" + user):
-            if records.decode_shift(raw).as_of.offset <= receipt.as_of.offset:
+        for key, shift in self._db.load(b"s" + user, records.decode_shift):
+            if shift.as_of.offset <= receipt.as_of.offset:
                 write.delete(key)
 
     def erased_after(self, user: bytes, partition: int, offset: int) -> bool:
         """Whether the user (as a hash) was erased after this input record."""
         erasure = self._erased.get(user)
         if erasure is None:
-            raw = self._db.get(b"e" + user)
-            if raw is None:
+            receipt = self._receipt(user)
+            if receipt is None:
                 return False
-            as_of = records.decode_receipt(raw).as_of
-            erasure = as_of.partition, as_of.offset
+            erasure = receipt.as_of.partition, receipt.as_of.offset
         return erasure[0] == partition and offset <= erasure[1]
 
     def sweep(self, keys: int) -> int:
@@ -152,20 +154,31 @@ class UserRecords:
 
     def history(self, user: str) -> list[HistoryItem]:
         """The user's newest events, newest first."""
-        return [records.decode_history_item(raw) for raw in self._newest(b"h", user)]
+        return self._newest(b"h", user, records.decode_history_item)
 
     def shifts(self, user: str) -> list[IntentShift]:
         """The user's newest shifts, newest first."""
-        return [records.decode_shift(raw) for raw in self._newest(b"s", user)]
+        return self._newest(b"s", user, records.decode_shift)
 
-    def _newest(self, kind: bytes, user: str) -> list[bytes]:
-        found = self._db.scan_back(kind + user_hash(user.encode()))
-        return [raw for (_, raw), _ in zip(found, range(self._history_len), strict=False)]
+    def _newest(self, kind: bytes, user: str, decode: Callable[[bytes], _T]) -> list[_T]:
+        found: list[_T] = []
+        for _, raw in self._db.scan_back(kind + user_hash(user.encode())):
+            with contextlib.suppress(msgspec.MsgspecError):  # of another version
+                found.append(decode(raw))
+            if len(found) == self._history_len:
+                break
+        return found
 
     def receipt(self, user: str) -> ErasureReceipt | None:
         """The receipt of the user's last erasure."""
-        raw = self._db.get(b"e" + user_hash(user.encode()))
-        return None if raw is None else records.decode_receipt(raw)
+        return self._receipt(user_hash(user.encode()))
+
+    def _receipt(self, user: bytes) -> ErasureReceipt | None:
+        raw = self._db.get(b"e" + user)
+        try:
+            return None if raw is None else records.decode_receipt(raw)
+        except msgspec.MsgspecError:  # of another version
+            return None
 
     def erasure_requested_ms(self, user: str) -> int | None:
         """When the user's last erasure was requested: the time of the record, not of the stream."""

@@ -303,3 +303,20 @@ def test_partitions_added_under_a_running_monitor_are_read(
         assert [one.item for one in view.users.history("anna")] == ["i"]
         assert reader.reading.waiting == 0
     view.close()
+
+
+def test_a_view_with_entries_of_another_version_opens(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    log.append([*feed.event("anna"), feed.shift("anna", 2), feed.metrics(), *feed.catalog()])
+    view = View(tmp_path / "view")
+    read_all(log, view)
+    assert view.users.shifts("anna") and view.shifts.newest() and view.reports.workers and view.catalog.by_id
+    for kind in (b"s", b"qS", b"qf", b"w", b"c"):
+        for key, _ in list(view._db.scan(kind)):
+            view._db._db[key] = b'{"from":"another version"}'
+    view.close()
+    again = View(tmp_path / "view")
+    assert again.users.shifts("anna") == again.shifts.newest() == again.feed.newest() == []
+    assert not again.reports.workers and not again.catalog.by_id
+    assert again.users.history("anna")
+    again.close()

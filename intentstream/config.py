@@ -30,7 +30,7 @@ _PUBLIC: Final = {
         "republish_changes republish_after_ms checkpoint_every_steps checkpoint_redo_s keep_checkpoints "
         "metrics_every_s on_replay_mismatch on_truncated_input"
     ),
-    "actions": "weights other",
+    "actions": "weights other max_ahead_ms",
     "learner": "seed threads max_len capacity batch replay learning_rate item_learning_rate",
     "learner.encoder": "hidden layers heads",
     "learner.intents": "count",

@@ -97,11 +97,11 @@ class UserStore:
         self._unwritten: list[dict[bytes, bytes | None]] = [{} for _ in range(partitions)]  # not in the databases yet
         self._databases: list[Rdict] = []
         self._closed = False
-        options = _options(cache_bytes, write_buffer_bytes, partitions)
+        self._options = _options(cache_bytes, write_buffer_bytes, partitions)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for partition in range(partitions):
-                self._databases.append(Rdict(str(partition_path(self.path, partition)), options))
+                self._databases.append(self._open(partition))
         except Exception as exc:
             self.close()
             raise storage_error("opening users", self.path, exc) from exc
@@ -128,6 +128,19 @@ class UserStore:
                     _link(Path(folder, name), target / name)
         except OSError as exc:
             raise storage_error(f"restoring {checkpoint_folder}", path, exc) from exc
+
+    def add_partitions(self, partitions: int) -> None:
+        """Have at least so many partitions; the new ones are empty."""
+        try:
+            for partition in range(self.partitions, partitions):
+                self._databases.append(self._open(partition))
+                self._unwritten.append({})
+                self.partitions = partition + 1
+        except Exception as exc:
+            raise storage_error("opening users", self.path, exc) from exc
+
+    def _open(self, partition: int) -> Rdict:
+        return Rdict(str(partition_path(self.path, partition)), self._options)
 
     def blank(self, count: int) -> NDArray[np.void]:
         """Records of `count` unknown users."""
@@ -204,7 +217,7 @@ class UserStore:
             folder.mkdir(parents=True)
         except OSError as exc:
             raise storage_error("making a checkpoint of the users", folder, exc) from exc
-        self._pending = PendingStoreCheckpoint(self._databases, folder)
+        self._pending = PendingStoreCheckpoint(list(self._databases), folder)
         return self._pending.run
 
     def checkpoint(self, folder: Path) -> None:

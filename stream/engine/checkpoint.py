@@ -59,6 +59,7 @@ class EngineParts(Protocol):
     record_number: int
     event_ts: int
     positions: dict[int, int]
+    partition_counts: list[int]
     last_loss: float
     journal_from: int
     init_fingerprint: str
@@ -97,6 +98,7 @@ def to_state(engine: EngineParts) -> dict[str, Any]:
         "event_ts": engine.event_ts,
         "clocks": engine.clocks.to_state(),
         "positions": {str(partition): offset for partition, offset in sorted(engine.positions.items())},
+        "partition_counts": engine.partition_counts,
         "counters": engine.counters,
         **engine.accuracy.to_state(),
         "last_loss": None if np.isnan(engine.last_loss) else engine.last_loss,
@@ -119,6 +121,7 @@ def load(engine: EngineParts, stored: StoredState) -> None:
     engine.event_ts = state["event_ts"]
     engine.clocks.load_state(state["clocks"])
     engine.positions = {int(partition): offset for partition, offset in state["positions"].items()}
+    engine.partition_counts = state.get("partition_counts", [len(engine.positions)])
     engine.counters.update(state["counters"])
     engine.accuracy.load_state(state)
     engine.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
@@ -177,7 +180,6 @@ def shape(config: StreamConfig) -> dict[str, Any]:
     """The settings that shape stored data: a checkpoint made with others cannot be continued."""
     learner = config.learner
     return {
-        "log.partitions": config.log.partitions,
         "engine.list_len": config.engine.list_len,
         "actions": [f"{name}{'-' if weight < 0 else ''}" for name, weight in config.actions.weights_by_name.items()],
         **{f"learner.{key}": value for key, value in learner.shape().items()},
@@ -195,6 +197,7 @@ def refuse_other_shape(stored_state: StoredState, wanted: dict[str, Any]) -> Non
         They differ.
     """
     stored = dict(stored_state.shape)
+    stored.pop("log.partitions", None)  # the topic says how many there are, the positions how many are known
     known = stored.pop("actions", [])  # checkpoints of earlier versions do not have it
     if wanted["actions"][: len(known)] != known:
         raise StateMismatch(
@@ -210,7 +213,6 @@ def refuse_other_shape(stored_state: StoredState, wanted: dict[str, Any]) -> Non
             raise StateMismatch(
                 f"{stored_state.path}: made with {key} = {stored.get(key)!r}, the configuration says "
                 f"{wanted.get(key)!r}: set {key} back, or give another state folder"
-                + (" and another engine.worker: intentstream worker --state NEW" if key == "log.partitions" else "")
             )
 
 

@@ -9,7 +9,7 @@ written because a history holds item handles, not ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from stream.engine import checkpoint as saved
 from stream.engine.accuracy import Accuracy, ServedScore
 from stream.engine.decoding import DecodedStep, decode_batches
 from stream.engine.drift import DriftControl, StepStats
-from stream.engine.init_model import NOTE, keep_model, kept_model, warn_of_other
+from stream.engine.gauges import gauges
+from stream.engine.init_model import first_notes, keep_model, kept_model, warn_of_other
 from stream.engine.intents import IntentFollower
 from stream.engine.learning_plan import plan_learning
 from stream.engine.message_builders import checksum, erasure_messages
@@ -39,7 +40,6 @@ from stream.engine.queries import Answer, Explanation, answer, explanation
 from stream.engine.step import COUNTERS, Arrivals, Outcome, StepResult
 from stream.engine.users import StepUsers, TouchedUsers, UserRecords, number_users, open_store, put_intents
 from stream.log.base import Message, RecordBatch
-from stream.log.partitioner import partitions_of
 from stream.schema.decoder import Decoder
 from stream.schema.event_batch import EventBatch
 from stream.schema.user_keys import user_keys
@@ -85,7 +85,8 @@ class Engine:
         stored = read_state(checkpoint) if checkpoint is not None else None
         if stored is not None:
             saved.refuse_other_shape(stored, saved.shape(config))
-        self.store = open_store(config, folder / "live", checkpoint)
+        partitions = len(stored.engine["positions"]) if stored is not None else config.log.partitions
+        self.store = open_store(config, partitions, folder / "live", checkpoint)
         self._users = UserRecords(self.store, config.state.history_ttl_ms)
         self.intents = IntentFollower(config, self.learner, titles)
         self.drift = DriftControl(config, self.learner)
@@ -93,8 +94,9 @@ class Engine:
         self.step_number = 0
         self.record_number = 0
         self.event_ts = 0
-        self.clocks = Watermarks(config.log.partitions, config.state.history_ttl_ms)  # by which users are forgotten
-        self.positions: dict[int, int] = {partition: 0 for partition in range(config.log.partitions)}
+        self.clocks = Watermarks(partitions, config.state.history_ttl_ms)  # by which users are forgotten
+        self.positions: dict[int, int] = {partition: 0 for partition in range(partitions)}
+        self.partition_counts = [partitions]  # that the event topic has had, the present one last
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self.accuracy = Accuracy()
         self._step_records = 0  # of the newest step
@@ -154,6 +156,7 @@ class Engine:
         The batches may come in any order; they are taken by partition, so that the outcome is a function of the ranges.
         """
         self.step_number += 1
+        self.add_partitions(batch.partition for batch in batches)
         batches = sorted(batches, key=lambda batch: batch.partition)
         decoded = decode_batches(self._decoder, batches)
         arrived = self._arrive(decoded)
@@ -189,12 +192,25 @@ class Engine:
 
     def _notes(self) -> dict[str, str]:
         notes = self.drift.notes()
-        return {**notes, NOTE: self.init_fingerprint} if self.step_number == 1 and self.init_fingerprint else notes
+        return notes | first_notes(self.partition_counts[0], self.init_fingerprint) if self.step_number == 1 else notes
 
     def seek(self, partition: int, offset: int) -> None:
         """Take the next records of the partition from `offset`; those in between are counted as truncated."""
         self.counters["truncated"] += max(0, offset - self.positions[partition])
         self.positions[partition] = offset
+
+    def add_partitions(self, named: Iterable[int]) -> None:
+        """Take over partitions that the event topic has got since; what was learned stays.
+
+        They come with the batches of one step, so that a recovery from the journal takes them over at the same step.
+        """
+        partitions = 1 + max(named, default=-1)
+        if partitions <= len(self.positions):
+            return
+        self.store.add_partitions(partitions)
+        self.clocks.add_partitions(partitions)
+        self.positions |= {partition: 0 for partition in range(len(self.positions), partitions)}
+        self.partition_counts.append(partitions)
 
     def _advance(self, batches: Sequence[RecordBatch]) -> list[tuple[int, int, int]]:
         """Move the positions behind the records of a step; returns their ranges: partition, start, stop."""
@@ -215,8 +231,7 @@ class Engine:
         users = self._users.read(pairs, self.clocks.floor)
         clock = self.clocks.advance(events.partitions, events.ts, users.keys[user_rows])
         events = replace(events, user_rows=user_rows, clock=clock)
-        expected = partitions_of(users.names, self.config.log.partitions)
-        self.counters["misplaced"] += int((expected != users.partitions)[user_rows].sum())
+        self.counters["misplaced"] += int(users.misplaced(self.partition_counts)[user_rows].sum())
         return self._erase(decoded, events, users)
 
     def _erase(self, decoded: DecodedStep, events: EventBatch, users: StepUsers) -> Arrivals:
@@ -313,10 +328,7 @@ class Engine:
 
     def records(self, users: Sequence[bytes]) -> NDArray[Any]:
         """Return the records (B,) of users in the partitions of their keys; blank where nothing is known."""
-        found = []
-        for user, partition in zip(users, partitions_of(users, self.config.log.partitions).tolist(), strict=True):
-            found.append(self._users.read([(user, partition)], self.clocks.now).records)
-        return np.concatenate(found)
+        return self._users.of_keys(users, self.partition_counts, self.clocks.now)
 
     def user_intents(self) -> Iterator[tuple[str, int]]:
         """Every user who holds an intent, with it."""
@@ -360,17 +372,7 @@ class Engine:
 
     def gauges(self) -> dict[str, float]:
         """Figures of the learner and of the served lists, for the metrics topic; no part of the state."""
-        health = self.learner.intent_health()
-        gauges = {
-            "items": float(self.learner.size),
-            "intents_active": float(health["active"]),
-            "intents_effective": round(health["effective"], 2),
-            "serving_snapshot": float(self.learner.serving == "snapshot"),
-            **self.accuracy.gauges(),
-        }
-        if not np.isnan(self.last_loss):
-            gauges["loss"] = round(self.last_loss, 4)
-        return gauges
+        return gauges(self)
 
     # -- durable ----------------------------------------------------------------------------------------------------
 

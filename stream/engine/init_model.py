@@ -23,6 +23,7 @@ from stream.errors import JournalError
 logger = logging.getLogger(__name__)
 
 NOTE: Final = "init"  # key in the notes of the first journal entry
+PARTITIONS_NOTE: Final = "partitions"  # the same: how many the event topic had at the begin
 _FOLDER: Final = "init"
 
 
@@ -49,6 +50,12 @@ def keep_model(source: Path, state: Path) -> None:
         publish_folder(part, state / _FOLDER)
     except OSError as exc:
         raise storage_error(f"copying the fitted model {source}", state, exc) from exc
+
+
+def first_notes(partitions: int, init_fingerprint: str) -> dict[str, str]:
+    """What the first journal entry says of the begin: the number of partitions, the fitted model if any."""
+    notes = {PARTITIONS_NOTE: str(partitions)}
+    return notes | {NOTE: init_fingerprint} if init_fingerprint else notes
 
 
 def warn_of_other(asked: Path, init_fingerprint: str, state: Path) -> None:
@@ -83,4 +90,4 @@ def refuse_other(notes: Mapping[str, str], init_fingerprint: str, state: Path) -
     )
 
 
-__all__ = ["NOTE", "keep_model", "kept_model", "refuse_other", "warn_of_other"]
+__all__ = ["NOTE", "PARTITIONS_NOTE", "first_notes", "keep_model", "kept_model", "refuse_other", "warn_of_other"]

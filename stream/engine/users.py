@@ -16,6 +16,7 @@ from state.histories import Appended, append
 from state.records import is_live
 from state.store import UserStore
 from stream.config import StreamConfig
+from stream.log.partitioner import partitions_of
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import Erasure
 from stream.schema.messages import AsOf
@@ -36,6 +37,11 @@ class StepUsers:
     """(U,)"""
     records: NDArray[Any]
     """(U,) of `state.user_dtype`"""
+
+    def misplaced(self, partition_counts: Sequence[int]) -> NDArray[np.bool_]:
+        """Which lie in none of the partitions of their keys, present or past, (U,)."""
+        placed = [partitions_of(self.names, count) == self.partitions for count in partition_counts]
+        return np.asarray(~np.any(placed, axis=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,18 @@ class UserRecords:
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
         return StepUsers(names, user_keys(names), partitions, self._remembered(records, now[partitions]))
 
+    def of_keys(self, names: Sequence[bytes], partition_counts: Sequence[int], now: NDArray[np.int64]) -> NDArray[Any]:
+        """Records (B,) of users in the partitions of their keys, the present one first; blank if unknown."""
+        return np.concatenate([self._of_key(name, partition_counts, now) for name in names])
+
+    def _of_key(self, name: bytes, partition_counts: Sequence[int], now: NDArray[np.int64]) -> NDArray[Any]:
+        for count in reversed(partition_counts):
+            (partition,) = partitions_of([name], count).tolist()
+            record = self.read([(name, partition)], now).records
+            if record["events"][0]:
+                break
+        return record
+
     def append(self, events: EventBatch, users: StepUsers) -> Appended:
         """Put events into the histories of their users; stores nothing."""
         return append(
@@ -170,7 +188,7 @@ def put_intents(records: NDArray[Any], state: IntentState) -> None:
     records["shift_level"] = state.level
 
 
-def open_store(config: StreamConfig, live: Path, checkpoint: Checkpoint | None) -> UserStore:
+def open_store(config: StreamConfig, partitions: int, live: Path, checkpoint: Checkpoint | None) -> UserStore:
     """Open the users' records as a checkpoint holds them, or empty."""
     if checkpoint is not None:
         UserStore.restore(checkpoint.path / "histories", live)
@@ -178,7 +196,7 @@ def open_store(config: StreamConfig, live: Path, checkpoint: Checkpoint | None) 
         UserStore.destroy(live)
     return UserStore(
         live,
-        partitions=config.log.partitions,
+        partitions=partitions,
         max_len=config.learner.max_len,
         list_len=config.engine.list_len,
         history_ttl_ms=config.state.history_ttl_ms,

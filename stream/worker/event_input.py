@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5  # between two calls to a log that does not answer
 _ENDS_EVERY_S = 0.5
+_PARTITIONS_EVERY_S = 2.0
 
 Positions = Mapping[int, int]  # next offset to read by partition
 
@@ -30,6 +31,7 @@ class EventInput:
         self._clock = clock
         self._ends: list[int] = []
         self._ends_due = 0.0
+        self._partitions_due = 0.0
         self._outage = Outage("reading events")
         self._control_record_ends: dict[int, int] = {}  # up to here a partition holds only marks of transactions
 
@@ -56,6 +58,31 @@ class EventInput:
         """Wait a moment before the next call to a log that does not answer."""
         self._outage.failed(error)
         time.sleep(RETRY_S)
+
+    def added_partitions(self, positions: Positions) -> list[RecordBatch]:
+        """Empty batches for partitions that the topic has got since, looked for every few seconds.
+
+        A step with them makes the engine take the partitions over, and the journal names the step.
+        """
+        now = self._clock()
+        if now < self._partitions_due:
+            return []
+        self._partitions_due = now + _PARTITIONS_EVERY_S
+        try:
+            count = self._log.partition_count(topics.EVENTS, current=True)
+        except LogUnavailable as exc:
+            logger.warning("number of partitions: %s; asking again", exc)
+            return []
+        added = range(len(positions), count)
+        if added:
+            logger.warning(
+                "%s has %d partitions now, %d before: the new ones are read from their begin; users whose "
+                "keys moved have a history in each",
+                topics.EVENTS,
+                count,
+                len(positions),
+            )
+        return [RecordBatch(topics.EVENTS, partition, [], [], [], [], [], 0) for partition in added]
 
     def skip_control_records(self, batches: list[RecordBatch]) -> None:
         """Read on behind batches that hold no record."""

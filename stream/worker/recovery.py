@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from stream.engine.engine import Engine, StepResult
-from stream.engine.init_model import refuse_other
+from stream.engine.init_model import PARTITIONS_NOTE, refuse_other
 from stream.errors import JournalError
 from stream.log.base import EventLog
 from stream.schema import topics
@@ -43,6 +43,12 @@ def redo(
     """
     if entry.step == 1:
         refuse_other(entry.notes, engine.init_fingerprint, state)
+        begun_with = int(entry.notes.get(PARTITIONS_NOTE, engine.partition_counts[0]))
+        if begun_with != engine.partition_counts[0]:
+            raise JournalError(
+                f"{state}: the journal begins with {begun_with} partitions, the configuration says "
+                f"{engine.partition_counts[0]}: set log.partitions = {begun_with}; the worker finds those added since"
+            )
     batches, gone = read_input(log, entry)
     if gone:
         text = f"step {entry.step}: {gone} records of {topics.EVENTS} in the ranges {entry.ranges} are gone"
@@ -53,6 +59,7 @@ def redo(
             )
         engine.counters["truncated"] += gone
         logger.warning("%s: going on without them", text)
+    engine.add_partitions(partition for partition, _, _ in entry.ranges)
     for partition, start, _ in entry.ranges:
         engine.seek(partition, start)  # a jump over truncated input shows as a gap between ranges
     result = engine.step(batches)

@@ -113,7 +113,8 @@ class Worker:
             Entries or input are missing, or a step recomputed other messages and `on_replay_mismatch` is `fail`.
         """
         config, log, worker = self._config.engine, self._log, self._config.engine.worker
-        log.check_topics(topics.topic_specs(self._config.log.partitions))
+        specs = topics.topic_specs(self._config.log.partitions)
+        log.check_topics(specs, may_have_grown={spec.name for spec in specs})
         log.claim(worker)
         self.publish_metrics()
         self.engine = without_lost_step(self.engine, log, worker, self._state, self._reopen)
@@ -173,6 +174,9 @@ class Worker:
 
     def turn(self) -> bool:
         """Poll, step, commit, learn, and checkpoint when due; False when there was nothing to do."""
+        if added := self.input.added_partitions(self.engine.positions):
+            self.make_step(added)
+            return True
         batches = self._poll()
         if not any(len(batch) for batch in batches):
             self.input.skip_control_records(batches)
@@ -220,7 +224,8 @@ class Worker:
     def _prepare(self, batches: Sequence[RecordBatch]) -> None:
         """Tell the log what is certain of the step's commit: its positions, its entry, a list for each partition."""
         positions = self.engine.positions | {batch.partition: batch.next_offset for batch in batches}
-        lists = [TopicPartition(topics.RECOMMENDATIONS, batch.partition) for batch in batches if len(batch)]
+        known = self._config.log.partitions  # the topic of lists need not grow with that of events
+        lists = [TopicPartition(topics.RECOMMENDATIONS, b.partition) for b in batches if len(b) and b.partition < known]
         self._log.prepare(log_positions(positions), [*lists, TopicPartition(topics.JOURNAL, 0)])
 
     def _decide(self, result: StepResult) -> JournalEntry:

@@ -38,9 +38,8 @@ _PUBLIC: Final = {
     "drift": "signals actions",
     "gate": "enabled",
     "monitor": (
-        "host port token token_env token_file allowed_hosts max_body_bytes max_batch_events requests_per_second "
-        "max_connections max_streams history_len history_days stale_after_s "
-        "ready_max_lag"
+        "host port token token_env token_file allowed_hosts allowed_origins max_body_bytes max_batch_events "
+        "requests_per_second max_connections max_streams history_len history_days stale_after_s ready_max_lag"
     ),
 }
 PUBLIC_KEYS: Final = frozenset(f"{section}.{key}" for section, keys in _PUBLIC.items() for key in keys.split())

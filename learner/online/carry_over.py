@@ -19,7 +19,8 @@ from learner.config import LearnerConfig
 from learner.errors import LearnerStateError
 from learner.online.model_snapshot import PREFIX as SNAPSHOT
 from learner.online.network import strip_prefix
-from learner.online.persistence import LearnerParts, StoredLearner
+from learner.online.parts import LearnerParts
+from learner.online.persistence import StoredLearner
 from learner.online.trial import PREFIX as TRIAL
 from learner.online.vocabulary import Vocabulary
 

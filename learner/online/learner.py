@@ -8,7 +8,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from learner.model.elcrec import ELCRec
 from learner.online import persistence
 from learner.online.carry_over import CarriedOver, carry_over
 from learner.online.copy_buffers import CopyBuffers
-from learner.online.model_snapshot import ModelSnapshot
 from learner.online.network import Network, StepOutcome
-from learner.online.prequential import Events, PrequentialModel
+from learner.online.parts import LearnerParts
+from learner.online.prequential import Events, learn_in_chunks
 from learner.online.ranker import Ranker
-from learner.online.recommender import RANKED_AT_ONCE, HistoryRows, Recommender
+from learner.online.recommender import HistoryRows, Recommender, batches_of
 from learner.online.replay_buffer import Pairs, mini_batches
 from learner.online.step import IntentInfo, LearnReport, PrequentialResult, Ranking, StepBatch
 from learner.online.trial import Trial
@@ -52,7 +52,7 @@ class Learner:
         self.config = config
         self._disliked = np.zeros(256, dtype=bool)
         self._disliked[: len(action_weights)] = np.array(action_weights, dtype=np.float64) < 0
-        self._parts = persistence.LearnerParts.new(config)
+        self._parts = LearnerParts.new(config)
         self._buffers = CopyBuffers()
 
     @property
@@ -101,18 +101,7 @@ class Learner:
         numbers
             (n,) number of each event in the stream.
         """
-        parts = self._parts
-        admission = parts.vocabulary.admit(items, numbers)
-        if len(admission.new_rows):
-            parts.reserve(parts.table_rows)
-            parts.statistics.clear(admission.new_rows)
-            parts.network.start_items(admission.new_rows)
-            parts.tracker.refresh()
-            if parts.trial is not None:
-                parts.trial.admit(admission.new_rows)
-            if parts.snapshot is not None:
-                parts.snapshot.admit(admission.new_rows, parts.network.rows)
-        return admission.handles
+        return self._parts.admit(items, numbers)
 
     def start_from(self, items: Sequence[str], model: ELCRec) -> None:
         """Begin with a fitted model of the same shape, whose row i + 1 is items[i]; see `init_learner`."""
@@ -130,43 +119,16 @@ class Learner:
         `update_window` an event is a follower of so many of the newest items, for example for a while after a drift, as
         far as `memory.candidate_window` or `memory.update_window` reach.
         """
-        n, parts = len(batch.items), self._parts
+        parts = self._parts
         gap = np.maximum(batch.ts - batch.context_ts[:, -1], 0) / 1000.0
         histories, rows = self._histories(batch.contexts, batch.context_actions), parts.vocabulary.rows(batch.items)
         events = Events(histories, rows, gap, batch.weights > 0)
-        acting = PrequentialModel(self.config, parts.vocabulary, parts.model, events, update_window)
-        trial, control = parts.trial, None
-        if trial is not None:
-            control = PrequentialModel(self.config, parts.vocabulary, trial.control, events)
-        ranks = np.full(n, NOT_EVALUATED, dtype=np.int64)
-        losses, learned, new_items = 0.0, 0, 0
-        has_history = np.asarray((histories.liked > 0).any(axis=1))
-        wanted = has_history & events.positive
-        for start in range(0, n, self.config.mix.chunk):
-            chunk = slice(start, start + self.config.mix.chunk)
-            new = parts.statistics.first_events(rows[chunk])
-            new_items += int(new.sum())
-            places = start + np.flatnonzero(wanted[chunk])
-            if len(places):
-                known = (parts.statistics.seen[rows[places]] > 0) | ~new[places - start]
-                ranks[places], loss = acting.rank(places, known)
-                if trial is not None and control is not None:
-                    control_ranks, control_loss = control.rank(places, known)
-                    trial_ranks = ranks[places]
-                    if trial.control_leads:
-                        ranks[places], loss = control_ranks, control_loss
-                    trial.compare(trial_ranks, control_ranks)
-                if np.isfinite(loss):
-                    losses, learned = losses + loss * len(places), learned + len(places)
-            acting.count(chunk, new)
-            if control is not None:
-                control.count(chunk, new)
+        found = learn_in_chunks(self.config, parts.vocabulary, parts.model, events, parts.trial, update_window)
         assigned = parts.tracker.observe(histories.liked, np.where(events.positive, rows, 0))
         liked = np.where(histories.liked > 0, batch.contexts, 0)
         parts.replay.add(batch.users, Pairs(liked, batch.items, batch.weights))
-        loss = losses / learned if learned else float("nan")
-        shown = ranks if evaluate else np.full(n, NOT_EVALUATED, dtype=np.int64)
-        return PrequentialResult(shown, loss, new_items, assigned.distance, assigned.places, ranks)
+        shown = found.ranks if evaluate else np.full_like(found.ranks, NOT_EVALUATED)
+        return PrequentialResult(shown, found.loss, found.new_items, assigned.distance, assigned.places, found.ranks)
 
     @property
     def unlearned(self) -> int:
@@ -231,30 +193,14 @@ class Learner:
         Where they are not, network, statistics and ranker are those of the control, and so what they would be had
         nothing been done. The intents' ids stay as they are.
         """
-        parts, trial = self._parts, self._parts.trial
-        if trial is None:
-            return True
-        parts.trial = None
-        if trial.won:
-            return True
-        parts.tracker.refresh()
-        steps = parts.network.steps  # it counts what was made, for the messages
-        parts.network.load_tensors(trial.control.network.to_tensors(parts.table_rows))
-        parts.network.steps = steps
-        parts.statistics, parts.ranker = trial.control.statistics, trial.control.ranker
-        return False
+        return self._parts.end_trial()
 
     def update_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
         """How the centers moved in a step's learning; dead ones are placed anew, also in a control, similar ones merge.
 
         Call once after a step's learning.
         """
-        update = self.tracker.update_centers(event_number, reseed)
-        if update.births and self._parts.trial is not None:
-            places = np.array([birth.place for birth in update.births])
-            centers = np.stack([birth.center for birth in update.births])
-            self._parts.trial.control.network.place_centers(places, centers)
-        return update
+        return self._parts.update_centers(event_number, reseed)
 
     # -- the snapshot -----------------------------------------------------------------------------------------------
 
@@ -274,21 +220,14 @@ class Learner:
 
     def keep_snapshot(self) -> None:
         """Copy what the gradients made, in place of the copy before: it can serve, and `go_back` restores it."""
-        parts = self._parts
-        parts.snapshot = ModelSnapshot(parts.network, parts.ranker, parts.table_rows)
+        self._parts.keep_snapshot()
 
     def go_back(self) -> bool:
         """Restore the snapshot's weights, with fresh moments; false where there is none.
 
         Items that came after it start anew. Statistics, pairs to replay and the intents' ids stay as they are.
         """
-        parts = self._parts
-        if parts.snapshot is None:
-            return False
-        parts.tracker.refresh()
-        parts.network.go_back(parts.snapshot.weights, parts.snapshot.known(parts.table_rows))
-        parts.ranker = parts.snapshot.copy_of_ranker()
-        return True
+        return self._parts.go_back()
 
     def _recommender(self, serving: Serving) -> Recommender:
         parts = self._parts
@@ -330,7 +269,7 @@ class Learner:
             recommender.recommend(
                 self._histories(histories[part], actions[part]), ts[part], k, None if now is None else now[part]
             )
-            for part in _slices(len(histories))
+            for part in batches_of(len(histories))
         ]
         return Ranking(*(np.concatenate(columns) for columns in zip(*rankings, strict=True)))
 
@@ -371,7 +310,7 @@ class Learner:
                 None if span is None else span[part],
                 None if newest_alone is None else newest_alone[part],
             )
-            for part in _slices(len(rows))
+            for part in batches_of(len(rows))
         ]
         return views[0] if len(views) == 1 else IntentView(*(np.concatenate(c) for c in zip(*views, strict=True)))
 
@@ -460,18 +399,12 @@ class Learner:
         return carried
 
     def _load(self, stored: persistence.StoredLearner) -> None:
-        self._parts = persistence.load(stored, self.config, persistence.LearnerParts.new(self.config))
+        self._parts = persistence.load(stored, self.config, LearnerParts.new(self.config))
         self.begin_save()  # takes the memory for the copies now, not in the first checkpoint
 
     def update_digest(self, digest: Hash) -> None:
         """Add all state to a hash: learners with equal digests continue equally."""
         persistence.update_digest(self._parts, digest)
-
-
-def _slices(users: int) -> Iterator[slice]:
-    """Parts of so many users that are ranked at once; one, an empty one, of nobody."""
-    for start in range(0, max(users, 1), RANKED_AT_ONCE):
-        yield slice(start, start + RANKED_AT_ONCE)
 
 
 __all__ = ["Learner"]

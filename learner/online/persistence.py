@@ -18,89 +18,16 @@ from torch import Tensor
 
 from learner.config import LearnerConfig
 from learner.digest import Hash
-from learner.drift.fallback import Serving
 from learner.errors import LearnerError, LearnerStateError
-from learner.intents.tracker import IntentTracker
 from learner.online.copy_buffers import CopyBuffers
-from learner.online.item_statistics import ItemStatistics
 from learner.online.model_snapshot import PREFIX, ModelSnapshot
-from learner.online.network import Network, strip_prefix
-from learner.online.prequential import Model
-from learner.online.ranker import Ranker
-from learner.online.replay_buffer import Replay
+from learner.online.network import strip_prefix
+from learner.online.parts import LearnerParts, add_prefix
 from learner.online.trial import Trial
 from learner.online.vocabulary import Vocabulary
 from learner.tensor_files import TensorFileError, load_tensors
 
 FORMAT: Final = 4  # 2: a model snapshot, and who serves; 3: mergers of intents; 4: neighbors in one table
-
-
-@dataclass(slots=True)
-class LearnerParts:
-    """Everything in a learner that changes with the stream."""
-
-    vocabulary: Vocabulary
-    network: Network
-    statistics: ItemStatistics
-    ranker: Ranker
-    replay: Replay
-    tracker: IntentTracker
-    snapshot: ModelSnapshot | None = None
-    trial: Trial | None = None
-    serving: Serving = "learner"
-
-    @classmethod
-    def new(cls, config: LearnerConfig) -> LearnerParts:
-        """The parts of a learner that has seen nothing."""
-        network = Network(config)
-        generator = torch.Generator().manual_seed((config.seed * 1000 + 100) % 2**63)
-        return cls(
-            Vocabulary(config.capacity),
-            network,
-            ItemStatistics(config.memory, network.rows),
-            Ranker(config.mix, config.memory, generator),
-            Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed),
-            IntentTracker(config, network),
-        )
-
-    @property
-    def model(self) -> Model:
-        """What learns from the stream."""
-        return Model(self.network, self.statistics, self.ranker)
-
-    @property
-    def table_rows(self) -> int:
-        """Table rows in use, row 0 included."""
-        return self.vocabulary.size + 1
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """All arrays but the vocabulary's; some are views of what changes."""
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, part in (
-            ("memory", self.statistics.to_arrays(self.table_rows)),
-            ("mix", self.ranker.to_arrays()),
-            ("replay", self.replay.to_arrays()),
-            ("identity", self.tracker.identity.to_arrays()),
-            ("merging", self.tracker.merging.to_arrays()),
-            ("standin", {} if self.snapshot is None else self.snapshot.to_arrays()),
-        ):
-            arrays |= _add_prefix(name, part)
-        return arrays if self.trial is None else arrays | self.trial.arrays(self.table_rows)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors, those of snapshot and trial included; views of what changes."""
-        tensors = self.network.to_tensors(self.table_rows)
-        if self.snapshot is not None:
-            tensors |= self.snapshot.to_tensors(self.table_rows)
-        return tensors if self.trial is None else tensors | self.trial.tensors(self.table_rows)
-
-    def reserve(self, rows: int) -> None:
-        """Make room for `rows` table rows, row 0 included."""
-        while self.network.rows < rows:
-            self.network.grow(2 * self.network.rows)
-            self.statistics.grow(self.network.rows)
-            if self.trial is not None:
-                self.trial.grow(self.network.rows)
 
 
 def begin_save(parts: LearnerParts, config: LearnerConfig, buffers: CopyBuffers) -> Callable[[Path], None]:
@@ -129,7 +56,7 @@ def begin_save(parts: LearnerParts, config: LearnerConfig, buffers: CopyBuffers)
         with (folder / "network.pt").open("wb") as file:  # given a path, torch hides the disk's error
             torch.save(weights, file)
         arrays = {name: copy for name, copy in copies.items() if name not in tensors}
-        np.savez(folder / "arrays.npz", allow_pickle=False, **_add_prefix("vocabulary", vocabulary()), **arrays)
+        np.savez(folder / "arrays.npz", allow_pickle=False, **add_prefix("vocabulary", vocabulary()), **arrays)
         (folder / "learner.json").write_text(json.dumps(small))
 
     return write
@@ -218,7 +145,7 @@ def _fill(
 
 def update_digest(parts: LearnerParts, digest: Hash) -> None:
     """Add all state to a hash: learners with equal digests continue equally."""
-    for name, array in (_add_prefix("vocabulary", parts.vocabulary.to_arrays()) | parts.arrays()).items():
+    for name, array in (add_prefix("vocabulary", parts.vocabulary.to_arrays()) | parts.arrays()).items():
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, tensor in parts.tensors().items():
@@ -240,10 +167,6 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, NDArray[Any]]]:
         raise
     except Exception as error:  # the reader of a damaged file raises anything
         raise ValueError(f"damaged: {error!r}") from error
-
-
-def _add_prefix(name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {f"{name}.{key}": value for key, value in arrays.items()}
 
 
 __all__ = ["FORMAT", "LearnerParts", "StoredLearner", "begin_save", "load", "read", "update_digest"]

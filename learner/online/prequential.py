@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
+from learner.metrics import NOT_EVALUATED
 from learner.online.item_statistics import ItemStatistics
 from learner.online.network import Network
 from learner.online.ranker import Ranker
@@ -35,6 +36,19 @@ class Events(NamedTuple):
     """(n,) seconds since the event before"""
     positive: NDArray[np.bool_]
     """(n,) False = dislike"""
+
+
+class Opponent(Protocol):
+    """A model that is compared with the one that answers; a `Trial`."""
+
+    control: Model
+
+    @property
+    def control_leads(self) -> bool:
+        """Whether the control answers."""
+
+    def compare(self, acting: NDArray[np.int64], control: NDArray[np.int64]) -> None:
+        """Add the ranks (m,) of the items taken in the same events, by both."""
 
 
 class PrequentialModel:
@@ -83,4 +97,55 @@ class PrequentialModel:
         model.network.warm_start(rows[new], events.histories.liked[chunk][new])
 
 
-__all__ = ["Events", "Model", "PrequentialModel"]
+class ChunkResult(NamedTuple):
+    """What the events of a step showed."""
+
+    ranks: NDArray[np.int64]
+    """(n,) as in `PrequentialResult.placed`"""
+    loss: float
+    """mean loss, nats; not a number where there was none"""
+    new_items: int
+    """events on an item never seen before"""
+
+
+def learn_in_chunks(
+    config: LearnerConfig,
+    vocabulary: Vocabulary,
+    model: Model,
+    events: Events,
+    trial: Opponent | None,
+    update_window: int,
+) -> ChunkResult:
+    """Rank the events with the model, chunk by chunk, and let it learn each chunk; a trial's control does the same.
+
+    The ranks are of the model, or of the control while that leads. Only the model counts with `update_window`.
+    """
+    acting = PrequentialModel(config, vocabulary, model, events, update_window)
+    control = None if trial is None else PrequentialModel(config, vocabulary, trial.control, events)
+    rows = events.rows
+    ranks = np.full(len(rows), NOT_EVALUATED, dtype=np.int64)
+    losses, learned, new_items = 0.0, 0, 0
+    wanted = np.asarray((events.histories.liked > 0).any(axis=1)) & events.positive
+    for start in range(0, len(rows), config.mix.chunk):
+        chunk = slice(start, start + config.mix.chunk)
+        new = model.statistics.first_events(rows[chunk])
+        new_items += int(new.sum())
+        places = start + np.flatnonzero(wanted[chunk])
+        if len(places):
+            known = (model.statistics.seen[rows[places]] > 0) | ~new[places - start]
+            found, loss = acting.rank(places, known)
+            if trial is not None and control is not None:
+                other, other_loss = control.rank(places, known)
+                leads = trial.control_leads
+                trial.compare(found, other)
+                found, loss = (other, other_loss) if leads else (found, loss)
+            ranks[places] = found
+            if np.isfinite(loss):
+                losses, learned = losses + loss * len(places), learned + len(places)
+        acting.count(chunk, new)
+        if control is not None:
+            control.count(chunk, new)
+    return ChunkResult(ranks, losses / learned if learned else float("nan"), new_items)
+
+
+__all__ = ["ChunkResult", "Events", "Model", "Opponent", "PrequentialModel", "learn_in_chunks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from learner.online.ranker import Ranker, RankingQuery
 from learner.online.step import SOURCE_MODEL, SOURCE_POPULAR, Ranking
 from learner.online.vocabulary import Vocabulary
 
-RANKED_AT_ONCE: Final = 256  # users; bounds the memory of a matrix of users by items, and of users by intents
+_RANKED_AT_ONCE: Final = 256  # users; bounds the memory of a matrix of users by items, and of users by intents
 _SOON: Final = 30.0  # seconds after a user's newest event at which a list is used, if no time is given
 _REASONS: Final = 3  # recent items named as reasons
 
@@ -138,4 +139,10 @@ def _newest(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.pad(newest, ((0, 0), (0, count - newest.shape[1])))
 
 
-__all__ = ["HistoryRows", "RANKED_AT_ONCE", "Recommender"]
+def batches_of(users: int) -> Iterator[slice]:
+    """Parts of so many users that are ranked at once; one, an empty one, of nobody."""
+    for start in range(0, max(users, 1), _RANKED_AT_ONCE):
+        yield slice(start, start + _RANKED_AT_ONCE)
+
+
+__all__ = ["HistoryRows", "Recommender", "batches_of"]

@@ -340,18 +340,7 @@ class Learner:
 
     def catalog(self, items: int = 10) -> list[IntentInfo]:
         """All intents with their figures and their nearest items; changes nothing."""
-        entries = self.tracker.entries()
-        tops: list[list[str]] = [[] for _ in entries]
-        if self.size:
-            with torch.no_grad():
-                vectors = torch.nn.functional.normalize(self._parts.network.table[1 : self.size + 1], dim=1)
-                cosines = torch.from_numpy(self.tracker.vectors()) @ vectors.T
-                best = cosines.topk(min(items, self.size), dim=1).indices + 1
-            tops = [self.item_ids(self._parts.vocabulary.handles(row)) for row in best.numpy()]
-        return [
-            IntentInfo(one.intent, one.share, one.separation, one.speed, one.position, one.born_at, tops[one.place])
-            for one in entries
-        ]
+        return self._parts.catalog(items)
 
     # -- actions and erasure ----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from learner.online.network import Network
 from learner.online.prequential import Model
 from learner.online.ranker import Ranker
 from learner.online.replay_buffer import Replay
+from learner.online.step import IntentInfo
 from learner.online.trial import Trial
 from learner.online.vocabulary import Vocabulary
 
@@ -127,6 +128,21 @@ class LearnerParts:
             places = np.array([birth.place for birth in update.births])
             self.trial.control.network.place_centers(places, np.stack([birth.center for birth in update.births]))
         return update
+
+    def catalog(self, items: int) -> list[IntentInfo]:
+        """All intents with their figures and the ids of the `items` items nearest to each."""
+        entries, size = self.tracker.entries(), self.vocabulary.size
+        nearest: list[list[str]] = [[] for _ in entries]
+        if size:
+            with torch.no_grad():
+                vectors = torch.nn.functional.normalize(self.network.table[1 : size + 1], dim=1)
+                cosines = torch.from_numpy(self.tracker.vectors()) @ vectors.T
+                rows = cosines.topk(min(items, size), dim=1).indices + 1
+            nearest = [self.vocabulary.ids(self.vocabulary.handles(row)) for row in rows.numpy()]
+        return [
+            IntentInfo(one.intent, one.share, one.separation, one.speed, one.position, one.born_at, nearest[one.place])
+            for one in entries
+        ]
 
     def end_trial(self) -> bool:
         """Keep whoever did better and drop the other; see `Learner.end_trial`."""

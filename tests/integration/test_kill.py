@@ -58,10 +58,10 @@ patience = 2
 snapshot_every = 4
 [drift]
 bin_events = 64
-warm_up = 10
-threshold = 4.0
-quiet_events = 1500
-cooldown_events = 50
+warm_up = 5
+threshold = 2.0
+quiet_events = 600
+cooldown_events = 10
 action_events = 2500
 longest_events = 2500
 [drift.actions]

@@ -136,7 +136,7 @@ def test_the_services_of_the_compose_file(tmp_path: Path, make_broker: Callable[
     stopped = native.health("worker")
     assert stopped.returncode == 1
     assert [line for line in stopped.stdout.splitlines() if line.startswith("problem")] == [
-        "problem        the worker was stopped in order; start it to go on"
+        "problem               the worker was stopped in order; start it to go on"
     ]
     assert f"{EVENTS // 2} events appended" in run("simulator", "--limit", str(EVENTS // 2))  # goes on, not anew
     assert (tmp_path / "shop" / "shop.npz").is_file()

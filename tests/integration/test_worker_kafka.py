@@ -334,7 +334,7 @@ def test_status_is_0_when_healthy_1_when_not_and_2_when_it_cannot_tell(
         worker.publish_metrics()
         code, said = status(config, tmp_path / "state")
         assert (code, "problem" in said) == (0, False), said
-        assert f"last step      {worker.engine.step_number}\n" in said and "worker-0, running" in said
+        assert f"last step             {worker.engine.step_number}\n" in said and "worker-0, running" in said
         log.append(as_messages(events(20, seed=2)))
         # A worker that hangs in a commit: what it has not decided is not waited for.
         hanging = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="intentstream-worker-0")
@@ -344,7 +344,7 @@ def test_status_is_0_when_healthy_1_when_not_and_2_when_it_cannot_tell(
         hanging.send(topics.METRICS, b"{}", b"worker-0", partition=0)
         hanging.flush()
         code, said = status(config, tmp_path / "state", "--max-lag", "10")
-        assert (code, "problem        lag 20 records is above 10" in said) == (1, True), said
+        assert (code, "problem               lag 20 records is above 10" in said) == (1, True), said
         hanging.abort_transaction()
         hanging.close(timeout=1)
         worker.close()

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import asyncio
-
 from monitor.http.sse import Listener, encode_events
 from stream.log.base import RecordBatch
 from stream.schema import topics
+from tests.unit.monitor.loops import run_alone
 
 
 def batch(*values: bytes | None) -> RecordBatch:
@@ -32,7 +31,7 @@ def test_a_slow_client_loses_the_oldest_events_and_reads_how_many() -> None:
         events = listener.events()
         return [await anext(events) for _ in range(3)]
 
-    connected, dropped, waiting = asyncio.run(read())
+    connected, dropped, waiting = run_alone(read())
     assert connected == b": connected\n\n"
     assert dropped == b'event: dropped\ndata: {"events":500}\n\n'
     assert waiting == b"".join(b"%d;" % i for i in range(500, 1000))

@@ -120,7 +120,7 @@ def test_actions_change_the_learning_while_they_last_and_stand_in_the_notes(tmp_
         notes.append(result.notes)
         planned.append(engine.plan_learning(256, 0))
         engine.learn(1)
-    acting = [number for number, note in enumerate(notes) if note]
+    acting = [number for number, note in enumerate(notes) if any(name.startswith("drift.") for name in note)]
     assert acting == list(range(acting[0], acting[0] + 7))  # 200 records of 32 a step
     newest = int(notes[acting[0]]["drift.newest"])
     assert 0 < newest < 400

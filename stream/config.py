@@ -98,15 +98,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             description="a checkpoint is also due when the steps since the last one took this long; seconds",
         ),
     ] = 3.0
-    keep_checkpoints: Annotated[
-        int, Meta(ge=1, le=100, description="number of number of newest checkpoints kept; count")
-    ] = 3
+    keep_checkpoints: Annotated[int, Meta(ge=1, le=100, description="number of newest checkpoints kept; count")] = 3
     metrics_every_s: Annotated[
         float, Meta(gt=0, le=3600, description="time between reports of the worker; seconds")
     ] = 5.0
     on_replay_mismatch: Annotated[
         Literal["warn", "fail"],
-        Meta(description="reaction reaction when recovery makes other messages than were published"),
+        Meta(description="reaction when recovery makes other messages than were published"),
     ] = "warn"
     on_truncated_input: Annotated[
         Literal["fail", "earliest", "latest"],

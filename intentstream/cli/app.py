@@ -23,7 +23,7 @@ from stream.log.base import LogError
 
 
 class Command(NamedTuple):
-    """Where a command is, and its line in the help of all."""
+    """The location of a command and its line in `--help`."""
 
     module: str
     function: str

@@ -58,7 +58,7 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         int, Meta(ge=1, le=256, description="events between two updates of item statistics and mixing weights; count")
     ] = 64
     popular: Annotated[
-        int, Meta(ge=1, le=100_000, description="number of number of popular items among the candidates; count")
+        int, Meta(ge=1, le=100_000, description="number of popular items among the candidates; count")
     ] = 24
     network: Annotated[
         int, Meta(ge=0, le=100_000, description="number of the network's best items among the candidates; count")

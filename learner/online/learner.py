@@ -132,7 +132,7 @@ class Learner:
 
     @property
     def unlearned(self) -> int:
-        """Pairs that came since the last learning step."""
+        """Pairs received since the last learning step."""
         return self._parts.replay.unlearned
 
     def learn(
@@ -274,7 +274,9 @@ class Learner:
         return Ranking(*(np.concatenate(columns) for columns in zip(*rankings, strict=True)))
 
     def popular(self, count: int) -> NDArray[np.int64]:
-        """Handles of the most popular items, best first, (count,), 0 where there are fewer: the list for nobody."""
+        """Handles of the most popular items, best first, (count,), 0 where there are fewer: the list for unknown
+        users.
+        """
         best = self._parts.statistics.most_popular(self._parts.table_rows, count)
         return self._parts.vocabulary.handles(np.pad(best, (0, count - len(best))))
 
@@ -335,7 +337,7 @@ class Learner:
         return {"active": active, "effective": effective_number(torch.from_numpy(shares))}
 
     def update_map(self) -> None:
-        """Turn the map of intents some way after the centers."""
+        """Move the map of intents part of the way toward the centers."""
         self.tracker.update_map()
 
     def catalog(self, items: int = 10) -> list[IntentInfo]:

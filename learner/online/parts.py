@@ -122,7 +122,9 @@ class LearnerParts:
         return True
 
     def update_centers(self, event_number: int, reseed: bool) -> CenterUpdate:
-        """Move, place and merge the intents' centers, those of a control too; see `Learner.update_centers`."""
+        """Measure how far the centers moved, re-place dead ones and merge intents, those of a control too; see
+        `Learner.update_centers`.
+        """
         update = self.tracker.update_centers(event_number, reseed)
         if update.births and self.trial is not None:
             places = np.array([birth.place for birth in update.births])

@@ -1,4 +1,5 @@
-"""The engine: the deterministic core. Records in, messages out, everything that is learned in memory and on disk.
+"""The engine: the deterministic core. It takes records, returns messages, and owns all
+learned state in memory and on disk.
 
 No clock, no network, no global randomness: the same records in the same steps give the same bits.
 
@@ -53,7 +54,7 @@ class Engine:
     config
         The whole configuration; the parts that shape stored data must be those of the checkpoint.
     folder
-        The state folder: `live/` holds the running RocksDB, `checkpoints/` the snapshots.
+        The state folder: `live/` holds the running RocksDB, `checkpoints/` the checkpoints.
     checkpoint
         Where to continue from; None starts empty.
     titles
@@ -200,7 +201,7 @@ class Engine:
         self.positions[partition] = offset
 
     def add_partitions(self, named: Iterable[int]) -> None:
-        """Take over partitions that the event topic has got since; what was learned stays.
+        """Add partitions created since the last step; learned state is kept.
 
         They come with the batches of one step, so that a recovery from the journal takes them over at the same step.
         """
@@ -213,7 +214,7 @@ class Engine:
         self.partition_counts.append(partitions)
 
     def _advance(self, batches: Sequence[RecordBatch]) -> list[tuple[int, int, int]]:
-        """Move the positions behind the records of a step; returns their ranges: partition, start, stop."""
+        """Advance the positions past the records of a step; returns their ranges: partition, start, stop."""
         ranges = [(batch.partition, self.positions[batch.partition], batch.next_offset) for batch in batches]
         self.positions |= {batch.partition: batch.next_offset for batch in batches}
         self._step_records = sum(len(batch) for batch in batches)

@@ -60,7 +60,7 @@ class Decoded:
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """The form that most records have; whatever it refuses is judged by its fields."""
+    """The form that most records have; records it refuses are checked field by field."""
 
     user: str | int
     item: str | int

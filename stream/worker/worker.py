@@ -3,7 +3,7 @@
 Between any two lines a crash may happen:
 
 1. before `commit_step`: nothing was published; the journal does not have the step; the records are polled again
-2. after it, before or in `learn` or a checkpoint: the journal has the step; recovery makes it again, learning included,
+2. after it, before or in `learn` or a checkpoint: the journal has the step; recovery redoes it, learning included,
 unpublished
 3. the answer to the commit lost: the journal decides, never a guess
 """
@@ -193,7 +193,7 @@ class Worker:
         self._prepare(batches)
         result = self.engine.step(batches)
         entry = self._decide(result)
-        # before this step's own entry: a restart from the checkpoint looks whether it is there
+        # before this step's own entry: a restart from the checkpoint checks that it is there
         journal_from = self._journal_end() if entry.checkpoint else self.engine.journal_from
         stepped = self._clock()
         self._commit(result, entry)
@@ -247,7 +247,7 @@ class Worker:
         try:
             return journal_end(self._log)
         except LogUnavailable as exc:
-            logger.warning("end of the journal: %s; the one noted last serves", exc)
+            logger.warning("cannot read the end of the journal: %s; using the last known offset", exc)
             return self.engine.journal_from
 
     def _commit(self, result: StepResult, entry: JournalEntry) -> None:
@@ -272,7 +272,7 @@ class Worker:
         return self._metrics.report(self.engine, self.status.state, self._lag())
 
     def publish_metrics(self) -> None:
-        """Publish the worker's figures; a log that is away costs this report."""
+        """Publish the worker's figures; if the log is unavailable the report is dropped."""
         self.input.refresh_ends()
         try:
             self._log.append([self._metrics_message()])

@@ -274,9 +274,7 @@ class Learner:
         return Ranking(*(np.concatenate(columns) for columns in zip(*rankings, strict=True)))
 
     def popular(self, count: int) -> NDArray[np.int64]:
-        """Handles of the most popular items, best first, (count,), 0 where there are fewer: the list for unknown
-        users.
-        """
+        """Handles of the most popular items, best first, (count,), 0 where there are fewer: for unknown users."""
         best = self._parts.statistics.most_popular(self._parts.table_rows, count)
         return self._parts.vocabulary.handles(np.pad(best, (0, count - len(best))))
 

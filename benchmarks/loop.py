@@ -37,10 +37,10 @@ from stream.worker.worker import Worker
 
 # the file that the worker is in says what it is doing; the first that fits, from the innermost frame outwards
 PARTS = (
-    ("torch", ("/torch/", "learner/network", "learner/encoder", "learner/losses", "learner/intents", "learner/optim")),
+    ("torch", ("/torch/", "learner/online/network", "learner/model/")),
     ("counts", ("learner/",)),
     ("rocksdb", ("/rocksdict/", "state/", "stream/log/")),
-    ("json", ("stream/events", "stream/outputs", "stream/messages", "stream/journal", "/msgspec/")),
+    ("json", ("stream/schema/", "stream/engine/message_builders", "stream/worker/journal", "/msgspec/")),
     ("rest", ("stream/", "benchmarks/")),
 )
 

@@ -78,7 +78,7 @@ class Manifest:
                 raise StateCorrupted(f"checkpoint {where}: the manifest has no step, or too many files")
             files = {name: _file_entry(name, entry, where) for name, entry in body["files"].items()}
             return cls(body["step"], body["values"], files)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise StateCorrupted(f"checkpoint {where}: the manifest is not readable: {exc}") from exc
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import state.checkpoint_location
 from state.checkpoints import CheckpointStore
-from state.errors import StateError, StorageFull
+from state.errors import StateCorrupted, StateError, StorageFull
 from state.manifest import FileEntry, Manifest
 from tests.unit.state.test_checkpoints import fill, flip, newest
 
@@ -189,3 +189,9 @@ def test_an_unreachable_location_fails_no_checkpoint_but_an_empty_start(
 def test_an_unknown_protocol_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="opening the checkpoint location in nonsense://x failed"):
         CheckpointStore(tmp_path, location="nonsense://x")
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"body":'])
+def test_a_manifest_nested_without_end_is_corrupt(opening: bytes) -> None:
+    with pytest.raises(StateCorrupted, match="not readable"):
+        Manifest.decode(opening * 100_000, "here")

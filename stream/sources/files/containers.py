@@ -93,6 +93,17 @@ def refuse_unsupported(path: Path, head: bytes) -> None:
         )
 
 
+def refuse_other_encodings(path: Path, line: bytes) -> None:
+    """Raise `SourceError` for a line that is no UTF-8, instead of showing its bytes."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        raise SourceError(
+            f"{path}: is no UTF-8 text: a binary file, one that is compressed twice, or text in another encoding, "
+            "for which --encoding is needed"
+        ) from None
+
+
 def find_encoding(head: bytes) -> str:
     """Return the encoding that the byte order mark of a file's first bytes says; empty without one, or for UTF-8."""
     encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "")
@@ -235,6 +246,7 @@ __all__ = [
     "find_encoding",
     "open_bytes",
     "open_text",
+    "refuse_other_encodings",
     "refuse_unsupported",
     "stem",
 ]

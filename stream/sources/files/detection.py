@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stream.errors import SourceError
-from stream.sources.files.containers import Container, stem
+from stream.sources.files.containers import Container, refuse_other_encodings, stem
 from stream.sources.files.elcrec import elcrec_parser, is_elcrec
 from stream.sources.files.json_array import JsonArrayParser
 from stream.sources.files.json_layout import json_lines_parser
@@ -49,6 +49,7 @@ def _unknown(path: Path, lines: list[bytes]) -> SourceError:
     cells = [line.split() for line in lines[:SAMPLE_RECORDS]]
     if all(len(row) == len(cells[0]) > 2 for row in cells) and all(cell.isdigit() for row in cells for cell in row[:2]):
         return no_header(path, lines, None)
+    refuse_other_encodings(path, lines[0])
     shown = "".join(
         one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in lines[0][:60].decode(errors="replace")
     )

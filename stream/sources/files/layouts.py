@@ -9,7 +9,7 @@ from typing import Final
 
 from stream.errors import SourceError
 from stream.sources.files.columns import COLUMN_NAMES, LINE_ORDER, EventField, find_columns
-from stream.sources.files.containers import Container
+from stream.sources.files.containers import Container, refuse_other_encodings
 from stream.sources.files.delimited import DelimitedParser, RowLayout
 from stream.sources.files.options import ReadOptions
 from stream.sources.files.parser import FileFormat, FormatName
@@ -164,6 +164,7 @@ def _numbered(
 def no_header(path: Path, records: Sequence[bytes], separator: bytes | None) -> SourceError:
     """Return the error for a file without header: its first line, and the option with what can be seen."""
     first = records[0]
+    refuse_other_encodings(path, first)
     row = split_quoted(first, separator)
     text = first[:_LINE_SHOWN].decode(errors="replace").replace("\n", " ")
     shown = "".join(one if one.isprintable() or one == "\t" else "\N{REPLACEMENT CHARACTER}" for one in text)

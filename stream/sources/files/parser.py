@@ -15,6 +15,7 @@ FormatName = Literal["csv", "jsonl", "parquet", "movielens", "elcrec"]
 SAMPLE_RECORDS: Final = 1000  # records from which the format of a file is found
 FIRST_TS: Final = 946_684_800_000  # 2000-01-01, of the first event of a file without times
 _SHOWN: Final = 20
+_NAME_SHOWN: Final = 60
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class FileFormat:
     encoding: str = ""  # empty for UTF-8
 
     def __str__(self) -> str:
-        columns = ", ".join(f"{field_name} = {column}" for field_name, column in self.columns.items())
+        columns = ", ".join(f"{field_name} = {_cut(column)}" for field_name, column in self.columns.items())
         if self.actions:
             columns += f" ({', '.join(f'{old} = {new}' for old, new in self.actions.items())})"
-        shown = ", ".join(self.unused[:_SHOWN]) + (", …" if len(self.unused) > _SHOWN else "")
+        shown = ", ".join(_cut(name) for name in self.unused[:_SHOWN]) + (", …" if len(self.unused) > _SHOWN else "")
         parts = [
             ", ".join(filter(None, [self.name, self._container(), self.encoding])),
             columns,
@@ -48,6 +49,10 @@ class FileFormat:
 
     def _container(self) -> str:
         return "gzipped" if self.container == "gzip" else self.container
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_SHOWN else name[: _NAME_SHOWN - 1] + "…"
 
 
 class Parser:

@@ -121,7 +121,7 @@ def test_other_encodings_are_given(write: Write) -> None:
         (b"a.csv" + bytes(252) + b"ustar" + bytes(300), "is a tar archive"),
         (b"Obj\x01\x04", "is an Avro file"),
         ("user,item".encode("utf-16-le"), "NUL bytes: a binary file, or UTF-16 without byte order mark"),
-        (bytes(range(128, 200)) * 3, "unknown format, first line"),
+        (bytes(range(128, 200)) * 3, "is no UTF-8 text"),
     ],
 )
 def test_a_binary_file_is_refused_without_its_bytes(write: Write, data: bytes, words: str) -> None:
@@ -444,3 +444,15 @@ def test_names_of_columns_are_no_markup(tmp_path: Path, write: Write) -> None:
     path = write("a.csv", b"user,item,ts,[/x],price [EUR],\x1b[31m\nu,a,1506826800,1,2,3\n")
     assert "\x1b" not in str(opened(path).format)
     run_command(app, "replay", path, "--no-baselines")
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b"\xe9" * 99, mtime=0), b"\x89PNG\r\n\x1a\n" + b"\xff" * 99])
+def test_bytes_that_are_no_text_are_refused_and_not_shown(write: Write, data: bytes) -> None:
+    with pytest.raises(SourceError, match="is no UTF-8 text") as refused:
+        opened(write("file.bin", data))
+    assert "\N{REPLACEMENT CHARACTER}" not in str(refused.value)
+
+
+def test_a_column_name_without_end_is_shown_in_part(write: Write) -> None:
+    file = opened(write("file.csv", b"user,item,ts," + b"c" * 100_000 + f"\nu1,a,{TS},1\n".encode()))
+    assert rows(file) == [("u1", "a", TS * 1000)] and len(str(file.format)) < 300

@@ -18,7 +18,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The online learner: sizes, learning rates, replay, and the guard that refuses steps."""
 
     seed: Annotated[
-        int, Meta(ge=0, le=2**63 - 1, description="seed seed of every random generator of the learner; number")
+        int, Meta(ge=0, le=2**63 - 1, description="seed of every random generator of the learner; number")
     ] = 0
     threads: Annotated[
         int,
@@ -55,7 +55,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 0.3
     learning_rate: Annotated[float, Meta(gt=0, le=1, description="learning rate of encoder and centers; Adam")] = 5e-3
     item_learning_rate: Annotated[
-        float, Meta(gt=0, le=1, description="learning rate learning rate of the item vectors; row-wise Adam")
+        float, Meta(gt=0, le=1, description="learning rate of the item vectors; row-wise Adam")
     ] = 0.045
     full_softmax_below: Annotated[
         int,

@@ -95,9 +95,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Literal["dot", "cosine"],
         Meta(description="product of output and item vector; cosine is divided by temperature"),
     ] = "dot"
-    temperature: Annotated[
-        float, Meta(gt=0, le=10, description="temperature temperature of the cosine score; cosine units")
-    ] = 0.07
+    temperature: Annotated[float, Meta(gt=0, le=10, description="temperature of the cosine score; cosine units")] = 0.07
     sequence_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_seq; factor, 0 = left out")] = 0.0
     intent_contrast: Annotated[float, Meta(ge=0, le=100, description="weight of L_intent; factor, 0 = left out")] = 0.0
     contrast: Annotated[
@@ -105,7 +103,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(description="L_seq, L_intent: dot products, the paper's; or cosines, divided by contrast_temperature"),
     ] = "dot"
     contrast_temperature: Annotated[
-        float, Meta(gt=0, le=10, description="temperature temperature of contrast = cosine; cosine units")
+        float, Meta(gt=0, le=10, description="temperature of contrast = cosine; cosine units")
     ] = 0.2
     fusion: Annotated[
         Literal["shift", "concat"], Meta(description="L_seq: the nearest center is added to a position, or appended")

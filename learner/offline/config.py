@@ -69,7 +69,7 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         ),
     ] = "auto"
     members: Annotated[int, Meta(ge=1, le=16, description="networks with seeds from `seed` on, averaged; count")] = 1
-    seed: Annotated[int, Meta(ge=0, le=2**62, description="seed seed of every draw; number")] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**62, description="seed of every draw; number")] = 0
     device: Annotated[
         DeviceName, Meta(description="device of the training; auto: cuda where torch sees a graphics card, else cpu")
     ] = "auto"

@@ -48,11 +48,11 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = "both"
     learning_rate: Annotated[
         float,
-        Meta(ge=0, le=1, description="learning rate learning rate of the two-layer part; Adam, 0 = stays at zero"),
+        Meta(ge=0, le=1, description="learning rate of the two-layer part; Adam, 0 = stays at zero"),
     ] = 3e-3
-    linear_learning_rate: Annotated[
-        float, Meta(ge=0, le=1, description="learning rate learning rate of the linear part; Adam")
-    ] = 0.01
+    linear_learning_rate: Annotated[float, Meta(ge=0, le=1, description="learning rate of the linear part; Adam")] = (
+        0.01
+    )
     hidden: Annotated[int, Meta(ge=1, le=1024, description="size of the two-layer part; numbers")] = 32
     chunk: Annotated[
         int, Meta(ge=1, le=256, description="events between two updates of item statistics and mixing weights; count")

@@ -40,7 +40,7 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 30_000
     commit_timeout_ms: Annotated[
         int,
-        Meta(ge=1000, le=900_000, description="wait wait after which the outcome of a commit counts as unknown; ms"),
+        Meta(ge=1000, le=900_000, description="wait after which the outcome of a commit counts as unknown; ms"),
     ] = 60_000
     transaction_timeout_ms: Annotated[
         int, Meta(ge=1000, le=900_000, description="age at which a broker aborts an unfinished transaction; ms")

@@ -24,6 +24,11 @@ _PUBLIC: Final = {
         "ssl_keyfile ssl_key_password_env ssl_key_password_file ssl_check_hostname replication_factor "
         "transaction_timeout_ms"
     ),
+    "events": (
+        "topic preset user item ts action value items where actions time_format time_zone time_origin key format "
+        "registry_url registry_username registry_password_env registry_password_file registry_cafile "
+        "registry_certfile registry_keyfile"
+    ),
     "state": "history_ttl_ms cache_bytes write_buffer_bytes checkpoint_location",
     "engine": (
         "worker max_step_events step_events learn_steps max_learn_steps backlog_events evaluate_every list_len "

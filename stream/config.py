@@ -11,6 +11,7 @@ from learner.config import LearnerConfig
 from learner.drift.config import DriftConfig, FallbackConfig
 from learner.intents.config import ShiftConfig
 from stream.log.kafka.config import KafkaConfig
+from stream.mapping.config import EventsConfig
 from stream.schema.events import ActionsConfig
 
 _DAY_MS = 24 * 3600 * 1000
@@ -130,6 +131,7 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What log, engine, worker and replay are configured with."""
 
     log: LogConfig = LogConfig()
+    events: EventsConfig = msgspec.field(default_factory=EventsConfig)
     state: StateConfig = StateConfig()
     engine: EngineConfig = EngineConfig()
     actions: ActionsConfig = msgspec.field(default_factory=ActionsConfig)

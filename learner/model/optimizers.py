@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 BETAS = (0.9, 0.99)  # .99, not .999: on a stream gradients of last week say little about today's
 EPSILON = 1e-8
 
 
 class DenseAdam:
-    """Adam over a fixed list of parameters (Kingma and Ba, arXiv 1412.6980).
+    """torch's fused Adam over a fixed list of parameters (Kingma and Ba, arXiv 1412.6980).
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ class DenseAdam:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = list(parameters)
-        self.steps = 0
+        self._steps = torch.zeros(())
         self._flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         self._first, self._second = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         for parameter, piece in zip(self.parameters, self._pieces(self._flat), strict=True):
@@ -47,15 +48,34 @@ class DenseAdam:
             ]
         )
 
+    @property
+    def steps(self) -> int:
+        """Steps since the moments were zero; they correct the moments' bias."""
+        return int(self._steps)
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps.fill_(steps)
+
     @torch.no_grad()
     def step(self, gradient: Tensor, learning_rate: float) -> None:
         """Move every parameter along its part of `gradient`, a vector from `gradient()`."""
-        self.steps += 1
-        slow, fast = 1 - BETAS[0] ** self.steps, 1 - BETAS[1] ** self.steps
-        self._first.lerp_(gradient, 1 - BETAS[0])
-        self._second.lerp_(gradient.square(), 1 - BETAS[1])
-        scale = (self._second / fast).sqrt_().add_(EPSILON)
-        self._flat.addcdiv_(self._first, scale, value=-learning_rate / slow)
+        adam(
+            [self._flat],
+            [gradient.contiguous()],  # the fused kernel reads a strided vector wrongly, without an error
+            [self._first],
+            [self._second],
+            [],
+            [self._steps],
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=EPSILON,
+            maximize=False,
+        )
 
 
 class RowAdam:

@@ -20,6 +20,14 @@ def test_dense_adam_is_torchs_adam() -> None:
         assert torch.allclose(value, expected.detach(), atol=1e-6)
 
 
+def test_dense_adam_reads_a_strided_gradient_rightly() -> None:
+    columns = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    one, other = torch.zeros(5), torch.zeros(5)
+    DenseAdam([one]).step(columns[:, 1], 0.1)
+    DenseAdam([other]).step(columns[:, 1].clone(), 0.1)
+    assert torch.equal(one, other)
+
+
 def test_row_adam_agrees_with_a_loop_over_rows() -> None:
     generator = torch.Generator().manual_seed(1)
     table = torch.randn(6, 3, generator=generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -13,6 +13,7 @@ from monitor.api.events import add_event_routes
 from monitor.api.intents import add_intent_routes
 from monitor.api.openapi import document
 from monitor.api.operations import add_operation_routes
+from monitor.api.parameters import known_parameters
 from monitor.api.streams import add_stream_routes
 from monitor.api.users import add_user_routes
 from monitor.config import MonitorConfig
@@ -58,6 +59,7 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(known_parameters)],
     )
     app.state.service = service
     _add_error_handlers(app)

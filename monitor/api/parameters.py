@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import difflib
+from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
+from fastapi.routing import APIRoute
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
@@ -14,6 +16,8 @@ from stream.schema.events import MAX_ID_BYTES
 
 User = Annotated[str, Path(min_length=1, max_length=MAX_ID_BYTES, description="user id, 1 to 256 bytes of UTF-8")]
 Limit = Annotated[int, Query(ge=1, le=500, description="most entries of the answer")]
+
+_SHOWN_CHARACTERS: Final = 100
 
 
 class _IdConvertor(PathConvertor):
@@ -39,3 +43,22 @@ def checked_user(user: str) -> str:
     if not 1 <= size <= MAX_ID_BYTES:
         raise Problem(422, f"the user id has {size} bytes; it must have 1 to {MAX_ID_BYTES}")
     return user
+
+
+async def known_parameters(request: Request) -> None:
+    """Raise `Problem` 400 for a query parameter that the route does not have or that stands twice.
+
+    A parameter without effect would be an answer to another question than the one that was asked.
+    """
+    given, route = request.query_params, request.scope.get("route")
+    if not given or not isinstance(route, APIRoute):
+        return
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    for name in given:
+        shown = name[:_SHOWN_CHARACTERS]
+        if name not in known:
+            close = difflib.get_close_matches(name[:_SHOWN_CHARACTERS], known, 1, 0.5)
+            rule = f"did you mean {close[0]!r}?" if close else f"this route has {', '.join(known) or 'none'}"
+            raise Problem(400, f"there is no query parameter {shown!r}; {rule}")
+        if len(given.getlist(name)) > 1:
+            raise Problem(400, f"the query parameter {shown!r} stands twice")

@@ -414,6 +414,23 @@ def test_unknown_paths_methods_and_parameters_are_problems(make_client: MakeClie
 
 
 @pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/recommendations/u?kk=3", "there is no query parameter 'kk'; did you mean 'k'?"),
+        ("/recommendations/u?colour=red", "there is no query parameter 'colour'; this route has k"),
+        ("/recommendations/u?k=3&k=4", "the query parameter 'k' stands twice"),
+        ("/drift?Limit=1", "there is no query parameter 'Limit'; did you mean 'limit'?"),
+        ("/users/u?k=1", "there is no query parameter 'k'; this route has none"),
+        ("/healthz?x", "there is no query parameter 'x'; this route has none"),
+    ],
+)
+def test_a_query_parameter_without_effect_is_refused(make_client: MakeClient, path: str, detail: str) -> None:
+    answer = make_client().get(path)
+    assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"host": "0.0.0.0"}, "needs a `token`"),

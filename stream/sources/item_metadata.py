@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from stream.errors import SourceError
+from stream.mapping.ids import MISSING, normalize_id
 from stream.schema.events import MAX_ID_BYTES
 from stream.sources.files.containers import READ_ERRORS, open_text
-from stream.sources.files.ids import MISSING, normalize_id
 
 Titles = dict[str, tuple[str, str]]
 MAX_TITLE: Final = 200  # characters; the rest is cut off

@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.sources.files.actions import ActionNames
-from stream.sources.files.columns import OPTIONAL_FIELDS, EventField
+from stream.mapping.actions import ActionNames
+from stream.mapping.columns import OPTIONAL_FIELDS, EventField
+from stream.mapping.ids import MISSING, normalize_id, normalize_ids
+from stream.mapping.times import TimeReader
 from stream.sources.files.event_chunk import EventChunk
-from stream.sources.files.ids import MISSING, normalize_id, normalize_ids
 from stream.sources.files.parser import FIRST_TS, FileFormat, Parser
 from stream.sources.files.quotes import join_quoted, split_quoted
-from stream.sources.files.times import TimeReader
 
 SEPARATOR_NAMES: Final[dict[bytes | None, str]] = {
     b",": "commas",

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from stream.errors import SourceError
-from stream.sources.files.columns import find_columns
+from stream.mapping.columns import find_columns
+from stream.mapping.time_forms import find_times
 from stream.sources.files.containers import Container
 from stream.sources.files.json_lines import JsonLinesParser
 from stream.sources.files.json_paths import JsonPaths, find_paths, paths_in
 from stream.sources.files.options import ReadOptions
 from stream.sources.files.parser import FileFormat
-from stream.sources.files.time_forms import find_times
 
 
 def json_lines_parser(

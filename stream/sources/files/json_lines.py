@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.mapping.actions import ActionNames
+from stream.mapping.columns import OPTIONAL_FIELDS, EventField
+from stream.mapping.ids import MISSING, normalize_id, normalize_ids
+from stream.mapping.times import TimeReader
 from stream.schema.events import MAX_RECORD_BYTES
-from stream.sources.files.actions import ActionNames
-from stream.sources.files.columns import OPTIONAL_FIELDS, EventField
 from stream.sources.files.event_chunk import EventChunk
-from stream.sources.files.ids import MISSING, normalize_id, normalize_ids
 from stream.sources.files.json_paths import JsonPaths
 from stream.sources.files.parser import FIRST_TS, FileFormat, Parser
-from stream.sources.files.times import TimeReader
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _FIELDS: Final[tuple[EventField, ...]] = ("user", "item", "ts", "action", "value")

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from stream.errors import SourceError
-from stream.sources.files.columns import EventField
+from stream.mapping.columns import EventField
 
 LIST: Final = "[]"
 _MAX_DEPTH: Final = 6  # of names that a message lists

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
-from stream.sources.files.columns import COLUMN_NAMES, LINE_ORDER, EventField, find_columns
+from stream.mapping.columns import COLUMN_NAMES, LINE_ORDER, EventField, find_columns
+from stream.mapping.time_forms import find_times
+from stream.mapping.times import NumberTimes, TimeReader, in_time_order
 from stream.sources.files.containers import Container, refuse_other_encodings
 from stream.sources.files.delimited import DelimitedParser, RowLayout
 from stream.sources.files.options import ReadOptions
 from stream.sources.files.parser import FileFormat, FormatName
 from stream.sources.files.quotes import split_quoted
-from stream.sources.files.time_forms import find_times
-from stream.sources.files.times import NumberTimes, TimeReader, in_time_order
 
 _SEPARATORS: Final = (b"\t", b",", b";", b"|", b"::")
 _IDS: Final[tuple[EventField, ...]] = ("user", "item")

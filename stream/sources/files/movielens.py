@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from stream.mapping.columns import EventField
 from stream.schema.events import MAX_TS, MIN_TS
-from stream.sources.files.columns import EventField
 from stream.sources.files.containers import Container
 from stream.sources.files.delimited import DelimitedParser, RowLayout
 from stream.sources.files.layouts import build_parser

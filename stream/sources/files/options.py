@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from stream.sources.files.actions import ActionNames, parse_actions
-from stream.sources.files.columns import EventField, parse_columns
+from stream.mapping.actions import ActionNames, parse_actions
+from stream.mapping.columns import EventField, parse_columns
+from stream.mapping.time_forms import TimeOptions, parse_time_format, parse_time_origin
 from stream.sources.files.containers import check_encoding
-from stream.sources.files.time_forms import TimeOptions, parse_time_format, parse_time_origin
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 
 from stream.errors import SourceError
-from stream.sources.files.columns import OPTIONAL_FIELDS, EventField, find_columns
+from stream.mapping.columns import OPTIONAL_FIELDS, EventField, find_columns
+from stream.mapping.ids import MISSING, normalize_ids
+from stream.mapping.time_forms import find_times
+from stream.mapping.times import NumberTimes, TimeReader
 from stream.sources.files.containers import READ_ERRORS, Container
 from stream.sources.files.event_chunk import EventChunk
-from stream.sources.files.ids import MISSING, normalize_ids
 from stream.sources.files.options import ReadOptions
 from stream.sources.files.parser import FIRST_TS, SAMPLE_RECORDS, FileFormat, Parser
-from stream.sources.files.time_forms import find_times
-from stream.sources.files.times import NumberTimes, TimeReader
 
 _ORIGINAL, _USABLE = "original ", "usable"  # further columns: as in the file, and whether the row is an event
 _SHOWN: Final = 200  # characters kept of a cell of the wrong type

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from stream.sources.files.columns import EventField
+from stream.mapping.columns import EventField
 from stream.sources.files.containers import Container
 from stream.sources.files.event_chunk import EventChunk
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import SourceError
+from stream.mapping.time_forms import find_times
+from stream.mapping.times import NumberTimes
 from stream.schema.decoder import decode_events
 from stream.sources.files.event_file import EventChunk, EventFile, read_events
 from stream.sources.files.quotes import split_quoted
-from stream.sources.files.time_forms import find_times
-from stream.sources.files.times import NumberTimes
 
 TS = 1_506_826_800
 ROWS = [(f"u{i % 7}", f"lamp-{i % 11}", (TS + i) * 1000) for i in range(25)]

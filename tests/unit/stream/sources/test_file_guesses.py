@@ -19,13 +19,13 @@ import pytest
 import zstandard
 
 from stream.errors import SourceError
+from stream.mapping.time_forms import find_times, parse_time_format, parse_time_origin
+from stream.mapping.times import TextTimes
 from stream.schema.decoder import decode_events
 from stream.schema.events import ActionsConfig
 from stream.sources.files.event_file import EventFile
 from stream.sources.files.options import parse_options
 from stream.sources.files.sorted_events import SortedEvents
-from stream.sources.files.time_forms import find_times, parse_time_format, parse_time_origin
-from stream.sources.files.times import TextTimes
 from tests.unit.intentstream.commands import run_command
 
 TS = 1_506_826_800

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from stream.errors import SourceError
+from stream.mapping.times import ISO, UNITS, NumberTimes, TextTimes, TimeReader
 from stream.schema.events import MAX_TS, MIN_TS
-from stream.sources.files.times import ISO, UNITS, NumberTimes, TextTimes, TimeReader
 
 _UNIT_NAMES: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "µs": "microseconds"} | {
     "ns": "nanoseconds",

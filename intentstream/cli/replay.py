@@ -185,6 +185,9 @@ def _counts(figures: dict[str, Any]) -> str:
         refused = "  ".join(f"{reason} {count:,}" for reason, count in figures["dead_letters_by_reason"].items())
         example = " ".join(f"{first['field']} = {first['value']}: {first['rule']}".split())
         lines.append(f"dead letters by reason: {refused}; the first is record {first['record']:,}: {readable(example)}")
+    if figures["unknown_actions"]:
+        names = ", ".join(f"{name} {count:,}" for name, count in figures["unknown_actions"].items())
+        lines.append(f"unknown actions: {readable(names)}; --actions NAME=KNOWN maps them")
     return "\n".join(lines)
 
 

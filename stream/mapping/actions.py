@@ -18,6 +18,9 @@ _SYNONYMS: Final = {
     **dict.fromkeys(["rating", "rated"], "rate"),
     **dict.fromkeys(["dislikes", "disliked"], "dislike"),
 }
+_MAX_ACTIONS: Final = 254  # as many as the configuration may have
+_NAMED: Final = 10
+_SHOWN: Final = 40  # characters of a name
 
 
 class ActionNames:
@@ -70,10 +73,33 @@ class ActionNames:
         return found
 
     def are_actions(self, sample: Sequence[str | None]) -> bool:
-        """Whether most of the values in a sample of a column are known actions."""
+        """Whether a column holds actions: one value of its sample is known, and there are few or most of them are.
+
+        The other values are refused as unknown actions: a column of dislikes must not count as likes because the
+        configuration lacks half of its names.
+        """
         counts = Counter(value for value in sample if value)
-        known = sum(count for value, count in counts.items() if self._one(value) in self._known)
-        return known * 2 > counts.total()
+        known = counts.total() - sum(self.unknown_in(sample).values())
+        return known > 0 and (len(counts) <= _MAX_ACTIONS or known * 2 > counts.total())
+
+    def unknown_in(self, sample: Iterable[str | None]) -> Counter[str]:
+        """The values of a sample that are no known actions, with their number."""
+        return Counter(value for value in sample if value and self._one(value) not in self._known)
+
+    def note(self, column: str, sample: Sequence[str | None], *, used: bool) -> list[str]:
+        """What to say about a column of actions whose names are not all known; nothing where they are.
+
+        >>> ActionNames(["view"]).note("event", ["view", "fly", "fly"], used=True)
+        ['unknown actions in event: fly (2) of the first 3']
+        """
+        unknown = self.unknown_in(sample)
+        if not unknown:
+            return []
+        named = ", ".join(f"{name[:_SHOWN]} ({count})" for name, count in unknown.most_common(_NAMED))
+        named += (", …" if len(unknown) > _NAMED else "") + f" of the first {len(sample)}"
+        if used:
+            return [f"unknown actions in {column}: {named}"]
+        return [f"no known action in {column}: {named}; --actions {unknown.most_common(1)[0][0][:_SHOWN]}=NAME maps it"]
 
     def _one(self, action: str) -> str:
         if action in self._given:

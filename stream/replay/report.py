@@ -21,6 +21,8 @@ from stream.schema.messages import DriftAlert
 from stream.schema.user_keys import user_keys
 
 _SHOWN: Final = 200  # bytes of the first dead letter in the report
+_MAX_NAMES: Final = 50  # of unknown actions that are counted by name
+_OTHER_NAMES: Final = "…"
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(DriftAlert).decode
 
@@ -48,10 +50,11 @@ class DriftEpisodes:
 
 
 class RejectionCounts:
-    """The dead letters by reason, and the first one."""
+    """The dead letters by reason, the first one, and the names of unknown actions."""
 
     def __init__(self) -> None:
         self._by_reason: Counter[str] = Counter()
+        self._unknown_actions: Counter[str] = Counter()
         self._first: dict[str, Any] | None = None
 
     def count(self, messages: Iterable[Message]) -> None:
@@ -60,14 +63,21 @@ class RejectionCounts:
             if message.topic == topics.DEAD_LETTERS:
                 headers = decode_headers(message.headers)
                 self._by_reason[headers.reason] += 1
+                if headers.reason == "unknown_action":
+                    known = headers.value in self._unknown_actions or len(self._unknown_actions) < _MAX_NAMES
+                    self._unknown_actions[headers.value if known else _OTHER_NAMES] += 1
                 if self._first is None:
                     self._first = {name: getattr(headers, name) for name in ("reason", "field", "value", "rule")}
                     self._first["record"] = headers.offset
                     self._first["line"] = (message.value or b"")[:_SHOWN].decode(errors="replace")
 
     def report(self) -> dict[str, Any]:
-        """The number by reason, and the first one with its record number, from 0, or null."""
-        return {"dead_letters_by_reason": dict(sorted(self._by_reason.items())), "first_dead_letter": self._first}
+        """The number by reason, that of each unknown action, and the first one with its record number, from 0."""
+        return {
+            "dead_letters_by_reason": dict(sorted(self._by_reason.items())),
+            "unknown_actions": dict(self._unknown_actions.most_common()),
+            "first_dead_letter": self._first,
+        }
 
 
 class UserCount:

@@ -50,11 +50,13 @@ def json_lines_parser(
     if "action" in columns:
         actions = [str(one) for sample in samples if isinstance(one := sample.get("action"), str | int)]
         sure = "action" in options.columns or columns["action"] == "action"
-        if not sure and not options.actions.are_actions(actions):
+        taken = sure or options.actions.are_actions(actions)
+        notes += options.actions.note(columns["action"], actions, used=taken)
+        if taken:
+            options.actions.translate(actions)
+        else:
             del columns["action"]
             paths = JsonPaths(columns) if nested else None
-        else:
-            options.actions.translate(actions)
     used = {column.partition(".")[0].removesuffix("[]") for column in columns.values()}
     file_format = FileFormat(
         "jsonl",

@@ -98,10 +98,12 @@ def build_parser(
         place = positions["action"]
         sample = [row[place].decode(errors="replace") for row in rows]
         sure = "action" in options.columns or names[place].lower() == "action"
-        if not sure and not options.actions.are_actions(sample):
-            del positions["action"]
-        else:
+        used = sure or options.actions.are_actions(sample)
+        notes += options.actions.note(names[place], sample, used=used)
+        if used:
             options.actions.translate(sample)
+        else:
+            del positions["action"]
     columns = {field: names[place] for field, place in positions.items()}
     layout = RowLayout(layout.separator, positions, layout.width, layout.header)
     file_format = FileFormat(

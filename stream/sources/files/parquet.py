@@ -60,7 +60,7 @@ class ParquetParser(Parser):
         self._names = find_columns(list(kinds), path, options.columns)
         self._frame = frame.select(self._column(name).alias(_ORIGINAL + field) for field, name in self._names.items())
         sample = self._collect(self._frame.head(SAMPLE_RECORDS), 0)
-        self._choose_action(sample, options)
+        notes = self._choose_action(sample, options)
         times = self._find_times(sample, kinds, options)
         casts = [self._cast(field, name, kinds[name], times).alias(field) for field, name in self._names.items()]
         usable = polars.all_horizontal([self._usable(field) for field in self._names if field not in OPTIONAL_FIELDS])
@@ -72,6 +72,7 @@ class ParquetParser(Parser):
             times.description if times else "none",
             options.actions.used if "action" in self._names else {},
             [name for name in schema.names() if not any(_is_in(used, name) for used in self._names.values())],
+            notes,
         )
 
     def _kinds(self, schema: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -92,15 +93,19 @@ class ParquetParser(Parser):
             column = column.struct.field(part)
         return column
 
-    def _choose_action(self, sample: Any, options: ReadOptions) -> None:
+    def _choose_action(self, sample: Any, options: ReadOptions) -> list[str]:
+        """Keep the action's column only when it holds actions; what to say about unknown ones."""
         if "action" not in self._names:
-            return
+            return []
         cells = [str(cell) for cell in sample[_ORIGINAL + "action"].drop_nulls().to_list()]
         sure = "action" in options.columns or self._names["action"].lower() == "action"
-        if not sure and not options.actions.are_actions(cells):
-            del self._names["action"]
-        else:
+        used = sure or options.actions.are_actions(cells)
+        notes = options.actions.note(self._names["action"], cells, used=used)
+        if used:
             options.actions.translate(cells)
+        else:
+            del self._names["action"]
+        return notes
 
     def _find_times(self, sample: Any, kinds: dict[str, Any], options: ReadOptions) -> TimeReader | None:
         if "ts" not in self._names:

@@ -308,7 +308,23 @@ def test_a_column_of_something_else_is_named_as_not_used(tmp_path: Path, kind: s
     {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[kind](path)
     file = opened(path)
     assert "action" not in file.format.columns and str(file.format).endswith("not used: type")
+    assert "no known action in type: hat (2), shoe (1) of the first 3; --actions hat=NAME maps it" in str(file.format)
     assert len(rows(file)) == 3
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_column_of_half_known_actions_is_the_action(tmp_path: Path, kind: str) -> None:
+    events = ["thumb_down", "dislike", "thumb_down", "mute"]
+    columns: dict[str, list[Any]] = {"user": ["u"] * 4, "item": list("abcd"), "ts": [TS] * 4, "event": events}
+    frame, path = pl.DataFrame(columns), tmp_path / f"a.{kind}"
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[kind](path)
+    file = opened(path)
+    assert "unknown actions in event: thumb_down (2), mute (1) of the first 4" in str(file.format)
+    decoded = decode_events(next(iter(file)).values)
+    assert [one.value for one in decoded.rejections] == ["thumb_down", "thumb_down", "mute"]
+    assert {one.reason for one in decoded.rejections} == {"unknown_action"} and decoded.events.items == ["b"]
+    (chunk,) = opened(path, actions="thumb_down=dislike,mute=dislike")
+    assert chunk.actions == ["dislike"] * 4
 
 
 def test_actions_are_translated_as_given(write: Write) -> None:

@@ -65,11 +65,6 @@ class MemoryUserStore:
         except OSError as exc:
             raise storage_error(f"restoring {checkpoint_folder}", path, exc) from exc
 
-    def add_partitions(self, partitions: int) -> None:
-        """Have at least so many partitions; the new ones are empty."""
-        self._users += [{} for _ in range(self.partitions, partitions)]
-        self.partitions = len(self._users)
-
     def blank(self, count: int) -> NDArray[np.void]:
         """Records of `count` unknown users."""
         return blank_users(count, self.codec.dtype)

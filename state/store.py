@@ -129,16 +129,6 @@ class UserStore:
         except OSError as exc:
             raise storage_error(f"restoring {checkpoint_folder}", path, exc) from exc
 
-    def add_partitions(self, partitions: int) -> None:
-        """Have at least so many partitions; the new ones are empty."""
-        try:
-            for partition in range(self.partitions, partitions):
-                self._databases.append(self._open(partition))
-                self._unwritten.append({})
-                self.partitions = partition + 1
-        except Exception as exc:
-            raise storage_error("opening users", self.path, exc) from exc
-
     def _open(self, partition: int) -> Rdict:
         return Rdict(str(partition_path(self.path, partition)), self._options)
 

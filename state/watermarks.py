@@ -72,12 +72,6 @@ class Watermarks:
                 found[rows] = self._advance(partition, ts[rows], None if users is None else users[rows])
         return found
 
-    def add_partitions(self, partitions: int) -> None:
-        """Have at least so many partitions; the clocks of the new ones have not begun."""
-        added = np.zeros(max(0, partitions - len(self.now)), dtype=np.int64)
-        self.now, self.floor = np.concatenate([self.now, added]), np.concatenate([self.floor, added])
-        self._windows += [_Window(self._window_blocks) for _ in range(len(added))]
-
     def to_state(self) -> dict[str, Any]:
         """All of it as plain data."""
         return {

@@ -107,6 +107,13 @@ def to_state(engine: EngineParts) -> dict[str, Any]:
     }
 
 
+def partition_counts(stored: StoredState | None, config: StreamConfig) -> list[int]:
+    """How many partitions the event topic has had, the present number last; the first is that of the state."""
+    if stored is None:
+        return [config.log.partitions]
+    return list(stored.engine.get("partition_counts", [len(stored.engine["positions"])]))
+
+
 def load(engine: EngineParts, stored: StoredState) -> None:
     """Put the learner and everything small of a checkpoint into a new engine; a log line names what starts anew.
 
@@ -121,7 +128,6 @@ def load(engine: EngineParts, stored: StoredState) -> None:
     engine.event_ts = state["event_ts"]
     engine.clocks.load_state(state["clocks"])
     engine.positions = {int(partition): offset for partition, offset in state["positions"].items()}
-    engine.partition_counts = state.get("partition_counts", [len(engine.positions)])
     engine.counters.update(state["counters"])
     engine.accuracy.load_state(state)
     engine.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
@@ -216,4 +222,4 @@ def refuse_other_shape(stored_state: StoredState, wanted: dict[str, Any]) -> Non
             )
 
 
-__all__ = ["begin_checkpoint", "digest", "load", "refuse_other_shape", "shape", "to_state"]
+__all__ = ["begin_checkpoint", "digest", "load", "partition_counts", "refuse_other_shape", "shape", "to_state"]

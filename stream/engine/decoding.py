@@ -39,13 +39,25 @@ class DecodedStep:
     values_dropped: int
     """events whose `value` is no finite number"""
 
+    arrived_ms: NDArray[np.int64]
+    """(n,) when the record of each event arrived, epoch milliseconds; empty when there are no erasures"""
+
     def kept(self) -> NDArray[np.bool_]:
-        """Which events (n,) stay: those of a user before the request to erase that user go."""
-        keep = np.ones(len(self.events), dtype=bool)
-        last = {erasure.user: erasure.events_before for erasure in self.erasures}
-        if last:
-            for row, user in enumerate(self.events.users):
-                keep[row] = row >= last.get(user, 0)
+        """Which events (n,) stay: those of a user before the request to erase that user go.
+
+        Before is, in the request's partition, at a lower offset; in another one, arrived no later.
+        """
+        events, keep = self.events, np.ones(len(self.events), dtype=bool)
+        rows: dict[bytes, list[int]] = {erasure.user: [] for erasure in self.erasures}
+        if rows:
+            for row, user in enumerate(events.users):
+                if user in rows:
+                    rows[user].append(row)
+        for erasure in self.erasures:
+            own = np.array(rows[erasure.user], dtype=np.int64)
+            here = events.partitions[own] == erasure.partition
+            before = np.where(here, own < erasure.events_before, self.arrived_ms[own] <= erasure.arrived_ms)
+            keep[own[before]] = False
         return keep
 
 
@@ -54,6 +66,7 @@ def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedS
     events: list[EventBatch] = []
     erasures: list[Erasure] = []
     dead_letters: list[Message] = []
+    arrived: list[NDArray[np.int64]] = []
     unknown_fields = values_dropped = count = 0
     for batch in batches:
         decoded = decoder.decode(batch.values, batch.keys, batch.timestamps_ms)
@@ -66,6 +79,7 @@ def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedS
                 events_before=count + erasure.events_before,
                 partition=batch.partition,
                 offset=batch.offsets[erasure.index],
+                arrived_ms=batch.timestamps_ms[erasure.index],
             )
             for erasure in decoded.erasures
         ]
@@ -73,7 +87,15 @@ def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedS
         unknown_fields += decoded.unknown_fields
         values_dropped += decoded.values_dropped
         count += len(decoded.events)
-    return DecodedStep(EventBatch.concatenate(events), erasures, dead_letters, unknown_fields, values_dropped)
+        arrived.append(np.asarray(batch.timestamps_ms, dtype=np.int64)[decoded.index])
+    return DecodedStep(
+        EventBatch.concatenate(events),
+        erasures,
+        dead_letters,
+        unknown_fields,
+        values_dropped,
+        np.concatenate(arrived) if erasures else np.zeros(0, dtype=np.int64),
+    )
 
 
 def _dead_letters(batch: RecordBatch, rejections: Sequence[Rejection]) -> list[Message]:

@@ -3,9 +3,9 @@ learned state in memory and on disk.
 
 No clock, no network, no global randomness: the same records in the same steps give the same bits.
 
-One step, in this order: decode, score what was published, admit new items, append to the histories, learn from the
-events (test, then train), recommend, follow the intents, detect drift. Items are admitted before the histories are
-written because a history holds item handles, not ids.
+One step, in this order: decode, bring the events to their users, score what was published, admit new items, append to
+the histories, learn from the events (test, then train), recommend, follow the intents, detect drift. Items are admitted
+before the histories are written because a history holds item handles, not ids.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ from stream.engine.drift import DriftControl, StepStats
 from stream.engine.gauges import gauges
 from stream.engine.init_model import first_notes, keep_model, kept_model, warn_of_other
 from stream.engine.intents import IntentFollower
+from stream.engine.keying import KeyedEvents, key_by_user
 from stream.engine.learning_plan import plan_learning
 from stream.engine.message_builders import checksum, erasure_messages
 from stream.engine.migrations import read_state
 from stream.engine.publishing import Publisher
 from stream.engine.queries import Answer, Explanation, answer, explanation
 from stream.engine.step import COUNTERS, Arrivals, Outcome, StepResult
-from stream.engine.users import StepUsers, TouchedUsers, UserRecords, number_users, open_store, put_intents
+from stream.engine.users import StepUsers, TouchedUsers, UserRecords, open_store, put_intents
 from stream.log.base import Message, RecordBatch
 from stream.schema.decoder import Decoder
 from stream.schema.event_batch import EventBatch
+from stream.schema.events import Erasure
 from stream.schema.user_keys import user_keys
 
 
@@ -86,7 +88,8 @@ class Engine:
         stored = read_state(checkpoint) if checkpoint is not None else None
         if stored is not None:
             saved.refuse_other_shape(stored, saved.shape(config))
-        partitions = len(stored.engine["positions"]) if stored is not None else config.log.partitions
+        self.partition_counts = saved.partition_counts(stored, config)  # that the event topic has had, the present last
+        partitions = self.partition_counts[0]  # of the state, whatever the topic has now
         self.store = open_store(config, partitions, folder / "live", checkpoint)
         self._users = UserRecords(self.store, config.state.history_ttl_ms)
         self.intents = IntentFollower(config, self.learner, titles)
@@ -97,7 +100,6 @@ class Engine:
         self.event_ts = 0
         self.clocks = Watermarks(partitions, config.state.history_ttl_ms)  # by which users are forgotten
         self.positions: dict[int, int] = {partition: 0 for partition in range(partitions)}
-        self.partition_counts = [partitions]  # that the event topic has had, the present one last
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self.accuracy = Accuracy()
         self._step_records = 0  # of the newest step
@@ -201,15 +203,13 @@ class Engine:
         self.positions[partition] = offset
 
     def add_partitions(self, named: Iterable[int]) -> None:
-        """Add partitions created since the last step; learned state is kept.
+        """Add partitions of the topic created since the last step; users stay in their state partitions.
 
         They come with the batches of one step, so that a recovery from the journal takes them over at the same step.
         """
         partitions = 1 + max(named, default=-1)
         if partitions <= len(self.positions):
             return
-        self.store.add_partitions(partitions)
-        self.clocks.add_partitions(partitions)
         self.positions |= {partition: 0 for partition in range(len(self.positions), partitions)}
         self.partition_counts.append(partitions)
 
@@ -226,26 +226,24 @@ class Engine:
         self.counters["dead_letters"] += len(decoded.dead_letters)
         self.counters["unknown_fields"] += decoded.unknown_fields
         self.counters["values_dropped"] += decoded.values_dropped
-        events = decoded.events
-        self.event_ts = max(self.event_ts, int(events.ts.max(initial=0)))
-        pairs, user_rows = number_users(events, decoded.erasures)
-        users = self._users.read(pairs, self.clocks.floor)
-        clock = self.clocks.advance(events.partitions, events.ts, users.keys[user_rows])
-        events = replace(events, user_rows=user_rows, clock=clock)
-        self.counters["misplaced"] += int(users.misplaced(self.partition_counts)[user_rows].sum())
-        return self._erase(decoded, events, users)
+        self.event_ts = max(self.event_ts, int(decoded.events.ts.max(initial=0)))
+        keyed = key_by_user(decoded.events, decoded.kept(), decoded.erasures, self.store.partitions)
+        users = self._users.read(keyed.names, keyed.partitions, self.clocks.floor)
+        events, user_rows = keyed.events, keyed.events.user_rows
+        clock = self.clocks.advance(users.partitions[user_rows], events.ts, users.keys[user_rows])
+        self.counters["misplaced"] += keyed.misplaced(self.partition_counts)
+        return self._erase(decoded.erasures, replace(keyed, events=replace(events, clock=clock)), users)
 
-    def _erase(self, decoded: DecodedStep, events: EventBatch, users: StepUsers) -> Arrivals:
+    def _erase(self, erasures: Sequence[Erasure], keyed: KeyedEvents, users: StepUsers) -> Arrivals:
         """Erase users on request, with their events of this step that came before it."""
         receipts: list[Message] = []
-        for erasure in decoded.erasures:
+        for erasure in erasures:
             users = self._users.blank(users, erasure.user)
             self.learner.forget(int(user_keys([erasure.user])[0]))
             self.counters["erased"] += 1
             receipts += erasure_messages(erasure, self.step_number)
-        keep = decoded.kept()
-        self.counters["events"] += int((~keep).sum())  # as if the request came a step later
-        return Arrivals(events.select(keep), users, receipts)
+        self.counters["events"] += int((~keyed.keep).sum())  # as if the request came a step later
+        return Arrivals(keyed.events.select(keyed.keep), users, receipts)
 
     def _score(self, arrived: Arrivals) -> ServedScore:
         """Score the lists last published on the events; served accuracy, test then train."""
@@ -328,8 +326,8 @@ class Engine:
         return explanation(self.learner, self.records([user]), user, k)
 
     def records(self, users: Sequence[bytes]) -> NDArray[Any]:
-        """Return the records (B,) of users in the partitions of their keys; blank where nothing is known."""
-        return self._users.of_keys(users, self.partition_counts, self.clocks.now)
+        """Return the records (B,) of users; blank where nothing is known."""
+        return self._users.of_names(users, self.clocks.now)
 
     def user_intents(self) -> Iterator[tuple[str, int]]:
         """Every user who holds an intent, with it."""

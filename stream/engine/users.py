@@ -18,7 +18,6 @@ from state.store import UserStore
 from stream.config import StreamConfig
 from stream.log.partitioner import partitions_of
 from stream.schema.event_batch import EventBatch
-from stream.schema.events import Erasure
 from stream.schema.messages import AsOf
 from stream.schema.user_keys import user_keys
 
@@ -28,20 +27,15 @@ _SWEPT_LEAST: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class StepUsers:
-    """The U distinct pairs of partition and user of a step, by partition and in order of first arrival."""
+    """The U users of a step, by state partition and in order of first arrival."""
 
     names: list[bytes]
     keys: NDArray[np.uint64]
     """(U,) stable 64-bit keys"""
     partitions: NDArray[np.int64]
-    """(U,)"""
+    """(U,) state partition, where the user's one record lies, see `stream.engine.keying`"""
     records: NDArray[Any]
     """(U,) of `state.user_dtype`"""
-
-    def misplaced(self, partition_counts: Sequence[int]) -> NDArray[np.bool_]:
-        """Which lie in none of the partitions of their keys, present or past, (U,)."""
-        placed = [partitions_of(self.names, count) == self.partitions for count in partition_counts]
-        return np.asarray(~np.any(placed, axis=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +76,6 @@ class TouchedUsers:
         )
 
 
-def number_users(events: EventBatch, erasures: Sequence[Erasure]) -> tuple[list[tuple[bytes, int]], NDArray[np.int64]]:
-    """Distinct (user, partition) pairs by partition and first arrival, and the row (n,) of each event's pair.
-
-    Events come partition by partition, so the pairs of one partition are neighbors.
-    """
-    pairs = list(zip(events.users, events.partitions.tolist(), strict=True))
-    asked = [(erasure.user, erasure.partition) for erasure in erasures]
-    distinct = sorted(dict.fromkeys(pairs + asked), key=lambda pair: pair[1])
-    row_of = {pair: row for row, pair in enumerate(distinct)}
-    return distinct, np.array([row_of[pair] for pair in pairs], dtype=np.int64)
-
-
 class UserRecords:
     """Records of users who are remembered at the clocks, over a `UserStore`.
 
@@ -108,13 +90,11 @@ class UserRecords:
     def __init__(self, store: UserStore, ttl_ms: int) -> None:
         self._store, self._ttl_ms = store, ttl_ms
 
-    def read(self, pairs: Sequence[tuple[bytes, int]], now: NDArray[np.int64]) -> StepUsers:
-        """Read distinct (user, partition) pairs that are sorted by partition, with the clocks at `now` (P,).
+    def read(self, names: list[bytes], partitions: NDArray[np.int64], now: NDArray[np.int64]) -> StepUsers:
+        """Read distinct users, sorted by their state partitions (U,), with the clocks at `now` (P,).
 
         A step reads at the clocks' floor: the clock of each event decides later whether its user was forgotten.
         """
-        names = [name for name, _ in pairs]
-        partitions = np.array([partition for _, partition in pairs], dtype=np.int64)
         parts = [
             self._store.read(p, [names[row] for row in np.flatnonzero(partitions == p).tolist()])
             for p in np.unique(partitions).tolist()
@@ -122,17 +102,11 @@ class UserRecords:
         records: NDArray[Any] = np.concatenate(parts) if parts else self._store.read(0, [])
         return StepUsers(names, user_keys(names), partitions, self._remembered(records, now[partitions]))
 
-    def of_keys(self, names: Sequence[bytes], partition_counts: Sequence[int], now: NDArray[np.int64]) -> NDArray[Any]:
-        """Records (B,) of users in the partitions of their keys, the present one first; blank if unknown."""
-        return np.concatenate([self._of_key(name, partition_counts, now) for name in names])
-
-    def _of_key(self, name: bytes, partition_counts: Sequence[int], now: NDArray[np.int64]) -> NDArray[Any]:
-        for count in reversed(partition_counts):
-            (partition,) = partitions_of([name], count).tolist()
-            record = self.read([(name, partition)], now).records
-            if record["events"][0]:
-                break
-        return record
+    def of_names(self, names: Sequence[bytes], now: NDArray[np.int64]) -> NDArray[Any]:
+        """Records (B,) of users; blank if unknown."""
+        partitions = partitions_of(names, self._store.partitions)
+        rows = [self.read([name], partitions[row : row + 1], now).records for row, name in enumerate(names)]
+        return np.concatenate(rows)
 
     def append(self, events: EventBatch, users: StepUsers) -> Appended:
         """Put events into the histories of their users; stores nothing."""
@@ -153,12 +127,11 @@ class UserRecords:
             self._store.write(p, [users.names[row] for row in rows.tolist()], users.records[rows])
 
     def blank(self, users: StepUsers, name: bytes) -> StepUsers:
-        """Erase a user from every partition, for misplaced events leave records outside the user's own one."""
-        rows = [row for row, other in enumerate(users.names) if other == name]
+        """Erase a user of the step."""
+        row = users.names.index(name)
         records = users.records.copy()
-        records[rows] = self._store.blank(len(rows))
-        for partition in range(self._store.partitions):
-            self._store.erase(partition, [name])
+        records[[row]] = self._store.blank(1)
+        self._store.erase(int(users.partitions[row]), [name])
         return replace(users, records=records)
 
     def scan(self, now: NDArray[np.int64]) -> Iterator[tuple[list[bytes], NDArray[Any]]]:
@@ -205,4 +178,4 @@ def open_store(config: StreamConfig, partitions: int, live: Path, checkpoint: Ch
     )
 
 
-__all__ = ["StepUsers", "TouchedUsers", "UserRecords", "number_users", "open_store", "put_intents"]
+__all__ = ["StepUsers", "TouchedUsers", "UserRecords", "open_store", "put_intents"]

@@ -16,7 +16,8 @@ def _empty() -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """n events in order of arrival: partition by partition, by offset within one.
+    """n events in order of arrival: partition by partition, by offset within one; `stream.engine.keying` sorts those
+    that are in another partition than their user's.
 
     The decoder fills users, items, times and actions; the columns behind them are empty until the engine knows them.
     """
@@ -36,7 +37,7 @@ class EventBatch:
     user_rows: NDArray[np.int64] = field(default_factory=_empty)
     """(n,) row of the event's user among the users of the step"""
     clock: NDArray[np.int64] = field(default_factory=_empty)
-    """(n,) where the partition's clock stood as the event came, see `state.Watermarks`"""
+    """(n,) where the clock of the user's state partition stood as the event came, see `state.Watermarks`"""
     handles: NDArray[np.int64] = field(default_factory=_empty)
     """(n,) item handles"""
 
@@ -45,9 +46,10 @@ class EventBatch:
 
     def select(self, mask: NDArray[np.bool_]) -> EventBatch:
         """Only the events for which `mask` (n,) is true; the same batch when that are all."""
-        if mask.all():
-            return self
-        chosen = np.flatnonzero(mask)
+        return self if mask.all() else self.take(np.flatnonzero(mask))
+
+    def take(self, chosen: NDArray[np.int64]) -> EventBatch:
+        """The events in these places, in this order."""
 
         def column(values: NDArray[Any]) -> NDArray[Any]:
             return values[chosen] if len(values) else values

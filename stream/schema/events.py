@@ -120,6 +120,8 @@ class Erasure:
     """events of the batch that came before the request"""
     partition: int = 0
     offset: int = 0
+    arrived_ms: int = 0
+    """when the record arrived, epoch milliseconds"""
 
 
 def encode_event(event: BehaviorEvent) -> bytes:

@@ -76,8 +76,8 @@ class EventInput:
         added = range(len(positions), count)
         if added:
             logger.warning(
-                "%s has %d partitions now, %d before: the new ones are read from their begin; users whose "
-                "keys moved have a history in each",
+                "%s has %d partitions now, %d before: the new ones are read from their begin; users "
+                "keep their histories",
                 topics.EVENTS,
                 count,
                 len(positions),

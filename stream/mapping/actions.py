@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -9,12 +10,14 @@ from typing import Final
 from stream.errors import SourceError
 from stream.schema.events import ERASE, ActionsConfig
 
-# what the well-known sets call the actions of the default configuration
+# what the well-known sets and tools call the actions of the default configuration, in the form of `_plain`
 _SYNONYMS: Final = {
-    **dict.fromkeys(["addtocart", "add_to_cart", "add-to-cart", "carts", "add to cart", "atc"], "cart"),
+    **dict.fromkeys(["addtocart", "add_to_cart", "carts", "atc", "product_added", "added_to_cart", "basket"], "cart"),
     **dict.fromkeys(["transaction", "transactions", "buy", "order", "orders", "purchases", "purchased"], "purchase"),
-    **dict.fromkeys(["clicks", "clicked"], "click"),
-    **dict.fromkeys(["views", "viewed", "pv", "pageview", "page_view", "detail", "detail_view"], "view"),
+    **dict.fromkeys(["order_completed", "purchase_complete", "bought", "ordered", "checkout_completed"], "purchase"),
+    **dict.fromkeys(["clicks", "clicked", "select_item", "product_clicked"], "click"),
+    **dict.fromkeys(["views", "viewed", "pv", "pageview", "page_view", "detail", "detail_view", "view_item"], "view"),
+    **dict.fromkeys(["product_viewed", "product_view", "detail_page_view"], "view"),
     **dict.fromkeys(["rating", "rated"], "rate"),
     **dict.fromkeys(["dislikes", "disliked"], "dislike"),
 }
@@ -72,6 +75,10 @@ class ActionNames:
             found.append(cache[action])
         return found
 
+    def is_known(self, action: object) -> bool:
+        """Whether an action is one of the configuration's after translation."""
+        return isinstance(action, str) and self._one(action) in self._known
+
     def are_actions(self, sample: Sequence[str | None]) -> bool:
         """Whether a column holds actions: one value of its sample is known, and there are few or most of them are.
 
@@ -106,11 +113,22 @@ class ActionNames:
             return self._given[action]
         if action in self._known:
             return action
-        name = action.strip().lower()
-        if name in self._known:
-            return name
-        synonym = _SYNONYMS.get(name, action)
-        return synonym if synonym in self._known else action
+        for name in _plain(action):
+            if name in self._known:
+                return name
+            if (synonym := _SYNONYMS.get(name, "")) in self._known:
+                return synonym
+        return action
+
+
+def _plain(action: str) -> tuple[str, str]:
+    """The action in lower case with underscores, and its last part: `com.shop.viewed` is `viewed`.
+
+    >>> _plain("Product Viewed"), _plain("com.shop.viewed")[1]
+    (('product_viewed', 'product_viewed'), 'viewed')
+    """
+    whole = re.sub(r"[\s_-]+", "_", action.strip().lower())
+    return whole, re.split(r"[./:#]", whole)[-1]
 
 
 def parse_actions(text: str) -> dict[str, str]:

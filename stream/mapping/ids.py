@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 # what pandas and database exports write for a missing value; the same list as pandas reads
 MISSING: Final = frozenset(
@@ -35,6 +38,33 @@ def normalize_id(text: str) -> str:
     return text
 
 
+def id_text(value: object) -> str:
+    """Return an id of any type as text, "" for a missing one.
+
+    Raises
+    ------
+    ValueError
+        It is no id: a fraction, a number of very many digits, a list, …
+
+    >>> id_text(7), id_text(7.0), id_text(" 7 "), id_text(b"x7")
+    ('7', '7', '7', 'x7')
+    """
+    if isinstance(value, str):
+        plain = value.replace("-", "").replace("_", "").isalnum()  # most ids, UUIDs too
+        return value if plain and value not in MISSING else normalize_id(value)
+    if isinstance(value, bytes):
+        return normalize_id(value.decode())
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError("expected text or an integer")
+    if not isinstance(value, int) and not (math.isfinite(value) and value == int(value)):
+        raise ValueError(f"{value!r} is no id: expected text or an integer")
+    if not -(1 << 200) < value < 1 << 200:
+        raise ValueError("a number of very many digits")
+    return str(int(value))
+
+
 def normalize_ids(ids: list[str]) -> list[str]:
     """Normalize many ids; returns the list itself when none needs it."""
     text = "\0".join(ids)
@@ -49,4 +79,4 @@ def normalize_ids(ids: list[str]) -> list[str]:
     return [normalize_id(one) for one in ids]
 
 
-__all__ = ["MISSING", "normalize_id", "normalize_ids"]
+__all__ = ["MISSING", "id_text", "normalize_id", "normalize_ids"]

@@ -6,14 +6,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
-from stream.errors import SourceError
-from stream.mapping.times import ISO, UNITS, NumberTimes, TextTimes, TimeReader
+from stream.errors import ConfigError, SourceError
+from stream.mapping.times import ISO, UNITS, AnyTimes, NumberTimes, TextTimes, TimeReader
 from stream.schema.events import MAX_TS, MIN_TS
 
 _UNIT_NAMES: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "µs": "microseconds"} | {
@@ -60,6 +61,36 @@ class TimeOptions:
 
     pattern: str = ""  # a unit, `iso`, or a pattern of strptime
     origin_ms: int | None = None  # numbers are counted from it
+    zone: tzinfo = UTC  # of text that names none
+
+    @classmethod
+    def of(cls, time_format: str, time_origin: str, time_zone: str, prefix: str) -> TimeOptions:
+        """Read the three settings, "" where not given; `prefix` is what stands before their names in messages.
+
+        Raises
+        ------
+        ConfigError
+            One of them cannot be understood.
+        """
+        try:
+            zone = ZoneInfo(time_zone) if time_zone else UTC
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ConfigError(
+                f"{prefix}time_zone {time_zone!r}: there is no such zone; expected a name such as Europe/Berlin"
+            ) from None
+        return cls(
+            parse_time_format(time_format) if time_format else "",
+            parse_time_origin(time_origin) if time_origin else None,
+            zone,
+        )
+
+    def reader(self) -> TimeReader:
+        """The reader of times that come one by one: what is not given is found in each of them."""
+        if self.pattern and self.pattern not in UNITS:
+            return TextTimes(self.pattern, self.zone)
+        if self.pattern or self.origin_ms is not None:
+            return NumberTimes(self.pattern or "seconds", self.origin_ms or 0)
+        return AnyTimes(self.zone)
 
 
 def parse_time_format(text: str) -> str:
@@ -116,7 +147,7 @@ def find_times(
     values = [value for value in values if value is not None and value != ""]
     where = f"{path}: column {column}"
     if options.pattern and options.pattern not in UNITS:
-        return TextTimes(options.pattern)
+        return TextTimes(options.pattern, options.zone)
     numbers = _numbers(values)
     if options.origin_ms is not None:
         return NumberTimes(options.pattern or "seconds", options.origin_ms)
@@ -124,7 +155,7 @@ def find_times(
         return NumberTimes(options.pattern)
     if len(numbers) * 2 >= len(values) and numbers:
         return _number_times(values, float(np.median(numbers)), where)
-    found = _text_times([value for value in values if isinstance(value, str)][:_TRIED], where)
+    found = _text_times([value for value in values if isinstance(value, str)][:_TRIED], where, options.zone)
     if found is not None:
         return found
     if numbers:
@@ -160,7 +191,7 @@ def _number_times(values: Sequence[Any], middle: float, where: str) -> TimeReade
     )
 
 
-def _text_times(values: Sequence[str], where: str) -> TimeReader | None:
+def _text_times(values: Sequence[str], where: str, zone: tzinfo) -> TimeReader | None:
     """Return the reader for most of these, None when there is none."""
     share = {pattern: _share_read(TextTimes(pattern), values) for pattern in (ISO, *_PATTERNS)}
     best = max(share.values(), default=0.0)
@@ -171,7 +202,7 @@ def _text_times(values: Sequence[str], where: str) -> TimeReader | None:
         raise SourceError(
             f"{where}: {_short(values[0])}: day or month first? Give --time-format '{found[0]}' or '{found[1]}'"
         )
-    return TextTimes(found[0])
+    return TextTimes(found[0], zone)
 
 
 def _share_read(reader: TimeReader, values: Sequence[str]) -> float:

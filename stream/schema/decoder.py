@@ -50,13 +50,15 @@ class Decoded:
 
     events: EventBatch
     index: NDArray[np.int64]
-    """(n,) place of each event among the records"""
+    """(n,) place of each event among the records, several times that of a record with several items"""
     rejections: list[Rejection]
     erasures: list[Erasure]
     unknown_fields: int
     """fields that no version knows, over all good records"""
     values_dropped: int
     """events whose `value` is no finite number, and was left out"""
+    skipped: int = 0
+    """records that the section `[events]` says are no events"""
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -82,7 +84,7 @@ class _Event(msgspec.Struct, frozen=True, gc=False):
 class _Refused(Exception):
     def __init__(self, reason: Reason, field: str, value: str | bytes, rule: str) -> None:
         self.reason, self.field, self.rule = reason, field, rule
-        self.value = _shortened(value)
+        self.value = shortened(value)
 
 
 class Decoder:
@@ -249,7 +251,7 @@ def _present(name: str, fields: dict[str, bytes]) -> bytes:
 def _user(fields: dict[str, bytes], key: bytes | None) -> bytes:
     user = _identifier("user", fields)
     if key is not None and key != user:
-        raise _Refused("key_mismatch", "key", key, f"the record's key must be the user, {_shortened(user)!r}")
+        raise _Refused("key_mismatch", "key", key, f"the record's key must be the user, {shortened(user)!r}")
     return user
 
 
@@ -300,10 +302,11 @@ def _is_number(token: bytes | None) -> bool:
     return math.isfinite(float(token))
 
 
-def _shortened(value: str | bytes) -> str:
+def shortened(value: str | bytes) -> str:
+    """The begin of a bad value, as a dead letter shows it."""
     text = value[: 4 * _SHOWN].decode("utf-8", "replace") if isinstance(value, bytes) else value[: _SHOWN + 1]
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-__all__ = ["Decoded", "Decoder", "decode_events"]
+__all__ = ["Decoded", "Decoder", "decode_events", "shortened"]

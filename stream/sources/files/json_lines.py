@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream.mapping.actions import ActionNames
 from stream.mapping.columns import OPTIONAL_FIELDS, EventField
-from stream.mapping.ids import MISSING, normalize_id, normalize_ids
+from stream.mapping.ids import MISSING, id_text, normalize_ids
 from stream.mapping.times import TimeReader
 from stream.schema.events import MAX_RECORD_BYTES
 from stream.sources.files.event_chunk import EventChunk
@@ -97,7 +97,7 @@ class JsonLinesParser(Parser):
             for name in ("user", "item"):
                 ids = [getattr(row, name) for row in rows]
                 if any([type(one) is not str for one in ids]):
-                    normalized = [_id_text(one) for one in ids]
+                    normalized = [id_text(one) for one in ids]
                 else:
                     normalized = normalize_ids(ids)
                 if not all(normalized):
@@ -170,7 +170,7 @@ class JsonLinesParser(Parser):
             return None
         try:
             row = decode(line)
-            row.user, row.item = _id_text(row.user), _id_text(row.item)
+            row.user, row.item = id_text(row.user), id_text(row.item)
             if self._times is not None:
                 self._times.read(row.ts)
         except UNREADABLE:
@@ -193,7 +193,7 @@ class JsonLinesParser(Parser):
                 if isinstance(named[field], str) and named[field].strip() in MISSING - {""}:
                     del named[field]
                 elif isinstance(named[field], str | float):
-                    named[field] = _id_text(named[field])
+                    named[field] = id_text(named[field])
         with suppress(*UNREADABLE, TypeError, KeyError):
             named["ts"] = self._times.read(named["ts"]) if self._times is not None else FIRST_TS
         if isinstance(named.get("action"), str):
@@ -216,17 +216,6 @@ class JsonLinesParser(Parser):
 def _row_decoder(fields: Sequence[tuple[str, Any, Any]], *, forbid_unknown_fields: bool) -> Callable[[bytes], Any]:
     row = msgspec.defstruct("Row", fields, kw_only=True, forbid_unknown_fields=forbid_unknown_fields)
     return msgspec.json.Decoder(row).decode
-
-
-def _id_text(value: str | int | float) -> str:
-    """Return an id as text: a whole float without its point; ValueError for another float or one too large."""
-    if isinstance(value, str):
-        return value if value.isalnum() and value not in MISSING else normalize_id(value)
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError(f"{value!r} is no id")
-    if not abs(value) < 1 << 200:
-        raise ValueError("a number of very many digits")
-    return str(int(value))
 
 
 def _read_values(values: Sequence[Any]) -> tuple[list[float | None], list[int]]:

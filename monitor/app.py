@@ -22,6 +22,7 @@ from monitor.http.middleware import Guard
 from monitor.http.problems import Problem
 from monitor.service import Service
 from stream.log.base import EventLog
+from stream.mapping.config import EventsConfig
 from stream.schema.events import ActionsConfig
 
 
@@ -32,6 +33,7 @@ def create_app(
     producer: EventLog | None,
     *,
     actions: ActionsConfig | None = None,
+    events: EventsConfig | None = None,
     page: bool = True,
 ) -> FastAPI:
     """The whole server as an ASGI application; its lifespan starts and ends the threads.
@@ -46,10 +48,12 @@ def create_app(
         A second handle for `POST /events` and erasures; None: those answer 503.
     actions
         The worker's actions, by which events are checked before they are appended.
+    events
+        The topic of the events, and the shape of its records.
     page
         Serve the page too; once per process, because NiceGUI has one application per process.
     """
-    service = Service(log, config, view_path, producer, actions=actions)
+    service = Service(log, config, view_path, producer, actions=actions, events=events)
     app = FastAPI(
         title="intentstream",
         version="1",

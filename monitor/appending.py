@@ -102,6 +102,6 @@ def _answer(done: asyncio.Future[bool], is_new: bool, error: Exception | None) -
         done.set_exception(error)
 
 
-def event_message(user: bytes, value: bytes, now_ms: int) -> Message:
+def event_message(user: bytes, value: bytes, now_ms: int, topic: str = topics.EVENTS) -> Message:
     """A record of the input topic; its timestamp is the time of appending, from which freshness is measured."""
-    return Message(topics.EVENTS, user, value, now_ms)
+    return Message(topic, user, value, now_ms)

@@ -16,6 +16,7 @@ from monitor.config import MonitorConfig
 from monitor.errors import MonitorConfigError, MonitorError
 from monitor.http.connections import Connections, protocol_of
 from stream.log.base import EventLog
+from stream.mapping.config import EventsConfig
 from stream.schema.events import ActionsConfig
 
 _START_S = 60.0
@@ -68,6 +69,7 @@ def serve(
     producer: EventLog | None,
     *,
     actions: ActionsConfig | None = None,
+    events: EventsConfig | None = None,
     page: bool = True,
 ) -> Iterator[str]:
     """Serve in a thread while the context is open; gives the URL.
@@ -84,7 +86,7 @@ def serve(
     config = config.with_secret()
     sock = _bound(config)
     try:
-        server = _server(create_app(log, config, view_path, producer, actions=actions, page=page))
+        server = _server(create_app(log, config, view_path, producer, actions=actions, events=events, page=page))
     except BaseException:
         sock.close()
         raise
@@ -112,9 +114,10 @@ def run(
     producer: EventLog | None,
     *,
     actions: ActionsConfig | None = None,
+    events: EventsConfig | None = None,
     page: bool = True,
 ) -> None:
     """Serve in this thread until SIGINT or SIGTERM."""
     config = config.with_secret()
     with contextlib.closing(_bound(config)) as sock:
-        _server(create_app(log, config, view_path, producer, actions=actions, page=page)).run([sock])
+        _server(create_app(log, config, view_path, producer, actions=actions, events=events, page=page)).run([sock])

@@ -18,7 +18,8 @@ from monitor.metrics import Telemetry
 from monitor.view.reader import Reader
 from monitor.view.view import View, wall_clock_ms
 from stream.log.base import EventLog
-from stream.schema.decoder import Decoder
+from stream.mapping.config import EventsConfig
+from stream.mapping.decoder import make_decoder
 from stream.schema.events import ActionsConfig
 
 
@@ -33,6 +34,8 @@ class Service:
         A second handle, for appending; None: this monitor accepts no events.
     actions
         The worker's actions: events that come in over HTTP are checked against them, and histories show no other ones.
+    events
+        The topic of the events, and the shape of its records and of those that come in over HTTP.
     clock_ms
         Wall clock, epoch milliseconds.
     """
@@ -45,6 +48,7 @@ class Service:
         producer: EventLog | None,
         *,
         actions: ActionsConfig | None = None,
+        events: EventsConfig | None = None,
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.config = config
@@ -55,6 +59,7 @@ class Service:
             history_days=config.history_days,
             series_points=config.series_points,
             actions=actions,
+            events=events,
             clock_ms=clock_ms,
         )
         self.hub = Hub(config.max_streams)
@@ -66,7 +71,8 @@ class Service:
             on_batches=self.hub.publish,
         )
         self.appender = Appender(producer) if producer is not None else None
-        self.decoder = Decoder(actions or ActionsConfig())
+        self.events = events or EventsConfig()
+        self.decoder = make_decoder(self.events, actions or ActionsConfig())
         self.recent_keys = RecentKeys()
         self.health = HealthCheck(self.view, self.reader, config, clock_ms)
         self.telemetry = Telemetry(self.view, self.reader, self.health, clock_ms, streams=lambda: len(self.hub))

@@ -94,11 +94,12 @@ def replay_command(
     A file log has one writer: stop its worker first. On Kafka the worker may run.
     """
     chosen = load_config(config, log_url=log)
+    topic = chosen.events.topic
     with open_log(chosen.log.url, config=chosen.log) as opened:
-        done = replay_dead_letters(opened, now_ms=int(time.time() * 1000), reason=reason, limit=limit)
-    typer.echo(f"{done.sent} letters sent again to {topics.EVENTS}")
+        done = replay_dead_letters(opened, now_ms=int(time.time() * 1000), reason=reason, limit=limit, topic=topic)
+    typer.echo(f"{done.sent} letters sent again to {topic}")
     if done.left:
-        typer.echo(f"{done.left} left: too large for {topics.EVENTS}, or no longer whole")
+        typer.echo(f"{done.left} left: too large for {topic}, or no longer whole")
 
 
 __all__ = ["dead_letters"]

@@ -30,7 +30,7 @@ def monitor(
         open_log(url, mode="reader", config=chosen.log) as reader,
         open_log(url, mode="producer", config=chosen.log) as producer,
     ):
-        server.run(reader, chosen.monitor, view, producer, actions=chosen.actions)
+        server.run(reader, chosen.monitor, view, producer, actions=chosen.actions, events=chosen.events)
 
 
 __all__ = ["monitor"]

@@ -60,7 +60,7 @@ def serve_page(chosen: Config, view: Path) -> Iterator[str]:
     with (
         open_log(url, mode="reader", config=chosen.log) as reader,
         open_log(url, mode="producer", config=chosen.log) as producer,
-        serve(reader, chosen.monitor, view, producer, actions=chosen.actions) as address,
+        serve(reader, chosen.monitor, view, producer, actions=chosen.actions, events=chosen.events) as address,
     ):
         yield address
 

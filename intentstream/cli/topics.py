@@ -22,7 +22,7 @@ def topics(
     Exits with 2 when one is missing or has other settings.
     """
     chosen = load_config(config, log_url=log)
-    specs = topic_specs(chosen.log.partitions)
+    specs = topic_specs(chosen.log.partitions, chosen.events.topic)
     with open_log(chosen.log.url, mode="producer" if create else "reader", config=chosen.log) as opened:
         if create:
             opened.create_topics(specs)

@@ -35,7 +35,7 @@ def worker(
     stop = stop_on_signals()
     with open_log(chosen.log.url, config=chosen.log) as opened:
         if not chosen.log.url.startswith("kafka:"):  # whoever runs brokers decides on partitions and retention
-            opened.create_topics(topics.topic_specs(chosen.log.partitions))
+            opened.create_topics(topics.topic_specs(chosen.log.partitions, chosen.events.topic))
         run_worker(chosen, opened, state, stop, init=init, titles=titles)
 
 

@@ -19,6 +19,7 @@ from monitor.http.problems import Problem
 from monitor.idempotency import log_key, too_old
 from monitor.service import Service
 from stream.log.base import LogError, Message
+from stream.schema import topics
 from stream.schema.decoder import Decoded
 
 Key = Annotated[
@@ -105,7 +106,7 @@ async def judge(service: Service, values: list[bytes]) -> Judged:
     for begin, part in _parts(values):
         now_ms = service.clock_ms()
         decoded = service.decoder.decode(part, [None] * len(part), [now_ms] * len(part))
-        judged.messages += to_messages(part, decoded, now_ms)
+        judged.messages += to_messages(part, decoded, now_ms, service.events.topic)
         judged.refused += [
             EventRefusal(index=begin + bad.index, reason=bad.reason, field=bad.field, value=bad.value, rule=bad.rule)
             for bad in decoded.rejections
@@ -125,11 +126,13 @@ def _parts(values: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
     yield begin, values[begin:]
 
 
-def to_messages(values: list[bytes], decoded: Decoded, now_ms: int) -> list[Message]:
-    """Records for the input topic, in the order in which they came, for all events that are good."""
-    good = list(zip(decoded.index.tolist(), decoded.events.users, strict=True))
-    good += [(one.index, one.user) for one in decoded.erasures]
-    return [event_message(user, values[index], now_ms) for index, user in sorted(good)]
+def to_messages(values: list[bytes], decoded: Decoded, now_ms: int, topic: str = topics.EVENTS) -> list[Message]:
+    """Records for the input topic, in the order in which they came, of which all events are good."""
+    good = dict(zip(decoded.index.tolist(), decoded.events.users, strict=True))
+    good |= {one.index: one.user for one in decoded.erasures}
+    for bad in decoded.rejections:  # of a record with several items
+        good.pop(bad.index, None)
+    return [event_message(user, values[index], now_ms, topic) for index, user in sorted(good.items())]
 
 
 async def append(service: Service, messages: list[Message], idempotency_key: bytes | None = None) -> bool:
@@ -155,14 +158,14 @@ async def append_events(service: Service, content_type: str, body: bytes, key: s
     values = split_events(content_type, body, service.config.max_batch_events)
     judged = await judge(service, values)
     messages, refused = judged.messages, judged.refused
-    if not messages:
+    if not messages and refused:
         first = refused[0]
         raise Problem(
             422,
             f"every event was refused; the first: {first.reason}: {first.field}: {first.rule}",
             refused=msgspec.to_builtins(refused[:1000]),
         )
-    is_new = await append(service, messages, None if key is None else log_key(key, body))
+    is_new = not messages or await append(service, messages, None if key is None else log_key(key, body))
     if is_new:
         service.telemetry.appended(len(messages), len(refused))
     response = reply(Appended(appended=len(messages), refused=refused))
@@ -220,5 +223,5 @@ def add_event_routes(app: FastAPI, service: Service) -> None:
     async def delete_user(user: User) -> Response:
         name, now_ms = checked_user(user), service.clock_ms()
         value = msgspec.json.encode({"user": name, "action": "erase", "ts": now_ms})
-        await append(service, [event_message(name.encode(), value, now_ms)])
+        await append(service, [event_message(name.encode(), value, now_ms, service.events.topic)])
         return reply(ErasureAccepted(user=name, receipt=f"/erasures/{quote(name, safe='')}"), 202)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from monitor.errors import ViewError
-from monitor.view.view import READ, View
+from monitor.view.view import View
 from stream.log.base import EventLog, LogError, OffsetOutOfRange, RecordBatch, TopicMismatch, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Reader:
     def _look_for_partitions(self) -> None:
         """Read partitions too that were added while the monitor runs."""
         self._partitions_due = time.monotonic() + _PARTITIONS_EVERY_S
-        for topic in READ:
+        for topic in self._view.topics:
             newest = TopicPartition(topic, self._log.partition_count(topic, current=True) - 1)
             if newest not in self._view.positions:
                 logger.info("%s has %d partitions now", topic, newest.partition + 1)
@@ -143,7 +143,7 @@ class Reader:
         """Set a position for every partition: the view's own, or the begin of the topic where the view has none."""
         view = self._view
         moves: dict[TopicPartition, int] = {}
-        for topic in READ:
+        for topic in self._view.topics:
             begins, ends = self._log.begin_offsets(topic), self._log.end_offsets(topic)
             for partition, (begin, end) in enumerate(zip(begins, ends, strict=True)):
                 tp = TopicPartition(topic, partition)
@@ -163,7 +163,7 @@ class Reader:
     def _measure(self) -> None:
         self._lag_due = time.monotonic() + _LAG_EVERY_S
         lag: dict[str, int] = {}
-        for topic in READ:
+        for topic in self._view.topics:
             ends = self._log.end_offsets(topic)
             lag[topic] = sum(
                 max(0, end - self._view.positions.get(TopicPartition(topic, partition), 0))

@@ -14,7 +14,9 @@ from monitor.view.clock import StreamClock
 from monitor.view.db import ViewDb, user_hash
 from monitor.view.records import HistoryItem
 from stream.log.base import RecordBatch
-from stream.schema.decoder import Decoded, Decoder
+from stream.mapping.config import EventsConfig
+from stream.mapping.decoder import make_decoder
+from stream.schema.decoder import Decoded
 from stream.schema.events import ActionsConfig
 from stream.schema.messages import ErasureReceipt, IntentShift, Recommendations
 
@@ -33,11 +35,15 @@ class UserRecords:
         Event time, before the stream's clock, after which a user's events and shifts are removed.
     actions
         The worker's actions: the worker refuses an event with another one, so no history holds it.
+    events
+        The shape of the records.
     """
 
-    def __init__(self, db: ViewDb, *, history_len: int, history_days: float, actions: ActionsConfig) -> None:
+    def __init__(
+        self, db: ViewDb, *, history_len: int, history_days: float, actions: ActionsConfig, events: EventsConfig
+    ) -> None:
         self._db = db
-        self._decoder, self._actions = Decoder(actions), actions.names()
+        self._decoder, self._actions = make_decoder(events, actions), actions.names()
         self._history_len = history_len
         self._history_ms = int(history_days * DAY_MS)
         self._cursor = b"h"

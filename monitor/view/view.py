@@ -23,6 +23,7 @@ from monitor.view.records import DeadLetterView, Episode
 from monitor.view.reports import WorkerReports
 from monitor.view.users import UserRecords
 from stream.log.base import RecordBatch, TopicPartition
+from stream.mapping.config import EventsConfig
 from stream.schema import topics
 from stream.schema.dead_letters import decode_headers, is_mark
 from stream.schema.events import ActionsConfig
@@ -30,7 +31,6 @@ from stream.schema.messages import DriftAlert, ErasureReceipt
 
 logger = logging.getLogger(__name__)
 
-READ: Final = (topics.EVENTS, *topics.OUTPUTS)
 MAX_REASONS: Final = 32
 _NEWEST: Final = 500  # shifts, alerts, dead letters in memory
 _FEED: Final = 40  # newest lists of all users
@@ -54,6 +54,8 @@ class View:
         Reports of the worker kept at full resolution; minutes are kept for two days beside them.
     actions
         The worker's actions: the worker refuses an event with another one, so no history holds it.
+    events
+        The topic of the events, and the shape of its records.
     """
 
     def __init__(
@@ -64,11 +66,17 @@ class View:
         history_days: float = 30.0,
         series_points: int = 2000,
         actions: ActionsConfig | None = None,
+        events: EventsConfig | None = None,
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._db = ViewDb(path)
+        self.topics = ((events or EventsConfig()).topic, *topics.OUTPUTS)
         self.users = UserRecords(
-            self._db, history_len=history_len, history_days=history_days, actions=actions or ActionsConfig()
+            self._db,
+            history_len=history_len,
+            history_days=history_days,
+            actions=actions or ActionsConfig(),
+            events=events or EventsConfig(),
         )
         self.reports = WorkerReports(self._db, series_points, clock_ms)
         self.catalog = Catalog(self._db)
@@ -79,9 +87,9 @@ class View:
         self.reasons: dict[str, int] = {}
         self.positions: dict[TopicPartition, int] = {}
         self.totals: dict[str, int] = {}
-        self.revision = dict.fromkeys(READ, 0)
+        self.revision = dict.fromkeys(self.topics, 0)
         self._apply: dict[str, Callable[[WriteBatch, RecordBatch], None]] = {
-            topics.EVENTS: self.users.apply_events,
+            self.topics[0]: self.users.apply_events,
             topics.RECOMMENDATIONS: self._recommendations,
             topics.INTENT_SHIFTS: self._intent_shifts,
             topics.INTENT_CATALOG: self._catalog,

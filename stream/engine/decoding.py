@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream.engine.message_builders import dead_letter
 from stream.log.base import Message, RecordBatch
-from stream.schema.decoder import Decoder
+from stream.mapping.decoder import EventDecoder
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import Erasure, Rejection
 
@@ -38,9 +38,10 @@ class DecodedStep:
     """fields that no version knows, over all good records"""
     values_dropped: int
     """events whose `value` is no finite number"""
-
     arrived_ms: NDArray[np.int64]
     """(n,) when the record of each event arrived, epoch milliseconds; empty when there are no erasures"""
+    skipped: int = 0
+    """records that the section `[events]` says are no events"""
 
     def kept(self) -> NDArray[np.bool_]:
         """Which events (n,) stay: those of a user before the request to erase that user go.
@@ -61,13 +62,13 @@ class DecodedStep:
         return keep
 
 
-def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedStep:
+def decode_batches(decoder: EventDecoder, batches: Sequence[RecordBatch]) -> DecodedStep:
     """Decode and validate the records of batches that are sorted by partition."""
     events: list[EventBatch] = []
     erasures: list[Erasure] = []
     dead_letters: list[Message] = []
     arrived: list[NDArray[np.int64]] = []
-    unknown_fields = values_dropped = count = 0
+    unknown_fields = values_dropped = skipped = count = 0
     for batch in batches:
         decoded = decoder.decode(batch.values, batch.keys, batch.timestamps_ms)
         offsets = np.asarray(batch.offsets, dtype=np.int64)[decoded.index]
@@ -86,6 +87,7 @@ def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedS
         dead_letters += _dead_letters(batch, decoded.rejections)
         unknown_fields += decoded.unknown_fields
         values_dropped += decoded.values_dropped
+        skipped += decoded.skipped
         count += len(decoded.events)
         arrived.append(np.asarray(batch.timestamps_ms, dtype=np.int64)[decoded.index])
     return DecodedStep(
@@ -95,6 +97,7 @@ def decode_batches(decoder: Decoder, batches: Sequence[RecordBatch]) -> DecodedS
         unknown_fields,
         values_dropped,
         np.concatenate(arrived) if erasures else np.zeros(0, dtype=np.int64),
+        skipped,
     )
 
 

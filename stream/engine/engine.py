@@ -1,5 +1,4 @@
-"""The engine: the deterministic core. It takes records, returns messages, and owns all
-learned state in memory and on disk.
+"""The engine: the deterministic core. It takes records, returns messages, and owns all learned state.
 
 No clock, no network, no global randomness: the same records in the same steps give the same bits.
 
@@ -42,7 +41,7 @@ from stream.engine.queries import Answer, Explanation, answer, explanation
 from stream.engine.step import COUNTERS, Arrivals, Outcome, StepResult
 from stream.engine.users import StepUsers, TouchedUsers, UserRecords, open_store, put_intents
 from stream.log.base import Message, RecordBatch
-from stream.schema.decoder import Decoder
+from stream.mapping.decoder import make_decoder
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import Erasure
 from stream.schema.user_keys import user_keys
@@ -77,7 +76,7 @@ class Engine:
         self.config = config
         self._folder = folder
         self._checkpoints = checkpoints
-        self._decoder = Decoder(config.actions)
+        self._decoder = make_decoder(config.events, config.actions)
         self._action_weights = np.array(config.actions.weights(), dtype=np.float32)
         self.learner = Learner(config.learner, config.actions.weights())
         self.init_fingerprint = ""  # of a fitted model
@@ -226,6 +225,7 @@ class Engine:
         self.counters["dead_letters"] += len(decoded.dead_letters)
         self.counters["unknown_fields"] += decoded.unknown_fields
         self.counters["values_dropped"] += decoded.values_dropped
+        self.counters |= {"skipped": n + self.counters.get("skipped", 0)} if (n := decoded.skipped) else {}
         self.event_ts = max(self.event_ts, int(decoded.events.ts.max(initial=0)))
         keyed = key_by_user(decoded.events, decoded.kept(), decoded.erasures, self.store.partitions)
         users = self._users.read(keyed.names, keyed.partitions, self.clocks.floor)

@@ -17,7 +17,7 @@ from stream.mapping.accessors import compile_accessors
 from stream.mapping.config import EventsConfig
 from stream.mapping.reader import RecordReader
 from stream.mapping.shape import RecordShape, resolve_shape
-from stream.mapping.slow import OneByOne
+from stream.mapping.slow import OWN_ERASURE, OneByOne, is_own_erasure
 from stream.mapping.typed import TypedPass, merge
 from stream.schema.decoder import Decoded, Decoder
 from stream.schema.events import MAX_TS, ActionsConfig
@@ -91,10 +91,20 @@ class MappedDecoder:
             return self._one_by_one.decode(values, keys, arrived_ms, range(len(values)))
         arrived = np.array([0] * len(values) if arrived_ms is None else arrived_ms, dtype=np.int64)
         latest = np.where(arrived > 0, arrived + self._max_ahead_ms, MAX_TS)
-        found = self._typed.decode(values, keys, latest)
+        found = self._typed.decode(_without_own_erasures(values), keys, latest)
         if not found.others:
             return found.decoded
         return merge([found.decoded, self._one_by_one.decode(values, keys, arrived_ms, sorted(found.others))])
+
+
+def _without_own_erasures(values: Sequence[bytes | None]) -> Sequence[bytes | None]:
+    """The records; None for requests to erase in our own form, which the slow pass takes."""
+    try:
+        if OWN_ERASURE not in b"".join(values):  # type: ignore[arg-type]  # None raises TypeError
+            return values
+    except TypeError:
+        pass
+    return [None if is_own_erasure(value) else value for value in values]
 
 
 __all__ = ["EventDecoder", "MappedDecoder", "make_decoder"]

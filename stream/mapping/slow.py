@@ -20,6 +20,8 @@ from stream.schema.events import ERASE, ActionsConfig, Reason, Rejection
 
 MAX_MAPPED_BYTES: Final = 1 << 20  # of a record
 MAX_EVENTS: Final = 10_000  # of a record
+OWN_ERASURE: Final = b'"action":"erase"'
+_ERASURE_BYTES: Final = 2048  # an id of 256 bytes as JSON, and the rest
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -74,6 +76,10 @@ class OneByOne:
         )
 
     def _make(self, value: bytes | None, place: int, made: _Made) -> None:
+        if is_own_erasure(value):
+            made.values.append(value or b"")
+            made.places.append(place)
+            return
         if not value and self._shape.lenient:  # a tombstone
             made.skipped += 1
             return
@@ -160,6 +166,11 @@ class OneByOne:
         return bad if path == bad.field else replace(bad, rule=f"{bad.rule} (read from {path})")
 
 
+def is_own_erasure(value: bytes | None) -> bool:
+    """Whether a record is a request to erase as `DELETE /users/{user}` writes it, into topics of every shape."""
+    return value is not None and value.startswith(b'{"user":') and OWN_ERASURE in value[:_ERASURE_BYTES]
+
+
 def _number(value: Any) -> float | str:
     """The number of a `value`; a text, which the schema's decoder leaves out, where there is none."""
     try:
@@ -169,4 +180,4 @@ def _number(value: Any) -> float | str:
     return number if math.isfinite(number) else "none"
 
 
-__all__ = ["MAX_EVENTS", "MAX_MAPPED_BYTES", "OneByOne"]
+__all__ = ["MAX_EVENTS", "MAX_MAPPED_BYTES", "OWN_ERASURE", "OneByOne", "is_own_erasure"]

@@ -18,6 +18,7 @@ from stream.engine.engine import Engine
 from stream.engine.init_model import kept_model
 from stream.errors import SourceError
 from stream.log.base import RecordBatch
+from stream.mapping.config import EventsConfig
 from stream.sources.item_metadata import Titles
 
 ConfigT = TypeVar("ConfigT", bound=StreamConfig)
@@ -158,11 +159,13 @@ def configure_replay(config: ConfigT, history_ttl_ms: int = 0) -> ConfigT:
     """The configuration of a replay: one partition, since a file has one order, and nobody forgotten by default.
 
     `state.history_ttl_ms` of the configuration is that of a live stream: a file may span years, and the histories that
-    it forgets on the way would be missing from the accuracy.
+    it forgets on the way would be missing from the accuracy. The records of a file come in our own form: its reader
+    knows what `[events]` says.
     """
     return msgspec.structs.replace(
         config,
         log=msgspec.structs.replace(config.log, partitions=1),
+        events=EventsConfig(),
         state=msgspec.structs.replace(config.state, history_ttl_ms=history_ttl_ms),
     )
 

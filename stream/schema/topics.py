@@ -20,11 +20,11 @@ DAY_MS: Final = 24 * 3600 * 1000
 OUTPUTS: Final = (RECOMMENDATIONS, INTENT_SHIFTS, INTENT_CATALOG, DRIFT_ALERTS, METRICS, ERASURES, DEAD_LETTERS)
 
 
-def topic_specs(partitions: int) -> list[TopicSpec]:
-    """The specs of all topics; those keyed by user have as many partitions as the input."""
+def topic_specs(partitions: int, events: str = EVENTS) -> list[TopicSpec]:
+    """The specs of all topics; those keyed by user have as many partitions as `events`, the input."""
     keep = 30 * DAY_MS
     return [
-        TopicSpec(EVENTS, partitions, retention_ms=7 * DAY_MS, max_message_bytes=128 * 1024),
+        TopicSpec(events, partitions, retention_ms=7 * DAY_MS, max_message_bytes=128 * 1024),
         TopicSpec(RECOMMENDATIONS, partitions, cleanup="compact"),
         TopicSpec(INTENT_SHIFTS, partitions, retention_ms=keep),
         TopicSpec(INTENT_CATALOG, 1, cleanup="compact"),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stream.errors import JournalError
-from stream.log.base import CommitOutcomeUnknown, EventLog, LogUnavailable, Message, WriterFenced
+from stream.log.base import CommitOutcomeUnknown, EventLog, LogUnavailable, Message, TopicPartition, WriterFenced
 from stream.schema import topics
 from stream.schema.messages import JournalEntry
-from stream.worker.event_input import RETRY_S, Positions
-from stream.worker.journal import last_entry, log_positions
+from stream.worker.event_input import RETRY_S
+from stream.worker.journal import last_entry
 from stream.worker.outage import Outage
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,11 @@ class _Committed:
 
 
 def commit_step(
-    log: EventLog, entry: JournalEntry, messages: Sequence[Message], positions: Positions, journal_from: int
+    log: EventLog,
+    entry: JournalEntry,
+    messages: Sequence[Message],
+    positions: Mapping[TopicPartition, int],
+    journal_from: int,
 ) -> None:
     """Commit a step's messages, among them its journal entry, and the input positions; waits for a log that is away.
 
@@ -54,7 +58,7 @@ def commit_step(
     outage = Outage(f"commit of step {entry.step}")
     while True:
         try:
-            log.commit(messages, log_positions(positions))
+            log.commit(messages, positions)
             outage.over()
             return
         except (CommitOutcomeUnknown, LogUnavailable) as exc:

@@ -135,6 +135,7 @@ def replay_dead_letters(
     reason: str | None = None,
     limit: int | None = None,
     on_sent: Callable[[int], None] = lambda _: None,
+    topic: str = topics.EVENTS,
 ) -> Replayed:
     """Append dead letters to the event topic again, byte for byte and once each.
 
@@ -151,15 +152,15 @@ def replay_dead_letters(
         Opened as owner.
     now_ms
         Wall clock, the time of the marks; epoch milliseconds.
-    reason
-        Only those refused for this reason.
-    limit
-        At most so many, oldest first.
+    reason, limit
+        Only those refused for this reason, and at most so many, oldest first.
     on_sent
         Called after each commit with the number sent so far.
+    topic
+        The topic of the events.
     """
     before: int | None = None
-    log.check_topics(topics.topic_specs(log.partition_count(topics.EVENTS)))
+    log.check_topics(topics.topic_specs(log.partition_count(topic), topic))
     while True:
         log.claim(WORKER)
         end = _end(log)  # what is refused from now on waits for the next replay
@@ -175,23 +176,23 @@ def replay_dead_letters(
                     left += 1
                     continue
                 if len(chunk) == _CHUNK or (chunk and sum(x.size for x in chunk) + letter.size > _CHUNK_BYTES):
-                    _send(log, chunk, now_ms)
+                    _send(log, chunk, now_ms, topic)
                     sent += len(chunk)
                     on_sent(sent)
                     chunk = []
                 chunk.append(letter)
             if chunk:
-                _send(log, chunk, now_ms)
+                _send(log, chunk, now_ms, topic)
                 on_sent(sent + len(chunk))
             return Replayed(sent + len(chunk), left)
         except CommitOutcomeUnknown as exc:
             logger.warning("%s; reading the marks", exc)
 
 
-def _send(log: EventLog, chunk: Sequence[DeadLetter], now_ms: int) -> None:
+def _send(log: EventLog, chunk: Sequence[DeadLetter], now_ms: int, topic: str) -> None:
     """Append the dead letters to the event topic and their mark, in one commit."""
     mark = Mark(_as_ranges([letter.offset for letter in chunk]))
-    messages = [Message(topics.EVENTS, letter.key, letter.value, letter.timestamp_ms) for letter in chunk]
+    messages = [Message(topic, letter.key, letter.value, letter.timestamp_ms) for letter in chunk]
     headers = DeadLetterHeaders(
         reason=REPLAYED.decode(),
         value=f"{len(chunk)} letters",

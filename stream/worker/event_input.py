@@ -25,8 +25,11 @@ Positions = Mapping[int, int]  # next offset to read by partition
 class EventInput:
     """The event topic as the worker reads it; positions are the engine's, passed in with every call."""
 
-    def __init__(self, log: EventLog, config: EngineConfig, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, log: EventLog, config: EngineConfig, clock: Callable[[], float], topic: str = topics.EVENTS
+    ) -> None:
         self._log = log
+        self._topic = topic
         self._config = config
         self._clock = clock
         self._ends: list[int] = []
@@ -46,7 +49,9 @@ class EventInput:
         config = self._config
         try:
             batches = self._log.poll(
-                log_positions(self.read_positions(positions)), config.max_step_events, config.poll_max_wait_ms
+                log_positions(self.read_positions(positions), self._topic),
+                config.max_step_events,
+                config.poll_max_wait_ms,
             )
         except LogUnavailable as exc:
             self.wait_for_log(exc)
@@ -69,7 +74,7 @@ class EventInput:
             return []
         self._partitions_due = now + _PARTITIONS_EVERY_S
         try:
-            count = self._log.partition_count(topics.EVENTS, current=True)
+            count = self._log.partition_count(self._topic, current=True)
         except LogUnavailable as exc:
             logger.warning("number of partitions: %s; asking again", exc)
             return []
@@ -78,11 +83,11 @@ class EventInput:
             logger.warning(
                 "%s has %d partitions now, %d before: the new ones are read from their begin; users "
                 "keep their histories",
-                topics.EVENTS,
+                self._topic,
                 count,
                 len(positions),
             )
-        return [RecordBatch(topics.EVENTS, partition, [], [], [], [], [], 0) for partition in added]
+        return [RecordBatch(self._topic, partition, [], [], [], [], [], 0) for partition in added]
 
     def skip_control_records(self, batches: list[RecordBatch]) -> None:
         """Read on behind batches that hold no record."""
@@ -97,7 +102,7 @@ class EventInput:
         read = self.read_positions(positions)
         passed = {partition: offset for partition, offset in read.items() if offset > positions[partition]}
         return [
-            RecordBatch(topics.EVENTS, partition, [], [], [], [], [], offset)
+            RecordBatch(self._topic, partition, [], [], [], [], [], offset)
             for partition, offset in sorted(passed.items())
         ]
 
@@ -119,11 +124,11 @@ class EventInput:
                 f'{error}: set `engine.on_truncated_input` to "earliest" or "latest" to go on without these records'
             ) from error
         self._control_record_ends.clear()
-        begins, ends = self._log.begin_offsets(topics.EVENTS), self._log.end_offsets(topics.EVENTS)
+        begins, ends = self._log.begin_offsets(self._topic), self._log.end_offsets(self._topic)
         targets = begins if policy == "earliest" else ends
         lost = [p for p, offset in positions.items() if not begins[p] <= offset <= ends[p]]
         for partition in lost:
-            logger.warning("%s: going on at %s[%d] offset %d", error, topics.EVENTS, partition, targets[partition])
+            logger.warning("%s: going on at %s[%d] offset %d", error, self._topic, partition, targets[partition])
         return {partition: targets[partition] for partition in lost}
 
     def refresh_ends(self) -> None:
@@ -133,7 +138,7 @@ class EventInput:
             return
         self._ends_due = now + _ENDS_EVERY_S
         try:
-            self._ends = self._log.end_offsets(topics.EVENTS)
+            self._ends = self._log.end_offsets(self._topic)
         except LogUnavailable as exc:
             logger.warning("lag: %s; the last figure stands", exc)
 

@@ -98,16 +98,16 @@ def last_step(log: EventLog, worker: str, start: int = 0) -> int:
     return 0 if entry is None else entry.step
 
 
-def read_input(log: EventLog, entry: JournalEntry) -> tuple[list[RecordBatch], int]:
-    """The input of the entry's step, and how many of its records are gone.
+def read_input(log: EventLog, entry: JournalEntry, topic: str = topics.EVENTS) -> tuple[list[RecordBatch], int]:
+    """The input of the entry's step, from `topic`, and how many of its records are gone.
 
     Retention may remove the begin of a range without any record: offsets there can be marks of transactions.
     """
-    spans = [OffsetRange(topics.EVENTS, partition, start, stop) for partition, start, stop in entry.ranges]
+    spans = [OffsetRange(topic, partition, start, stop) for partition, start, stop in entry.ranges]
     try:
         return [log.read(span) for span in spans], 0
     except OffsetOutOfRange:
-        begins = log.begin_offsets(topics.EVENTS)
+        begins = log.begin_offsets(topic)
         batches = [_remaining(log, span, begins[span.partition]) for span in spans]
     taken = entry.records if entry.records >= 0 else sum(span.stop - span.start for span in spans)
     return batches, taken - sum(map(len, batches))
@@ -119,6 +119,6 @@ def _remaining(log: EventLog, span: OffsetRange, begin: int) -> RecordBatch:
     return log.read(OffsetRange(span.topic, span.partition, max(span.start, begin), span.stop))
 
 
-def log_positions(positions: Mapping[int, int]) -> dict[TopicPartition, int]:
-    """Engine positions (next offset by partition) as log positions."""
-    return {TopicPartition(topics.EVENTS, partition): offset for partition, offset in positions.items()}
+def log_positions(positions: Mapping[int, int], topic: str = topics.EVENTS) -> dict[TopicPartition, int]:
+    """Engine positions (next offset by partition) as log positions in the topic of the events."""
+    return {TopicPartition(topic, partition): offset for partition, offset in positions.items()}

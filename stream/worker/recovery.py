@@ -49,9 +49,11 @@ def redo(
                 f"{state}: the journal begins with {begun_with} partitions, the configuration says "
                 f"{engine.partition_counts[0]}: set log.partitions = {begun_with}; the worker finds those added since"
             )
-    batches, gone = read_input(log, entry)
+    batches, gone = read_input(log, entry, engine.config.events.topic)
     if gone:
-        text = f"step {entry.step}: {gone} records of {topics.EVENTS} in the ranges {entry.ranges} are gone"
+        text = (
+            f"step {entry.step}: {gone} records of {engine.config.events.topic} in the ranges {entry.ranges} are gone"
+        )
         if on_truncated_input == "fail":
             raise JournalError(
                 f"{text}, and the journal needs them to rebuild the state; use a newer checkpoint, or set "

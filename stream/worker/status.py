@@ -44,8 +44,8 @@ def worker_health(config: StreamConfig, log: EventLog, state: Path, *, now_ms: i
     """
     worker = config.engine.worker
     committed = log.committed(worker)
-    ends = log.end_offsets(topics.EVENTS)
-    lag = {p: end - committed.get(TopicPartition(topics.EVENTS, p), 0) for p, end in enumerate(ends)}
+    ends = log.end_offsets(config.events.topic)
+    lag = {p: end - committed.get(TopicPartition(config.events.topic, p), 0) for p, end in enumerate(ends)}
     checkpoint = _newest_checkpoint(config, state)
     checkpoint_step = checkpoint.step if checkpoint is not None else None
     hint = checkpoint.manifest["engine"].get("journal_from", 0) if checkpoint is not None else 0

@@ -98,7 +98,7 @@ class Worker:
             self._lock.release()
             raise
         self.status = Status()
-        self.input = EventInput(log, config.engine, clock)
+        self.input = EventInput(log, config.engine, clock, config.events.topic)
         self.checkpoints = CheckpointWriter(config.engine, clock)
         self._metrics = WorkerMetrics(config.engine, clock, self.checkpoints)
 
@@ -113,7 +113,7 @@ class Worker:
             Entries or input are missing, or a step recomputed other messages and `on_replay_mismatch` is `fail`.
         """
         config, log, worker = self._config.engine, self._log, self._config.engine.worker
-        specs = topics.topic_specs(self._config.log.partitions)
+        specs = topics.topic_specs(self._config.log.partitions, self._config.events.topic)
         log.check_topics(specs, may_have_grown={spec.name for spec in specs})
         log.claim(worker)
         self.publish_metrics()
@@ -226,7 +226,9 @@ class Worker:
         positions = self.engine.positions | {batch.partition: batch.next_offset for batch in batches}
         known = self._config.log.partitions  # the topic of lists need not grow with that of events
         lists = [TopicPartition(topics.RECOMMENDATIONS, b.partition) for b in batches if len(b) and b.partition < known]
-        self._log.prepare(log_positions(positions), [*lists, TopicPartition(topics.JOURNAL, 0)])
+        self._log.prepare(
+            log_positions(positions, self._config.events.topic), [*lists, TopicPartition(topics.JOURNAL, 0)]
+        )
 
     def _decide(self, result: StepResult) -> JournalEntry:
         """Everything that a replay must repeat is decided here, before the commit."""
@@ -253,7 +255,8 @@ class Worker:
     def _commit(self, result: StepResult, entry: JournalEntry) -> None:
         figures = [self._metrics_message()] if self._metrics.due else []
         messages = [*result.messages, *figures, entry_message(entry, result.event_ts)]
-        commit_step(self._log, entry, messages, self.engine.positions, self.engine.journal_from)
+        positions = log_positions(self.engine.positions, self._config.events.topic)
+        commit_step(self._log, entry, messages, positions, self.engine.journal_from)
 
     def checkpoint(self) -> None:
         """Take a checkpoint from begin to end; raises `StateError` when it fails."""

@@ -118,7 +118,7 @@ def test_too_many_items_in_a_record_are_refused() -> None:
 
 
 def test_records_that_are_no_events_are_skipped_and_counted() -> None:
-    records = [
+    records: list[Any] = [
         DEBEZIUM,
         DEBEZIUM | {"op": "d", "before": DEBEZIUM["after"], "after": None},
         None,  # the tombstone behind it
@@ -149,6 +149,13 @@ def test_a_request_to_erase() -> None:
     found = decode(records, user="u", item="i", ts="t", action="a", actions={"forget me": "erase"})
     assert [(one.user, one.index, one.events_before) for one in found.erasures] == [(b"1", 1, 1)]
     assert len(found.events) == 2
+
+
+def test_our_own_request_to_erase_is_understood_in_every_shape() -> None:
+    own = b'{"user":"u1","action":"erase","ts":%d}' % TS
+    found = decode([SEGMENT | {"properties": {"sku": 1}}, own, None], preset="segment")
+    assert [(one.user, one.index, one.events_before) for one in found.erasures] == [(b"u1", 1, 1)]
+    assert len(found.events) == 1 and found.skipped == 1
 
 
 def test_values_that_are_no_numbers_are_dropped() -> None:

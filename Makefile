@@ -1,7 +1,7 @@
 # Everything runs in .venv, built from exact versions; `make install` does nothing when nothing changed.
 PYTHON ?= python3.11
 BIN := .venv/bin
-PACKAGES := intentstream stream learner state monitor tests benchmarks
+PACKAGES := intentstream stream learner state monitor tests benchmarks examples
 
 .PHONY: run test lint format install reference clean
 

@@ -13,7 +13,7 @@ from intentstream.cli.app import COMMANDS
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 HISTORY = {"CHANGELOG.md", "decisions.md"}  # tell of earlier names too
-FOLDERS = ("benchmarks", "deploy", "docs", "intentstream", "learner", "monitor", "state", "stream", "tests")
+FOLDERS = ("benchmarks", "deploy", "docs", "examples", "intentstream", "learner", "monitor", "state", "stream", "tests")
 
 
 def prose(page: Path) -> str:
@@ -91,6 +91,14 @@ def test_commands_and_targets_of_the_readme_exist() -> None:
 def test_the_python_of_the_readme_runs() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 (our own five lines)
+
+
+def test_the_producers_in_the_documentation_are_those_of_the_examples() -> None:
+    shown = re.findall(r"^```\w+\n(.*?)^```", (ROOT / "docs/kafka.md").read_text(), flags=re.M | re.S)
+    producers = sorted((ROOT / "examples/producers").iterdir())
+    assert len(producers) == 5
+    for path in producers:
+        assert path.read_text() in shown, path.name
 
 
 def test_the_index_names_every_page() -> None:

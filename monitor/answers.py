@@ -94,6 +94,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     state: Annotated[str, Meta(description="none, recovering, running, stopped, failed or gone")]
     problems: list[str]
+    notes: Annotated[list[str], Meta(description="what the workers do of their own accord, and needs nobody")]
     workers: list[StreamMetrics]
     monitor_lag: dict[str, int]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,17 +14,21 @@ from monitor.view.view import View
 from stream.schema.messages import StreamMetrics
 
 _FORGOTTEN_S: Final = 86_400.0
-_MISPLACED_MS: Final = 600_000  # that an increase of misplaced events is a problem for
+_MISPLACED_MS: Final = 600_000  # that an increase of misplaced events is named for
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the worker is doing, for people and for load balancers; `problems` is empty when all is well."""
+    """How the worker is doing, for people and for load balancers; `problems` is empty when all is well.
+
+    `notes` say what the worker does of its own accord, and need nobody.
+    """
 
     state: str  # none, recovering, running, stopped, failed, gone
     report: StreamMetrics | None
     age_s: float
     problems: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 class HealthCheck:
@@ -58,7 +62,8 @@ class HealthCheck:
         lag, most = self.lag(), self._config.ready_max_lag
         if state == "running" and lag > most:
             problems.append(f"{lag:,} records wait for the worker, more than {most:,}")
-        return Health(state, first, self.age_s(first), problems)
+        notes = [note for report in reports for note in self._worker_notes(report)]
+        return Health(state, first, self.age_s(first), problems, notes)
 
     def _monitor_problems(self) -> list[str]:
         reading = self._reader.reading
@@ -84,13 +89,16 @@ class HealthCheck:
         if failing:
             attempts = "checkpoint" if failing == 1 else f"{failing} checkpoints"
             problems.append(f"the last {attempts} of {name} failed: a restart repeats more and more steps")
-        misplaced_ms = self._view.reports.misplaced_ms(name)
-        if misplaced_ms is not None and self._clock_ms() - misplaced_ms <= _MISPLACED_MS:
-            problems.append(
-                f"{misplaced_events(report):,} events of {name} are on another partition than their user's, new ones "
-                "among them: a producer uses another partitioner, and lists follow only a part of such a user's events"
-            )
         return problems
+
+    def _worker_notes(self, report: StreamMetrics) -> list[str]:
+        misplaced_ms = self._view.reports.misplaced_ms(report.worker)
+        if misplaced_ms is None or self._clock_ms() - misplaced_ms > _MISPLACED_MS:
+            return []
+        return [
+            f"{report.worker} repartitions by user: {misplaced_events(report):,} events were in another partition than "
+            "their user's"
+        ]
 
     def reports(self) -> list[StreamMetrics]:
         """The newest report of each worker; those older than a day only when no worker has a newer one."""

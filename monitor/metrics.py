@@ -37,7 +37,9 @@ COUNTERS: Final[dict[str, Figure]] = {
     "dead_letters": Figure("intentstream_dead_letters", "Records refused."),
     "duplicates": Figure("intentstream_duplicates", "Events dropped because the history holds them already."),
     "late": Figure("intentstream_late_events", "Events older than the newest event of the same user."),
-    "misplaced": Figure("intentstream_misplaced_events", "Events on another partition than their user's."),
+    "misplaced": Figure(
+        "intentstream_misplaced_events", "Events in another partition than their user's, which the worker repartitions."
+    ),
     "unknown_fields": Figure("intentstream_unknown_fields", "Fields of events outside the schema."),
     "values_dropped": Figure("intentstream_values_dropped", "Events whose value is no finite number."),
     "truncated": Figure("intentstream_truncated_records", "Input records lost to retention before they were read."),

@@ -36,6 +36,10 @@ def status(
         "last checkpoint": "none" if found.checkpoint_step is None else f"step {found.checkpoint_step}",
         "behind the checkpoint": f"{found.behind_checkpoint} journalled steps; a restart redoes them in {seconds}",
     }
+    if found.repartitioned:
+        rows["repartitioned"] = (
+            f"{found.repartitioned} events lately, which were in another partition than their user's"
+        )
     for name, text in rows.items():
         typer.echo(f"{name:21} {text}")
     for problem in found.problems:

@@ -31,7 +31,9 @@ def add_operation_routes(app: FastAPI, service: Service) -> None:
         health = service.health.check()
         workers = service.health.reports()
         lag = dict(service.reader.reading.lag)
-        return reply(Status(state=health.state, problems=health.problems, workers=workers, monitor_lag=lag))
+        return reply(
+            Status(state=health.state, problems=health.problems, notes=health.notes, workers=workers, monitor_lag=lag)
+        )
 
     @app.get("/healthz", summary="Whether this process works", responses=answers(Healthy), response_model=None)
     async def healthz() -> Response:

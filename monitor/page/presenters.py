@@ -130,7 +130,8 @@ def headline(health: Health, lag: int) -> Headline:
     backlog = "No backlog" if lag < _BACKLOG else f"{lag:,} records wait"
     lists = f"; a new list is published {number(fresh)} ms after an event." if fresh else "."
     other = [p for p in health.problems if "records wait for the worker" not in p]
-    return Headline(text, backlog + lists + (" But " + "; ".join(other) + "." if other else ""))
+    but = " But " + "; ".join(other) + "." if other else ""
+    return Headline(text, backlog + lists + but + "".join(f" {note}." for note in health.notes))
 
 
 def tiles(service: Service, points: list[Point], lag: int) -> list[Tile]:

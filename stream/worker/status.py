@@ -30,6 +30,7 @@ class WorkerHealth:
     recovery_seconds: float | None  # estimate, at the worker's recent pace; None without a report
     metrics: StreamMetrics | None
     problems: list[str]
+    repartitioned: int = 0  # events lately that were in another partition than their user's
 
 
 def worker_health(config: StreamConfig, log: EventLog, state: Path, *, now_ms: int, max_lag: int) -> WorkerHealth:
@@ -75,6 +76,7 @@ def worker_health(config: StreamConfig, log: EventLog, state: Path, *, now_ms: i
         recovery_seconds=behind * step_ms / 1000 if step_ms else None,
         metrics=metrics,
         problems=problems,
+        repartitioned=_misplaced_lately(reports),
     )
 
 
@@ -99,11 +101,6 @@ def _problems_of_figures(config: StreamConfig, reports: list[StreamMetrics], now
     problems = []
     if failing := int(metrics.gauges.get("checkpoints_failing", 0)):
         problems.append(f"the last {failing} checkpoints failed: a restart redoes more and more; see the worker's log")
-    if misplaced := _misplaced_lately(reports):
-        problems.append(
-            f"{misplaced} events lately were not in their user's partition ({metrics.counters['misplaced']} in all): "
-            "such users have several histories; let producers use murmur2 of the user, see docs/kafka.md"
-        )
     return problems
 
 
@@ -124,6 +121,6 @@ def _newest_reports(log: EventLog, worker: str) -> list[StreamMetrics]:
 
 
 def _misplaced_lately(reports: list[StreamMetrics]) -> int:
-    """Events beside their user's partition within the reports; all of them when there is one report only."""
+    """Events in another partition than their user's, within the reports; all of them when there is only one."""
     counts = [report.counters.get("misplaced", 0) for report in reports]
     return (counts[0] - counts[-1] if len(counts) > 1 else counts[0]) if counts else 0

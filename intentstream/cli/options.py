@@ -34,6 +34,9 @@ ColumnsOption = Annotated[
         help="Which column holds what: a name, a dotted path, or a number from 1.",
     ),
 ]
+PresetOption = Annotated[
+    str, typer.Option("--preset", help="Shape of the records, such as segment or movielens; see docs/events.md.")
+]
 ActionsOption = Annotated[
     str, typer.Option("--actions", metavar="OLD=NEW,…", help="The file's names of actions and the configuration's.")
 ]
@@ -54,6 +57,7 @@ __all__ = [
     "InitOption",
     "ItemsOption",
     "LogOption",
+    "PresetOption",
     "ShopOption",
     "StateOption",
     "TimeFormatOption",

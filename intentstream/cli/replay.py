@@ -24,6 +24,7 @@ from intentstream.cli.options import (
     EventFileArgument,
     InitOption,
     ItemsOption,
+    PresetOption,
     TimeFormatOption,
     TimeOriginOption,
 )
@@ -54,6 +55,7 @@ def replay(
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
     baselines: Annotated[bool, typer.Option(help="Compute the simple baselines beside it.")] = True,
     init: InitOption = None,
+    preset: PresetOption = "",
     columns: ColumnsOption = "",
     actions: ActionsOption = "",
     time_format: TimeFormatOption = "",
@@ -68,17 +70,16 @@ def replay(
 
     Every event is ranked before the engine learns from it; simple baselines stand beside it in the table.
     """
-    chosen = _settings(config, evaluate_every, ttl)
+    loaded = load_config(config)
+    chosen = _settings(loaded, evaluate_every, ttl)
     refuse_unwritable(report)
-    options = parse_options(chosen.actions.names(), columns, actions, time_format, time_origin, encoding)
+    given = (columns, actions, time_format, time_origin, encoding, preset)
+    options = parse_options(chosen.actions.names(), *given, loaded.events)
     console = open_console(stderr=True)
     source = _open(file, limit, options, sort, console)
-    titles = read_items(items) if items is not None else None
     failed: ReplayError | None = None
-    with (
-        nullcontext(state) if state is not None else tempfile.TemporaryDirectory() as folder,
-        ReplayBar(console) as bar,
-    ):
+    place = nullcontext(state) if state is not None else tempfile.TemporaryDirectory()
+    with place as folder, ReplayBar(console) as bar:
         try:
             figures = replay_file(
                 chosen,
@@ -88,7 +89,7 @@ def replay(
                 step_events=step_events or chosen.engine.step_events,
                 baselines=baselines,
                 init=init,
-                titles=titles,
+                titles=read_items(items) if items is not None else None,
                 intents=intents,
                 stop=stop_on_signals(),
                 on_step=bar.show,
@@ -100,8 +101,12 @@ def replay(
     if failed is not None:
         raise failed
     if not figures["complete"]:
-        goes_on = "the same command goes on" if state is not None else "the figures are of the part before"
-        console.print(f"stopped at record {figures['records']:,}: {goes_on}")
+        _say_stopped(figures["records"], console, kept=state is not None)
+
+
+def _say_stopped(records: int, console: Console, *, kept: bool) -> None:
+    goes_on = "the same command goes on" if kept else "the figures are of the part before"
+    console.print(f"stopped at record {records:,}: {goes_on}")
 
 
 def _open(path: Path, limit: int | None, options: ReadOptions, sort: bool, console: Console) -> EventSource:
@@ -110,8 +115,7 @@ def _open(path: Path, limit: int | None, options: ReadOptions, sort: bool, conso
     return SortedEvents(file) if sort else file
 
 
-def _settings(path: Path | None, evaluate_every: int | None, ttl_days: float) -> Config:
-    chosen = load_config(path)
+def _settings(chosen: Config, evaluate_every: int | None, ttl_days: float) -> Config:
     set_threads(chosen.learner.threads)
     if evaluate_every is not None:
         engine = msgspec.structs.replace(chosen.engine, evaluate_every=evaluate_every)
@@ -174,7 +178,7 @@ def report_table(figures: dict[str, Any]) -> Group:
 
 def _counts(figures: dict[str, Any]) -> str:
     counts = ["events", "users", "items", "dead_letters", "duplicates", "late"]
-    counts += [name for name in ("unknown_fields", "values_dropped", "erased") if figures[name]]
+    counts += [name for name in ("unknown_fields", "values_dropped", "skipped", "erased") if figures[name]]
     lines = ["  ".join(f"{name.replace('_', ' ')} {figures[name]:,}" for name in counts)]
     if figures["items_recycled"]:
         lines.append(

@@ -23,6 +23,7 @@ from learner.runtime import set_threads
 from stream.errors import ConfigError, SourceError
 from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
+from stream.sources.files.options import parse_options
 
 FEWEST_EVENTS: Final = 100  # below that, a difference between two settings is chance
 
@@ -48,7 +49,9 @@ def tune(
     set_threads(base.learner.threads)
     _refuse_place(out)
     console = open_console()
-    stream, found = record(EventFile(file, limit), base)
+    stream, found = record(
+        EventFile(file, limit, options=parse_options(base.actions.names(), events=base.events)), base
+    )
     console.print(f"{file}: {found}")
     until = time.monotonic() + seconds
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))

@@ -96,6 +96,21 @@ def find_columns(
     return found
 
 
+def preset_columns(names: Sequence[str], texts: Mapping[EventField, str]) -> dict[EventField, str]:
+    """The columns that a preset names and the file has; of alternatives, the first.
+
+    >>> preset_columns(["userId", "rating"], {"user": "userId|1", "item": "movieId|2"})
+    {'user': 'userId'}
+    """
+    by_name = {_plain(name): name for name in reversed(names)}
+    found: dict[EventField, str] = {}
+    for field, text in texts.items():
+        column = next((by_name[one.strip().lower()] for one in text.split("|") if one.strip().lower() in by_name), None)
+        if column is not None and column not in found.values():
+            found[field] = column
+    return found
+
+
 def _plain(name: str) -> str:
     """The name without RecBole's type, and without the list that it is in."""
     return _RECBOLE.sub("", name.strip().lower()).rpartition("[].")[2]
@@ -116,7 +131,7 @@ def _named(column: str, names: Sequence[str], path: Path, field: EventField) -> 
         return column
     if column.isdigit() and 1 <= int(column) <= len(names):
         return names[int(column) - 1]
-    by_lower = {name.lower(): name for name in reversed(names)}
+    by_lower = {_plain(name): name for name in reversed(names)} | {name.lower(): name for name in reversed(names)}
     if column.lower() in by_lower:
         return by_lower[column.lower()]
     near = difflib.get_close_matches(column.lower(), by_lower, 1, 0.6)
@@ -129,4 +144,12 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name[:60] for name in shown) + (", …" if len(names) > _SHOWN else "")
 
 
-__all__ = ["COLUMN_NAMES", "EventField", "LINE_ORDER", "OPTIONAL_FIELDS", "find_columns", "parse_columns"]
+__all__ = [
+    "COLUMN_NAMES",
+    "EventField",
+    "LINE_ORDER",
+    "OPTIONAL_FIELDS",
+    "find_columns",
+    "parse_columns",
+    "preset_columns",
+]

@@ -50,7 +50,9 @@ def make_decoder(events: EventsConfig, actions: ActionsConfig, reader: RecordRea
     """
     if reader is None and not events.renames and events.key == "user":
         return Decoder(actions)
-    return MappedDecoder(resolve_shape(events, actions), actions, check_keys=events.key == "user", reader=reader)
+    return MappedDecoder(
+        resolve_shape(events, actions.names()), actions, check_keys=events.key == "user", reader=reader
+    )
 
 
 class MappedDecoder:

@@ -15,7 +15,7 @@ from stream.mapping.extract import FieldExtractor
 from stream.mapping.paths import Path, parse_path
 from stream.mapping.presets import find_preset
 from stream.mapping.time_forms import TimeOptions
-from stream.schema.events import ERASE, ActionsConfig
+from stream.schema.events import ERASE
 
 FIELDS: Final[tuple[EventField, ...]] = get_args(EventField)
 
@@ -58,8 +58,8 @@ class RecordShape:
         return ", ".join(parts)
 
 
-def resolve_shape(events: EventsConfig, actions: ActionsConfig) -> RecordShape:
-    """Put the section and its preset together.
+def resolve_shape(events: EventsConfig, known: Sequence[str]) -> RecordShape:
+    """Put the section and its preset together; `known` are the names of the actions.
 
     Raises
     ------
@@ -77,7 +77,6 @@ def resolve_shape(events: EventsConfig, actions: ActionsConfig) -> RecordShape:
     wanted = dict(preset.where if preset and not events.where else {}) | events.where
     where = {parse_path(path): frozenset(value.split("|")) for path, value in wanted.items()}
     given = dict(preset.actions if preset else {}) | events.actions
-    known = actions.names()
     _refuse_unknown_actions(events.actions, known)
     translated = {old: new for old, new in given.items() if new}
     if preset is not None:  # translations of a preset are for the default configuration's names

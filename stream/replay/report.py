@@ -176,6 +176,7 @@ def build_report(
         "dead_letters": counters["dead_letters"],
         "unknown_fields": counters["unknown_fields"],
         "values_dropped": counters["values_dropped"],
+        "skipped": 0,
         "duplicates": counters["duplicates"],
         "late": counters["late"],
         "erased": counters["erased"],

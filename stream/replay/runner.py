@@ -230,6 +230,7 @@ class _Replay:
         if self._users is not None:
             report["users"] = self._users.number
         report["values_dropped"] += self._steps.values_dropped
+        report["skipped"] = self._steps.file.skipped
         report |= self._rejections.report()
         report |= {"complete": complete, "drift": {"episodes": self._episodes.report()}}
         if titles is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -81,6 +81,32 @@ class EventChunk:
     def originals(self) -> list[bytes]:
         """Each record as the file has it; as `values` where the file has no lines."""
         return self.values if self.lines is None else self.lines
+
+    def with_action(self, action: str) -> EventChunk:
+        """The same records, each with this action."""
+        return replace(self, actions=[action] * len(self.users))
+
+    def without(self, skipped: Collection[str]) -> EventChunk:
+        """The records without those that have one of these actions, as the file names them."""
+        if self.actions is None or not skipped or not any([action in skipped for action in self.actions]):
+            return self
+        rows = [row for row, action in enumerate(self.actions) if action not in skipped]
+        gone = self.index[[row for row, action in enumerate(self.actions) if action in skipped]]
+        places = np.delete(np.arange(len(self)), gone)  # that stay
+        new_row, new_place = {row: n for n, row in enumerate(rows)}, {p: n for n, p in enumerate(places.tolist())}
+        return EventChunk(
+            self.start,
+            [self.users[row] for row in rows],
+            [self.items[row] for row in rows],
+            self.ts[rows],
+            np.array([new_place[place] for place in self.index[rows].tolist()], dtype=np.int64),
+            [self.actions[row] for row in rows],
+            [self.event_values[row] for row in rows] if self.event_values is not None else None,
+            [(new_place[place], value) for place, value in self.unparsed],
+            [(new_row[row], members) for row, members in self.unknown_fields if row in new_row],
+            [self.lines[place] for place in places.tolist()] if self.lines is not None else None,
+            [new_row[row] for row in self.dropped_values if row in new_row],
+        )
 
     def head(self, n: int) -> EventChunk:
         """Return the first `n` records."""

@@ -80,6 +80,8 @@ class EventFile:
         self._finished = False
         self._failed: str | None = None  # why the rest cannot be read; raised after the readable part
         self._encoding = options.encoding
+        self._action, self._skipped_actions = options.action, options.skipped
+        self.skipped = 0  # records that are no events, in the last iteration
         try:
             self._size = self._on_disk.stat().st_size
             self._container = find_container(self._on_disk)
@@ -128,6 +130,7 @@ class EventFile:
 
     def __iter__(self) -> Iterator[EventChunk]:
         self._done, self._finished, self._failed = 0, False, None
+        self._parser.skipped = self.skipped = skipped = 0
         left = self.limit if self.limit is not None else sys.maxsize
         with self._opened() as stream:
             for chunk in self._parser.chunks(self._lines(stream), min(self._chunk_records, left)):
@@ -135,7 +138,11 @@ class EventFile:
                     chunk = chunk.head(left)
                 left -= len(chunk)
                 self._done += len(chunk)
-                yield chunk
+                events = chunk.with_action(self._action) if self._action else chunk.without(self._skipped_actions)
+                skipped += len(chunk) - len(events)
+                self.skipped = skipped + self._parser.skipped
+                if len(events):
+                    yield events
                 if not left:
                     break
             else:

@@ -38,7 +38,9 @@ class JsonArrayParser(Parser):
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
         """Yield chunks of `n` records, the last one smaller; `lines` is not used."""
-        yield from self._parser.chunks(iter(self._members()), n)
+        for chunk in self._parser.chunks(iter(self._members()), n):
+            self.skipped = self._parser.skipped
+            yield chunk
 
     def _members(self) -> list[bytes]:
         try:

@@ -75,8 +75,10 @@ class JsonLinesParser(Parser):
                 yield self._chunk(start, part, part)
                 start += len(part)
             return
+        self._paths.skipped = 0
         records = self._paths.records(lines)
         while pairs := list(islice(records, n)):
+            self.skipped = self._paths.skipped
             yield self._chunk(start, [made for made, _ in pairs], [original for _, original in pairs])
             start += len(pairs)
 

@@ -9,11 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-from stream.errors import SourceError
+from stream.errors import ConfigError, SourceError
 from stream.mapping.columns import EventField
+from stream.mapping.extract import FieldExtractor, Fields
+from stream.mapping.paths import Place, Step, parse_path, paths_of, values_at
+from stream.mapping.shape import RecordShape
 
 LIST: Final = "[]"
-_MAX_DEPTH: Final = 6  # of names that a message lists
+_SHOWN_FROM: Final = 100  # records that the nearest path is found in
 _encode = msgspec.json.Encoder().encode
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -35,38 +38,25 @@ def find_paths(path: Path, rows: Sequence[dict[str, Any]], given: Mapping[EventF
         It does not; the message has the nearest path that there is.
     """
     for field, column in given.items():
-        if not any(value is not None for row in rows for value in _values(row, column)):
-            near = difflib.get_close_matches(column, list(dict.fromkeys(_all_paths(rows))), 1, 0.5)
-            hint = f": did you mean {near[0]}?" if near else ""
-            raise SourceError(
-                f"{path}: --columns {field}={column}: no such path in the first {len(rows)} records{hint}"
-            )
+        try:
+            places = parse_path(column)
+        except ConfigError as exc:
+            raise SourceError(f"--columns {field}={column}: {exc}") from None
+        if not any(seen(rows, place) for place in places):
+            raise no_such_path(path, rows, field, column)
     return dict(given)
 
 
-def _all_paths(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    def walk(value: Any, before: str, depth: int) -> Iterator[str]:
-        if isinstance(value, list) and value:
-            yield from walk(value[0], before + LIST, depth)
-        elif isinstance(value, dict) and depth < _MAX_DEPTH:
-            for name, member in value.items():
-                yield from walk(member, f"{before}.{name}" if before else name, depth + 1)
-        else:
-            yield before
-
-    for row in rows[:100]:
-        yield from walk(row, "", 0)
+def seen(rows: Sequence[Any], place: Place) -> bool:
+    """Whether a place holds something in one of the rows."""
+    return any(value is not None for row in rows for _, value in values_at(row, place) or ())
 
 
-def _values(row: Any, column: str) -> list[Any]:
-    """The values at a path: one, or as many as its list has members."""
-    values = [row]
-    for name in column.split("."):
-        name, is_list = name.removesuffix(LIST), name.endswith(LIST)
-        values = [value.get(name) if isinstance(value, dict) else None for value in values]
-        if is_list:
-            values = [member for value in values if isinstance(value, list) for member in value]
-    return values
+def no_such_path(path: Path, rows: Sequence[Any], field: EventField, column: str) -> SourceError:
+    """Return the error for a path that leads to nothing, with the nearest one that there is."""
+    near = difflib.get_close_matches(column, paths_of(rows[:_SHOWN_FROM]), 1, 0.5)
+    hint = f": did you mean {near[0]}?" if near else ""
+    return SourceError(f"{path}: --columns {field}={column}: no such path in the first {len(rows)} records{hint}")
 
 
 class JsonPaths:
@@ -74,16 +64,28 @@ class JsonPaths:
 
     Parameters
     ----------
-    columns
-        Path of each field. Fields with a list in their path have one value per member of it; the others, one for all.
+    extractor
+        Takes the events out of an object.
+    shape
+        Says which of them are skipped; None: none.
     """
 
-    def __init__(self, columns: Mapping[EventField, str]) -> None:
-        self._columns = dict(columns)
-        self._expands = any(LIST in column for column in columns.values())
+    def __init__(self, extractor: FieldExtractor, shape: RecordShape | None = None) -> None:
+        self._extractor, self._shape = extractor, shape
+        self.skipped = 0  # records that are no events
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[EventField, str], top: Sequence[str]) -> JsonPaths:
+        """Return the paths of columns; a name of the object itself may hold dots."""
+        places = {
+            field: (Place((Step(column),)),) if column in top else parse_path(column)
+            for field, column in columns.items()
+        }
+        return cls(FieldExtractor(places, {}))
 
     def records(self, lines: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Yield each event's object, and the file's bytes of it: a record that holds a list has none for one event."""
+        expands = self._extractor.expands
         for line in lines:
             try:
                 row = msgspec.json.decode(line)
@@ -94,32 +96,24 @@ class JsonPaths:
                 continue
             for event in self.events(row):
                 made = _encode(event)
-                yield made, made if self._expands else line
+                yield made, made if expands else line
 
-    def events(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+    def events(self, row: dict[str, Any]) -> list[Fields]:
         """The events of a record; absent fields are left out."""
-        values = {field: _values(row, column) for field, column in self._columns.items()}
-        if self._expands:
-            number = max((len(found) for field, found in values.items() if LIST in self._columns[field]), default=0)
-        else:
-            number = 1
-        return [
-            {
-                field: value
-                for field, found in values.items()
-                if (value := _at(found, place, LIST in self._columns[field])) is not None
-            }
-            for place in range(number)
-        ]
+        shape = self._shape
+        if shape is None:
+            return self._extractor.events(row)
+        events = self._extractor.events(row) if self._extractor.is_event(row) else []
+        events = [one for one in events if not shape.is_skipped(one.get("action"), has_item="item" in one)]
+        self.skipped += not events
+        return events
 
-    def samples(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The events of some records."""
-        return [event for row in rows for event in self.events(row)]
+    def samples(self, rows: Sequence[dict[str, Any]]) -> list[Fields]:
+        """The events of some records, which count as skipped only when they are read."""
+        before = self.skipped
+        events = [event for row in rows for event in self.events(row)]
+        self.skipped = before
+        return events
 
 
-def _at(values: Sequence[Any], place: int, in_list: bool) -> Any:
-    place = place if in_list else 0
-    return values[place] if place < len(values) else None
-
-
-__all__ = ["JsonPaths", "find_paths", "paths_in"]
+__all__ = ["JsonPaths", "find_paths", "no_such_path", "paths_in", "seen"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
-from stream.mapping.columns import COLUMN_NAMES, LINE_ORDER, EventField, find_columns
+from stream.mapping.columns import COLUMN_NAMES, LINE_ORDER, EventField, find_columns, preset_columns
 from stream.mapping.time_forms import find_times
 from stream.mapping.times import NumberTimes, TimeReader, in_time_order
 from stream.sources.files.containers import Container, refuse_other_encodings
@@ -62,7 +62,7 @@ def delimited_parser(
     header = _is_header(first, records[1:], separator, options)
     names = [cell.decode(errors="replace").strip() for cell in first]
     if header:
-        columns = find_columns(names, path, options.columns)
+        columns = find_columns(names, path, preset_columns(names, options.preset) | _named(options.columns))
         if len(records) == 1:
             raise SourceError(f"{path}: has a header but no rows: nothing to replay")
     else:
@@ -97,7 +97,7 @@ def build_parser(
     if "action" in positions:
         place = positions["action"]
         sample = [row[place].decode(errors="replace") for row in rows]
-        sure = "action" in options.columns or names[place].lower() == "action"
+        sure = "action" in (*options.columns, *options.preset) or names[place].lower() == "action"
         used = sure or options.actions.are_actions(sample)
         notes += options.actions.note(names[place], sample, used=used)
         if used:
@@ -129,7 +129,7 @@ def _order_notes(cells: Sequence[bytes], times: TimeReader) -> list[str]:
 
 def _is_header(first: Sequence[bytes], rest: Sequence[bytes], separator: bytes | None, options: ReadOptions) -> bool:
     """Whether the first line holds names: given ones, known ones, or text over a column of numbers or times."""
-    given = [column for column in options.columns.values() if column != LINE_ORDER]
+    given = [column for column in _named(options.columns).values() if column != LINE_ORDER]
     if given and not all(column.isdigit() for column in given):
         return True
     names = {cell.decode(errors="replace").strip().lower() for cell in first}
@@ -140,6 +140,11 @@ def _is_header(first: Sequence[bytes], rest: Sequence[bytes], separator: bytes |
     rows = [row for record in rest[:_LOOKED_AT] if len(row := split_quoted(record, separator)) == len(first)]
     numeric = [all(_is_number(row[place]) for row in rows) for place in range(len(first))] if rows else []
     return any(numeric) if given or rows else True
+
+
+def _named(columns: Mapping[EventField, str]) -> dict[EventField, str]:
+    """The columns without constants, which every row has."""
+    return {field: column for field, column in columns.items() if not column.startswith("=")}
 
 
 def _is_number(cell: bytes) -> bool:
@@ -154,7 +159,7 @@ def _numbered(
     path: Path, records: Sequence[bytes], separator: bytes | None, names: Sequence[str], options: ReadOptions
 ) -> dict[EventField, str]:
     """The columns given by number; SourceError when user or item is not, or when there is no such column."""
-    given = options.columns
+    given = preset_columns(names, options.preset) | _named(options.columns)
     if "user" not in given or "item" not in given:
         raise no_header(path, records, separator)
     for field, column in given.items():

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from stream.errors import SourceError
-from stream.mapping.columns import OPTIONAL_FIELDS, EventField, find_columns
+from stream.mapping.columns import OPTIONAL_FIELDS, EventField, find_columns, preset_columns
 from stream.mapping.ids import MISSING, normalize_ids
 from stream.mapping.time_forms import find_times
 from stream.mapping.times import NumberTimes, TimeReader
@@ -57,7 +57,12 @@ class ParquetParser(Parser):
             raise SourceError(f"{path}: has columns but no rows: nothing to replay")
         kinds = dict(self._kinds(schema))
         self._top_names = frozenset(schema.names())
-        self._names = find_columns(list(kinds), path, options.columns)
+        self._names = find_columns(
+            list(kinds),
+            path,
+            preset_columns(list(kinds), options.preset)
+            | {name: text for name, text in options.columns.items() if not text.startswith("=")},
+        )
         self._frame = frame.select(self._column(name).alias(_ORIGINAL + field) for field, name in self._names.items())
         sample = self._collect(self._frame.head(SAMPLE_RECORDS), 0)
         notes = self._choose_action(sample, options)
@@ -98,7 +103,7 @@ class ParquetParser(Parser):
         if "action" not in self._names:
             return []
         cells = [str(cell) for cell in sample[_ORIGINAL + "action"].drop_nulls().to_list()]
-        sure = "action" in options.columns or self._names["action"].lower() == "action"
+        sure = "action" in (*options.columns, *options.preset) or self._names["action"].lower() == "action"
         used = sure or options.actions.are_actions(cells)
         notes = options.actions.note(self._names["action"], cells, used=used)
         if used:

@@ -60,6 +60,7 @@ class Parser:
 
     format: FileFormat
     rows: int | None = None  # where known before reading
+    skipped: int = 0  # records that are no events
 
     def chunks(self, lines: Iterator[bytes], n: int) -> Iterator[EventChunk]:
         """Yield chunks of `n` records, the last one smaller; `lines` begins at the start of the file."""

@@ -43,6 +43,11 @@ class SortedEvents:
         self._done = self._total = 0
 
     @property
+    def skipped(self) -> int:
+        """Records that are no events."""
+        return self._file.skipped
+
+    @property
     def fraction(self) -> float:
         """Share of the records given so far, 0 to 1."""
         return self._done / self._total if self._total else 0.0

@@ -37,6 +37,10 @@ class EventSource(Protocol):
     format: FileFormat
 
     @property
+    def skipped(self) -> int:
+        """Records that are no events, in the last iteration."""
+
+    @property
     def fraction(self) -> float:
         """Share of the records read so far, 0 to 1."""
 

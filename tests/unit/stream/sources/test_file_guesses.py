@@ -42,7 +42,7 @@ def write(tmp_path: Path) -> Write:
     return made
 
 
-def opened(path: Path, **options: str) -> EventFile:
+def opened(path: Path, **options: Any) -> EventFile:
     return EventFile(path, options=parse_options(ActionsConfig().names(), **options))
 
 

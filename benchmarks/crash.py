@@ -131,7 +131,7 @@ def child(folder: Path, log_url: str, aim: str, count: int) -> None:
         sys.stdout.flush()
         ends = log.end_offsets(topics.EVENTS)
         first = True
-        while any(engine.positions[p] < end for p, end in enumerate(ends)):
+        while any(engine.positions.get(p, 0) < end for p, end in enumerate(ends)):
             if worker.turn() and first:
                 first = False
                 sys.stdout.write("first\n")

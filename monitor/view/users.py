@@ -47,7 +47,7 @@ class UserRecords:
         self._history_len = history_len
         self._history_ms = int(history_days * DAY_MS)
         self._cursor = b"h"
-        self._erased: dict[bytes, tuple[int, int]] = {}  # erasures of the batches at hand, not yet written
+        self._erased: dict[bytes, ErasureReceipt] = {}  # erasures of the batches at hand, not yet written
         self.clock = StreamClock()
 
     def begin_batches(self) -> None:
@@ -96,7 +96,8 @@ class UserRecords:
     def put_shift(self, write: WriteBatch, shift: IntentShift, value: bytes) -> bool:
         """Keep a shift; False when its user was erased after the event behind it."""
         user = user_hash(shift.user.encode())
-        if self.erased_after(user, shift.as_of.partition, shift.as_of.offset):
+        receipt = self._newest_receipt(user)
+        if receipt is not None and precedes(shift, receipt):
             return False
         write.put(b"s" + user + shift.as_of.ts.to_bytes(8, "big") + shift.step.to_bytes(8, "big"), value)
         return True
@@ -104,21 +105,21 @@ class UserRecords:
     def erase(self, write: WriteBatch, receipt: ErasureReceipt, value: bytes) -> None:
         """Keep the receipt, and remove the shifts from before the erasure."""
         user = user_hash(receipt.user.encode())
-        self._erased[user] = receipt.as_of.partition, receipt.as_of.offset
+        self._erased[user] = receipt
         write.put(b"e" + user, value)
         for key, shift in self._db.load(b"s" + user, records.decode_shift):
-            if shift.as_of.offset <= receipt.as_of.offset:
+            if precedes(shift, receipt):
                 write.delete(key)
 
     def erased_after(self, user: bytes, partition: int, offset: int) -> bool:
         """Whether the user (as a hash) was erased after this input record."""
-        erasure = self._erased.get(user)
-        if erasure is None:
-            receipt = self._receipt(user)
-            if receipt is None:
-                return False
-            erasure = receipt.as_of.partition, receipt.as_of.offset
-        return erasure[0] == partition and offset <= erasure[1]
+        receipt = self._newest_receipt(user)
+        if receipt is None:
+            return False
+        return receipt.as_of.partition == partition and offset <= receipt.as_of.offset
+
+    def _newest_receipt(self, user: bytes) -> ErasureReceipt | None:
+        return self._erased.get(user) or self._receipt(user)
 
     def sweep(self, keys: int) -> int:
         """Look at the next `keys` events and shifts, remove those too old or too many, and return how many."""
@@ -190,3 +191,9 @@ class UserRecords:
         """When the user's last erasure was requested: the time of the record, not of the stream."""
         raw = self._db.get(b"E" + user_hash(user.encode()))
         return None if raw is None else int.from_bytes(raw, "big", signed=True)
+
+
+def precedes(shift: IntentShift, receipt: ErasureReceipt) -> bool:
+    """Whether a shift comes from before an erasure of its user, whatever partition its event was in."""
+    at, erased = shift.as_of, receipt.as_of
+    return shift.step < receipt.step or (at.partition == erased.partition and at.offset <= erased.offset)

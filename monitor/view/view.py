@@ -21,7 +21,7 @@ from monitor.view.catalog import Catalog
 from monitor.view.db import Ring, ViewDb, user_hash
 from monitor.view.records import DeadLetterView, Episode
 from monitor.view.reports import WorkerReports
-from monitor.view.users import UserRecords
+from monitor.view.users import UserRecords, precedes
 from stream.log.base import RecordBatch, TopicPartition
 from stream.mapping.config import EventsConfig
 from stream.schema import topics
@@ -224,8 +224,8 @@ class View:
                 self._forget(write, receipt)
 
     def _forget(self, write: WriteBatch, receipt: ErasureReceipt) -> None:
-        name, offset = receipt.user, receipt.as_of.offset
-        self.shifts.remove(write, lambda one: one.user == name and one.as_of.offset <= offset)
+        name = receipt.user
+        self.shifts.remove(write, lambda one: one.user == name and precedes(one, receipt))
         self.dead_letters.remove(write, lambda one: one.key == name)
 
     def _dead_letters(self, write: WriteBatch, batch: RecordBatch) -> None:

@@ -251,7 +251,8 @@ def _present(name: str, fields: dict[str, bytes]) -> bytes:
 def _user(fields: dict[str, bytes], key: bytes | None) -> bytes:
     user = _identifier("user", fields)
     if key is not None and key != user:
-        raise _Refused("key_mismatch", "key", key, f"the record's key must be the user, {shortened(user)!r}")
+        rule = f'the record\'s key must be the user, {shortened(user)!r}, unless `events.key` is "ignore"'
+        raise _Refused("key_mismatch", "key", key, rule)
     return user
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,29 @@ def test_an_erasure_removes_the_user_from_everything_that_is_shown(log: EventLog
     log.append([*feed.event("anna"), feed.shift("anna")])
     read_all(log, view)
     assert len(view.users.shifts("anna")) == 1 == len(view.users.history("anna"))
+    view.close()
+
+
+def test_an_erasure_concerns_shifts_whose_events_were_in_other_partitions(log: EventLog, tmp_path: Path) -> None:
+    feed = Feed(start_ms=NOW_MS)
+    feed.number = 7
+    view = View(tmp_path / "view")
+    (_, receipt), shift = feed.receipt("anna"), json.loads(feed.shift("anna").value or b"")
+
+    def from_step(step: int, offset: int) -> Message:
+        as_of = shift["as_of"] | {"partition": shift["as_of"]["partition"] + 1, "offset": offset}
+        return Message(topics.INTENT_SHIFTS, b"anna", encode(shift | {"step": step, "as_of": as_of}), NOW_MS)
+
+    erased = json.loads(receipt.value or b"")
+    log.append([from_step(erased["step"] - 1, 10**6)])
+    read_all(log, view)
+    assert len(view.users.shifts("anna")) == 1 == len(view.shifts.newest())
+    log.append([receipt])
+    read_all(log, view)
+    log.append([from_step(erased["step"] - 1, 10**6 + 1), from_step(erased["step"] + 1, 0)])
+    read_all(log, view)
+    assert [one.as_of.offset for one in view.users.shifts("anna")] == [0]
+    assert [one.as_of.offset for one in view.shifts.newest()] == [0]
     view.close()
 
 

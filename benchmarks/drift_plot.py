@@ -3,7 +3,7 @@
     python -m benchmarks.drift_plot globo.csv.gz --users 8 --plot docs/images/drift-globo.png
 
 `--users N` keeps every N-th user, so that a long stream is gone through from its beginning to its end in less time.
-The last line is JSON: the episodes, and how many of their top 100 items neighbouring tenths of the stream share.
+The last line is JSON: the episodes, and how many of their top 100 items neighboring tenths of the stream share.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def follow(config: Config, steps: Iterator[RecordBatch]) -> dict[str, Any]:
 
 
 def shared_tops(taken: list[list[str]]) -> list[int]:
-    """How many of their most frequent items neighbouring tenths of the stream share."""
+    """How many of their most frequent items neighboring tenths of the stream share."""
     tenths = np.array_split(np.arange(len(taken)), 10)
     tops = []
     for tenth in tenths:

@@ -109,7 +109,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "intents.queue": self.intents.queue,
             "identity.pool": self.identity.pool,
             "memory.popularity": list(self.memory.popularity),
-            "memory.neighbours": list(self.memory.neighbours),
+            "memory.neighbors": list(self.memory.neighbors),
             "mix.hidden": self.mix.hidden,
             "memory.slots": self.memory.slots,
         }

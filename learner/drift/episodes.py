@@ -35,7 +35,7 @@ class ActiveActions(NamedTuple):
     half_lives: float = 1.0
     """factor on the half-lives of the popularity"""
     followers: float = 1.0
-    """once: factor on what is known of the neighbours of items"""
+    """once: factor on what is known of the neighbors of items"""
     update_window: int = 0
     """an event is a follower of so many of the newest items, 0 = as ever"""
     reseed: bool = False

@@ -27,7 +27,7 @@ from learner.online.vocabulary import Vocabulary
 _WEIGHTS: Final = ("encoder.", "centers.", "table")
 _ROW_MOMENTS: Final = "rows."
 _DENSE_MOMENTS: Final = "dense."
-_KEPT_SETTINGS: Final = ("max_len", "capacity", "memory.popularity", "memory.neighbours", "memory.slots")
+_KEPT_SETTINGS: Final = ("max_len", "capacity", "memory.popularity", "memory.neighbors", "memory.slots")
 
 
 @dataclass(frozen=True, slots=True)

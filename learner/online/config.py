@@ -15,7 +15,7 @@ class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
         tuple[Annotated[float, Meta(ge=1)], ...],
         Meta(min_length=1, max_length=8, description="ascending half-lives of popularity; events of the stream"),
     ] = (100.0, 500.0, 3000.0, 20_000.0)
-    neighbours: Annotated[
+    neighbors: Annotated[
         tuple[Annotated[float, Meta(ge=1)], Annotated[float, Meta(ge=1)]],
         Meta(description="short and long half-life of an item's follower counts; followers of that item"),
     ] = (50.0, 1000.0)
@@ -33,10 +33,8 @@ class ItemStatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     def __post_init__(self) -> None:
         if list(self.popularity) != sorted(set(self.popularity)):
             raise ValueError(f"popularity = {list(self.popularity)}: the half-lives must rise")
-        if self.neighbours[0] > self.neighbours[1]:
-            raise ValueError(
-                f"neighbours = {list(self.neighbours)}: the short half-life must not be above the long one"
-            )
+        if self.neighbors[0] > self.neighbors[1]:
+            raise ValueError(f"neighbors = {list(self.neighbors)}: the short half-life must not be above the long one")
 
 
 class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

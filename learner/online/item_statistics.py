@@ -19,8 +19,8 @@ _RESCALE_BITS = 200  # of float64's 1023: how far growing counts go before they 
 DIRECTIONS = 2  # followers and predecessors
 
 
-class Neighbours(NamedTuple):
-    """Decayed followers and predecessors of users' newest items; one line per user, anchor, direction and neighbour."""
+class Neighbors(NamedTuple):
+    """Decayed followers and predecessors of users' newest items; one line per user, anchor, direction and neighbor."""
 
     users: NDArray[np.int64]
     """(T,) place of the user in the batch"""
@@ -29,19 +29,19 @@ class Neighbours(NamedTuple):
     directions: NDArray[np.int64]
     """(T,) 0 = came after the anchor, 1 = came before it"""
     rows: NDArray[np.int64]
-    """(T,) table row of the neighbour"""
+    """(T,) table row of the neighbor"""
     counts: NDArray[np.float32]
     """(2, T) decayed count at the short and the long half-life"""
 
 
-class _Neighbours:
-    """Decayed counts of the neighbours of each owner, in a fixed number of slots; who counts least makes room.
+class _Neighbors:
+    """Decayed counts of the neighbors of each owner, in a fixed number of slots; who counts least makes room.
 
     Owner 2 row + direction: what came after the item of that row, then what came before it, so that one call does both.
     """
 
     def __init__(self, config: ItemStatisticsConfig, rows: int) -> None:
-        self._fade = 0.5 ** (1 / np.array(config.neighbours))  # (2,) of a count, per neighbour that comes
+        self._fade = 0.5 ** (1 / np.array(config.neighbors))  # (2,) of a count, per neighbor that comes
         self._share = np.float32(config.share)
         self.entries = np.zeros((DIRECTIONS * rows, config.slots), dtype=np.uint32)
         self.counts = np.zeros((2, DIRECTIONS * rows, config.slots), dtype=np.float32)
@@ -54,7 +54,7 @@ class _Neighbours:
         self.entries, self.counts = entries, counts
 
     def _used(self) -> NDArray[np.int64]:
-        """Owners with neighbours: zeros that nobody touches take no memory."""
+        """Owners with neighbors: zeros that nobody touches take no memory."""
         return np.flatnonzero(self.entries[:, 0])
 
     def fade(self, factor: float) -> None:
@@ -68,14 +68,14 @@ class _Neighbours:
         self.counts[:, used] = 0
 
     def add(self, of: NDArray[np.int64], entries: NDArray[np.uint32], generations: NDArray[np.int64]) -> None:
-        """Count entries (z,) as neighbours of owners `of` (z,), in order."""
+        """Count entries (z,) as neighbors of owners `of` (z,), in order."""
         if not len(of):
             return
         order = np.argsort(of, kind="stable")
         first, lengths = runs(of[order])
         owners = of[order][first]
-        later = np.repeat(lengths + first, lengths) - 1 - np.arange(len(of))  # neighbours of the same owner after each
-        # one line per owner and distinct neighbour
+        later = np.repeat(lengths + first, lengths) - 1 - np.arange(len(of))  # neighbors of the same owner after each
+        # one line per owner and distinct neighbor
         mine = np.repeat(np.arange(len(owners)), lengths)
         key: NDArray[np.int64] = np.bitwise_or(mine << 32, entries[order])
         by_key = np.argsort(key, kind="stable")
@@ -105,7 +105,7 @@ class _Neighbours:
     def read(
         self, owners: NDArray[np.int64], generations: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Neighbours of each of `owners` (U,), but for those that hardly count: how many (U,), their rows (z,), their
+        """Neighbors of each of `owners` (U,), but for those that hardly count: how many (U,), their rows (z,), their
         counts (2, z).
         """
         entries = self.entries[owners]
@@ -118,7 +118,7 @@ class _Neighbours:
 
 
 class ItemStatistics:
-    """Decayed popularity and latest neighbours per table row.
+    """Decayed popularity and latest neighbors per table row.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class ItemStatistics:
         self._seen = np.zeros(rows, dtype=np.int64)  # events per row, dislikes included
         self._first = np.zeros(rows, dtype=np.int64)  # event at which the row's item came
         self._last = np.zeros(rows, dtype=np.int64)  # event at which it was taken last
-        self._near = _Neighbours(config, rows)
+        self._near = _Neighbors(config, rows)
 
     def copy(self, size: int) -> ItemStatistics:
         """The same counts of rows 0 to size - 1, which go their own way from here."""
@@ -199,7 +199,7 @@ class ItemStatistics:
         generations
             generation by row, for all rows
         positive
-            (n,) False = dislike: seen, but neither popular nor a neighbour
+            (n,) False = dislike: seen, but neither popular nor a neighbor
         window
             So many of the anchors count, 0 = `update_window` of the configuration
         """
@@ -243,8 +243,8 @@ class ItemStatistics:
         self._popularity *= shrink[:, None]
         self._totals *= shrink
 
-    def fade_neighbours(self, factor: float) -> None:
-        """Let the neighbours counted so far weigh `factor` of what they did, against those to come."""
+    def fade_neighbors(self, factor: float) -> None:
+        """Let the neighbors counted so far weigh `factor` of what they did, against those to come."""
         self._near.fade(factor)
 
     def popular(self, size: int, count: int) -> NDArray[np.int64]:
@@ -277,8 +277,8 @@ class ItemStatistics:
         ages: NDArray[np.int64] = self._events - np.stack([self._first[rows], self._last[rows]])
         return ages
 
-    def neighbours(self, anchors: NDArray[np.int64], generations: NDArray[np.int64]) -> Neighbours:
-        """Decayed neighbours of anchors (B, A), newest first, 0 = none."""
+    def neighbors(self, anchors: NDArray[np.int64], generations: NDArray[np.int64]) -> Neighbors:
+        """Decayed neighbors of anchors (B, A), newest first, 0 = none."""
         anchors = anchors[:, : self.config.candidate_window]
         B, A = anchors.shape
         distinct, place = np.unique(anchors, return_inverse=True)
@@ -290,7 +290,7 @@ class ItemStatistics:
         source = np.arange(end[-1] if len(end) else 0) + np.repeat(starts[owner] - (end - lengths), lengths)
         asked = np.repeat(np.arange(len(owner)), lengths)
         user, anchor = np.divmod(asked // DIRECTIONS, A)
-        return Neighbours(user, anchor, asked % DIRECTIONS, rows.take(source), counts.take(source, axis=1))
+        return Neighbors(user, anchor, asked % DIRECTIONS, rows.take(source), counts.take(source, axis=1))
 
     def to_arrays(self, size: int) -> dict[str, NDArray[Any]]:
         """Everything known of rows 0 to size - 1, as arrays."""
@@ -302,7 +302,7 @@ class ItemStatistics:
             "first": self._first[:size],
             "last": self._last[:size],
         }
-        arrays["neighbours"] = self._near.entries[: DIRECTIONS * size]
+        arrays["neighbors"] = self._near.entries[: DIRECTIONS * size]
         arrays["counts"] = self._near.counts[:, : DIRECTIONS * size]
         return arrays
 
@@ -313,7 +313,7 @@ class ItemStatistics:
         self._popularity[:, :size] = arrays["popularity"]
         self._totals = arrays["totals"].copy()
         self._seen[:size], self._first[:size], self._last[:size] = arrays["seen"], arrays["first"], arrays["last"]
-        self._near.entries[: DIRECTIONS * size] = arrays["neighbours"]
+        self._near.entries[: DIRECTIONS * size] = arrays["neighbors"]
         self._near.counts[:, : DIRECTIONS * size] = arrays["counts"]
 
 
@@ -341,4 +341,4 @@ def _entries(rows: NDArray[np.int64], generations: NDArray[np.int64]) -> NDArray
     return (rows << _TAG_BITS | generations[rows] & _TAG).astype(np.uint32)
 
 
-__all__ = ["DIRECTIONS", "ItemStatistics", "Neighbours", "runs"]
+__all__ = ["DIRECTIONS", "ItemStatistics", "Neighbors", "runs"]

@@ -350,7 +350,7 @@ class Learner:
 
     def fade_followers(self, factor: float) -> None:
         """Multiply the counts of all followers and predecessors so far, so that those to come outweigh them."""
-        self._parts.statistics.fade_neighbours(factor)
+        self._parts.statistics.fade_neighbors(factor)
 
     def forget(self, user_key: int) -> None:
         """Erase every pair of the user with this key from what may be replayed.

@@ -1,6 +1,6 @@
 """One score from the item statistics and the network, learned while the events arrive.
 
-**Candidates** of a user are the neighbours of their newest items, what is popular at some half-life, and the
+**Candidates** of a user are the neighbors of their newest items, what is popular at some half-life, and the
 network's own best. Each candidate is described by what item statistics and network say about it, and scored by a linear
 part, which starts where it is sensible, plus a small two-layer network, which starts at zero. Both learn by the
 softmax loss over a user's candidates on **fresh** pairs only, before the statistics and the network have seen them: on
@@ -23,7 +23,7 @@ from learner.metrics import UNRANKED
 from learner.model.optimizers import DenseAdam
 from learner.online.config import ItemStatisticsConfig, MixConfig
 from learner.online.feature_layout import GROUP_OF, GROUPS, LENGTHS, FeatureLayout
-from learner.online.item_statistics import ItemStatistics, Neighbours, runs
+from learner.online.item_statistics import ItemStatistics, Neighbors, runs
 
 _CHANNEL_BITS: Final = 3
 _NO_CHANNEL: Final = (1 << _CHANNEL_BITS) - 1  # a line that says nothing but that the row is a candidate
@@ -59,9 +59,9 @@ class Candidates(NamedTuple):
     """(Z,) rising within a user"""
     features: Tensor
     """(Z, f + u) of the candidate, then of its user; stored by column"""
-    neighbours: Neighbours
+    neighbors: Neighbors
     lines: NDArray[np.int64]
-    """(t,) lines of `neighbours` that are about a candidate"""
+    """(t,) lines of `neighbors` that are about a candidate"""
     about: NDArray[np.int64]
     """(t,) which candidate, rising"""
 
@@ -111,7 +111,7 @@ class Ranker:
         """The candidates of users, described; `popular` are the rows that everybody gets."""
         B, rows = len(query.lengths), statistics.rows
         anchors = query.anchors if self.config.parts != "network" else np.zeros_like(query.anchors)
-        near = statistics.neighbours(anchors, generations)
+        near = statistics.neighbors(anchors, generations)
         group = GROUP_OF[np.minimum(near.anchors, len(GROUP_OF) - 1)]
         channel = near.directions * GROUPS + group
         keys = [
@@ -148,7 +148,7 @@ class Ranker:
         self,
         statistics: ItemStatistics,
         query: RankingQuery,
-        near: Neighbours,
+        near: Neighbors,
         line: NDArray[np.int64],
         cell: NDArray[np.int64],
         about: NDArray[np.int64],
@@ -194,7 +194,7 @@ class Ranker:
             out[: layout.network] = 0
         return torch.from_numpy(out).T
 
-    def _of_users(self, query: RankingQuery, near: Neighbours) -> NDArray[np.float32]:
+    def _of_users(self, query: RankingQuery, near: Neighbors) -> NDArray[np.float32]:
         """What tells users apart, (B, u): kind of length, time since, how much is known of their newest item."""
         B = len(query.lengths)
         out = np.zeros((B, self._layout.of_user), dtype=np.float32)
@@ -308,8 +308,8 @@ class Ranker:
     def reasons(
         self, candidates: Candidates, best: NDArray[np.int64], anchors: NDArray[np.int64], count: int
     ) -> NDArray[np.int64]:
-        """Rows of the newest items whose neighbours filled the lists `best` (B, k), strongest first, (B, count)."""
-        near = candidates.neighbours
+        """Rows of the newest items whose neighbors filled the lists `best` (B, k), strongest first, (B, count)."""
+        near = candidates.neighbors
         listed = np.zeros(len(candidates.rows), dtype=bool)
         listed[best[best >= 0]] = True
         of = candidates.lines[listed[candidates.about]]

@@ -12,7 +12,7 @@ from learner.online.item_statistics import ItemStatistics
 
 ROWS = 12
 CONFIG = ItemStatisticsConfig(
-    popularity=(3.0, 20.0), neighbours=(2.0, 9.0), slots=ROWS, update_window=2, candidate_window=3, share=0.0
+    popularity=(3.0, 20.0), neighbors=(2.0, 9.0), slots=ROWS, update_window=2, candidate_window=3, share=0.0
 )
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, ROWS - 1), st.booleans()), max_size=60)
 NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
@@ -42,14 +42,14 @@ class Naive:
         own = weights[np.array(self.counted, dtype=int) == row].sum()
         return float(np.log((own + 0.01) / (weights.sum() + 0.01)))
 
-    def neighbours(self, anchors: list[int]) -> dict[tuple[int, int, int], list[float]]:
+    def neighbors(self, anchors: list[int]) -> dict[tuple[int, int, int], list[float]]:
         found = {}
         for place, anchor in enumerate(anchors[: CONFIG.candidate_window]):
             for direction, lists in enumerate((self.followers, self.predecessors)):
                 near = lists[anchor] if anchor else []
                 for row in set(near):
                     ages = [age for age, other in enumerate(near[::-1]) if other == row]
-                    found[place, direction, row] = [sum(0.5 ** (a / h) for a in ages) for h in CONFIG.neighbours]
+                    found[place, direction, row] = [sum(0.5 ** (a / h) for a in ages) for h in CONFIG.neighbors]
         return found
 
 
@@ -80,11 +80,11 @@ def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: in
     for place, half_life in enumerate(CONFIG.popularity):
         assert got[place] == pytest.approx([naive.share(row, half_life) for row in range(1, ROWS)], abs=1e-6)
     asked = [anchors_of(history) for history in histories.values()]
-    near = memories.neighbours(np.array(asked), NO_RECYCLING)
+    near = memories.neighbors(np.array(asked), NO_RECYCLING)
     lines: dict[int, dict[tuple[int, int, int], list[float]]] = {user: {} for user in range(4)}
     for user, *key, counts in zip(near.users, near.anchors, near.directions, near.rows, near.counts.T, strict=True):
         lines[int(user)][tuple(map(int, key))] = counts.tolist()  # type: ignore[index]  # three numbers
-    for user, expected in enumerate(map(naive.neighbours, asked)):
+    for user, expected in enumerate(map(naive.neighbors, asked)):
         assert lines[user].keys() == expected.keys()
         for key3, values in expected.items():
             assert lines[user][key3] == pytest.approx(values, rel=1e-5)
@@ -99,45 +99,45 @@ def one_event(memories: ItemStatistics, anchor: int, row: int, generations: NDAr
     memories.update(np.array([[anchor]]), np.array([row]), generations, np.array([True]))
 
 
-def test_a_recycled_row_is_no_neighbour_and_not_popular() -> None:
+def test_a_recycled_row_is_no_neighbor_and_not_popular() -> None:
     memories, generations = ItemStatistics(CONFIG, ROWS), NO_RECYCLING.copy()
     one_event(memories, 1, 2, generations)
     one_event(memories, 2, 3, generations)
     generations[2] += 1
     memories.clear(np.array([2]))
-    assert memories.neighbours(np.array([[1], [3]]), generations).rows.tolist() == []
-    assert memories.neighbours(np.array([[2]]), generations).rows.tolist() == []
+    assert memories.neighbors(np.array([[1], [3]]), generations).rows.tolist() == []
+    assert memories.neighbors(np.array([[2]]), generations).rows.tolist() == []
     assert memories.seen[2] == 0
     assert 2 not in memories.popular(ROWS, 10).tolist()
 
 
-def test_neighbours_that_hardly_count_are_not_read() -> None:
-    config = ItemStatisticsConfig(neighbours=(1e6, 1e6), slots=ROWS, update_window=1, share=0.1)
+def test_neighbors_that_hardly_count_are_not_read() -> None:
+    config = ItemStatisticsConfig(neighbors=(1e6, 1e6), slots=ROWS, update_window=1, share=0.1)
     memories, generations = ItemStatistics(config, ROWS), NO_RECYCLING.copy()
     for row in [2] * 17 + [3] * 2 + [4]:  # 85%, 10% and 5% of what follows 1
         one_event(memories, 1, row, generations)
-    near = memories.neighbours(np.array([[1]]), generations)
+    near = memories.neighbors(np.array([[1]]), generations)
     assert near.rows[near.directions == 0].tolist() == [2, 3]
     generations[2] += 1  # what is gone does not count: 3 and 4 are all that follows
-    near = memories.neighbours(np.array([[1]]), generations)
+    near = memories.neighbors(np.array([[1]]), generations)
     assert near.rows[near.directions == 0].tolist() == [3, 4]
 
 
-def test_a_neighbour_that_counts_lately_is_read() -> None:
-    config = ItemStatisticsConfig(neighbours=(2.0, 1e6), slots=ROWS, update_window=1, share=0.1)
+def test_a_neighbor_that_counts_lately_is_read() -> None:
+    config = ItemStatisticsConfig(neighbors=(2.0, 1e6), slots=ROWS, update_window=1, share=0.1)
     memories = ItemStatistics(config, ROWS)
     for row in [4] + [2] * 17 + [3]:  # 3 and 4 came once of 19 times, 3 just now
         one_event(memories, 1, row, NO_RECYCLING)
-    near = memories.neighbours(np.array([[1]]), NO_RECYCLING)
+    near = memories.neighbors(np.array([[1]]), NO_RECYCLING)
     assert sorted(near.rows[near.directions == 0].tolist()) == [2, 3]
 
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, ROWS - 1)), min_size=1, max_size=60), st.integers(1, 7))
-def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
+def test_the_neighbors_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
     slots = 3
     memories = ItemStatistics(
-        ItemStatisticsConfig(popularity=(9.0,), neighbours=(2.0, 9.0), slots=slots, update_window=1, share=0.0), ROWS
+        ItemStatisticsConfig(popularity=(9.0,), neighbors=(2.0, 9.0), slots=slots, update_window=1, share=0.0), ROWS
     )
     held: dict[int, dict[int, float]] = {1: {}, 2: {}, 3: {}}
     for start in range(0, len(pairs), size):
@@ -157,7 +157,7 @@ def test_the_neighbours_that_count_least_make_room(pairs: list[tuple[int, int]],
             came = dict(sorted(came.items(), key=lambda one: -one[1])[:slots])
             counts = {row: counts[row] for row in stay[: len(counts) - max(0, len(came) - room)]} | came
             held[anchor] = counts
-        near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
+        near = memories.neighbors(np.array([[1], [2], [3]]), NO_RECYCLING)
         follow = near.directions == 0
         for user, anchor in enumerate(held):
             mine = follow & (near.users == user)
@@ -177,20 +177,20 @@ def test_popularity_survives_its_own_rescaling() -> None:
     assert shares[0] == pytest.approx([1 / 3, 2 / 3, 0.005], abs=0.004)
 
 
-def test_faded_neighbours_weigh_less_against_those_to_come() -> None:
+def test_faded_neighbors_weigh_less_against_those_to_come() -> None:
     memories = ItemStatistics(CONFIG, ROWS)
     for row in (2, 2, 2, 3):
         one_event(memories, 1, row, NO_RECYCLING)
     popularity = memories.log_popularity(np.arange(ROWS))
-    before = memories.neighbours(np.array([[1], [2]]), NO_RECYCLING)
-    memories.fade_neighbours(0.25)
-    after = memories.neighbours(np.array([[1], [2]]), NO_RECYCLING)
+    before = memories.neighbors(np.array([[1], [2]]), NO_RECYCLING)
+    memories.fade_neighbors(0.25)
+    after = memories.neighbors(np.array([[1], [2]]), NO_RECYCLING)
     assert after.rows.tolist() == before.rows.tolist()
     assert set(after.directions.tolist()) == {0, 1}
     assert after.counts == pytest.approx(before.counts / 4)
     assert np.array_equal(popularity, memories.log_popularity(np.arange(ROWS)))
     one_event(memories, 1, 4, NO_RECYCLING)
-    near = memories.neighbours(np.array([[1]]), NO_RECYCLING)
+    near = memories.neighbors(np.array([[1]]), NO_RECYCLING)
     assert near.counts[:, near.rows == 4].ravel().tolist() == [1, 1]
     assert near.rows[near.counts[1].argmax()] == 4
 
@@ -199,7 +199,7 @@ def test_more_of_the_items_before_an_event_count_where_that_is_asked() -> None:
     memories = ItemStatistics(CONFIG, ROWS)
     memories.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), window=3)
     memories.update(np.array([[1, 2, 3]]), np.array([5]), NO_RECYCLING, np.array([True]))
-    near = memories.neighbours(np.array([[1], [2], [3]]), NO_RECYCLING)
+    near = memories.neighbors(np.array([[1], [2], [3]]), NO_RECYCLING)
     after = near.directions == 0
     pairs = zip(near.users[after].tolist(), near.rows[after].tolist(), strict=True)
     assert sorted(pairs) == [(0, 4), (0, 5), (1, 4), (1, 5), (2, 4)]
@@ -223,7 +223,7 @@ def test_growing_and_loading_lose_nothing() -> None:
     [
         ({"popularity": [500, 100]}, r"popularity = \[500.0, 100.0\]: the half-lives must rise"),
         ({"popularity": [100, 100]}, "the half-lives must rise"),
-        ({"neighbours": [60, 50]}, r"neighbours = \[60.0, 50.0\]: the short half-life must not be above the long one"),
+        ({"neighbors": [60, 50]}, r"neighbors = \[60.0, 50.0\]: the short half-life must not be above the long one"),
     ],
 )
 def test_a_bad_configuration_is_refused(settings: dict[str, Any], message: str) -> None:

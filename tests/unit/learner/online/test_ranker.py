@@ -42,12 +42,12 @@ def candidates(mix: Ranker, memories: ItemStatistics, of: RankingQuery) -> Candi
 HISTORIES = [[0, 5, 9], [0, 0, 0], [3, 3, 17], [0, 0, 38]]
 
 
-def test_candidates_are_neighbours_popular_ones_and_the_networks_best() -> None:
+def test_candidates_are_neighbors_popular_ones_and_the_networks_best() -> None:
     mix, memories, users = ranker(network=2), filled(), asked(HISTORIES)
     assert users.network is not None
     popular = set(memories.popular(ROWS, 10).tolist())
     found = candidates(mix, memories, users)
-    near = memories.neighbours(users.anchors, GENERATIONS)
+    near = memories.neighbors(users.anchors, GENERATIONS)
     for user, history in enumerate(HISTORIES):
         best = [row for row in users.network[user].topk(2).indices.tolist() if memories.seen[row]]
         expected = (popular | set(best) | set(near.rows[near.users == user].tolist())) - set(history) - {0}
@@ -60,10 +60,10 @@ def test_candidates_are_neighbours_popular_ones_and_the_networks_best() -> None:
     assert bool(torch.isfinite(found.features).all())
 
 
-def test_features_of_neighbours_agree_with_a_loop() -> None:
+def test_features_of_neighbors_agree_with_a_loop() -> None:
     mix, memories, users = ranker(), filled(), asked(HISTORIES, network=False)
     found = candidates(mix, memories, users)
-    near = memories.neighbours(users.anchors, GENERATIONS)
+    near = memories.neighbors(users.anchors, GENERATIONS)
     raw = np.zeros((len(found.rows), 12))
     for user, anchor, direction, row, short, long in zip(
         near.users, near.anchors, near.directions, near.rows, *near.counts, strict=True
@@ -162,7 +162,7 @@ def test_the_best_are_sorted_and_cold_users_get_popular_ones() -> None:
     assert (np.diff(popularity) <= 1e-6).all()
 
 
-def test_reasons_are_the_items_whose_neighbours_are_listed() -> None:
+def test_reasons_are_the_items_whose_neighbors_are_listed() -> None:
     mix, memories, users = ranker(), filled(), asked([[0, 5, 9], [0, 0, 0]], network=False)
     found = candidates(mix, memories, users)
     only = np.flatnonzero((found.users == 0) & (found.rows == 6))  # 6 comes after 5, not after 9

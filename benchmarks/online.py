@@ -156,7 +156,7 @@ def run_learner(
             histories = np.concatenate([batch.contexts[:, 1:], batch.items[:, None]], axis=1)
             learner.recommend(histories, batch.context_actions, batch.context_ts, 20)
         listed = clock()
-        if config.mix.parts != "memories":
+        if config.mix.parts != "item_statistics":
             learner.learn(1)
         seconds["learn"] += clock() - listed
         seconds["recommend"] += listed - taken
@@ -185,8 +185,8 @@ def variants(base: LearnerConfig) -> dict[str, LearnerConfig]:
     replace = msgspec.structs.replace
     return {
         "learner": base,
-        "without_network": replace(base, mix=replace(base.mix, parts="memories")),
-        "without_memories": replace(base, mix=replace(base.mix, parts="network")),
+        "without_network": replace(base, mix=replace(base.mix, parts="item_statistics")),
+        "without_item_statistics": replace(base, mix=replace(base.mix, parts="network")),
         "without_intents": replace(base, intents=replace(base.intents, clustering="none")),
     }
 
@@ -238,7 +238,7 @@ def main() -> None:
     """Run the methods on the streams."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("streams", nargs="+", metavar="FILE[:LIMIT]")
-    parser.add_argument("--methods", default="popular,item_to_item,learner,without_network,without_memories")
+    parser.add_argument("--methods", default="popular,item_to_item,learner,without_network,without_item_statistics")
     parser.add_argument("--config", default="{}", help="JSON of learner settings that differ from the defaults")
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--markdown", action="store_true", help="print the tables of docs/online.md at the end")

@@ -11,7 +11,7 @@ from learner.intents.config import ChangePointConfig, IdentityConfig, MergeConfi
 from learner.model.config import EncoderConfig, IntentConfig
 from learner.online.config import ItemStatisticsConfig, MixConfig
 
-_MAX_CAPACITY = (1 << 24) - 1  # an entry of the memories has 24 bits for the row
+_MAX_CAPACITY = (1 << 24) - 1  # an entry of the item statistics has 24 bits for the row
 
 
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +88,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     identity: IdentityConfig = IdentityConfig()
     merging: MergeConfig = MergeConfig()
     evidence: ChangePointConfig = ChangePointConfig()
-    memory: ItemStatisticsConfig = ItemStatisticsConfig()
+    item_statistics: ItemStatisticsConfig = ItemStatisticsConfig()
     mix: MixConfig = MixConfig()
 
     def shape(self) -> dict[str, Any]:
@@ -108,10 +108,10 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "intents.count": self.intents.count,
             "intents.queue": self.intents.queue,
             "identity.pool": self.identity.pool,
-            "memory.popularity": list(self.memory.popularity),
-            "memory.neighbors": list(self.memory.neighbors),
+            "item_statistics.popularity": list(self.item_statistics.popularity),
+            "item_statistics.neighbors": list(self.item_statistics.neighbors),
             "mix.hidden": self.mix.hidden,
-            "memory.slots": self.memory.slots,
+            "item_statistics.slots": self.item_statistics.slots,
         }
 
 

@@ -27,7 +27,7 @@ _FACTORS: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
     ("mix.linear_learning_rate", (1 / 3, 3.0)),
 )
 _VALUES: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
-    ("memory.update_window", (2, 6)),
+    ("item_statistics.update_window", (2, 6)),
     ("replay_recent", (0.25, 1.0)),
     ("updates", (1, 4)),
     ("warm_start", (0.0, 1.0)),
@@ -135,7 +135,7 @@ def prequential(
     ranks: list[NDArray[np.int64]] = []
     for batch in batches(stream, learner, step_events):
         ranks.append(learner.observe(batch).ranks)
-        if config.mix.parts != "memories":
+        if config.mix.parts != "item_statistics":
             learner.learn(1)
         if on_step is not None:
             on_step(min(len(ranks) * step_events, len(stream)))

@@ -27,7 +27,13 @@ from learner.online.vocabulary import Vocabulary
 _WEIGHTS: Final = ("encoder.", "centers.", "table")
 _ROW_MOMENTS: Final = "rows."
 _DENSE_MOMENTS: Final = "dense."
-_KEPT_SETTINGS: Final = ("max_len", "capacity", "memory.popularity", "memory.neighbors", "memory.slots")
+_KEPT_SETTINGS: Final = (
+    "max_len",
+    "capacity",
+    "item_statistics.popularity",
+    "item_statistics.neighbors",
+    "item_statistics.slots",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ def _arrays(
     """The stored arrays, with fresh parts where they do not fit; those parts; and the intents that ended."""
     arrays, anew, retired = dict(stored.arrays), [], []
     wanted = fresh.arrays()
-    if misfit := next(_misfits(arrays, wanted, "memory."), None):
+    if misfit := next(_misfits(arrays, wanted, "item_statistics."), None):
         raise LearnerStateError(f"{stored.folder}: item statistics: {misfit} has another shape than this release reads")
     if any(_misfits(arrays, wanted, "mix.")):
         _put(arrays, wanted, "mix.")

@@ -41,7 +41,7 @@ class MixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How item statistics and network become one score."""
 
     parts: Annotated[
-        Literal["both", "memories", "network"],
+        Literal["both", "item_statistics", "network"],
         Meta(description="parts of the score; one alone is for comparison"),
     ] = "both"
     learning_rate: Annotated[

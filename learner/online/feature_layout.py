@@ -24,9 +24,9 @@ class FeatureLayout:
     one, per half-life, direction and group of anchors; three figures of the network. Then those of the user.
     """
 
-    def __init__(self, memory: ItemStatisticsConfig) -> None:
-        self.popularity = slice(0, len(memory.popularity))
-        self.reference = max(0, len(memory.popularity) - 2)
+    def __init__(self, item_statistics: ItemStatisticsConfig) -> None:
+        self.popularity = slice(0, len(item_statistics.popularity))
+        self.reference = max(0, len(item_statistics.popularity) - 2)
         """popularity that neighbors' counts are compared with"""
         self.item = slice(0, self.popularity.stop + _ITEM_FIGURES)
         """all that does not depend on the user, popularity included"""

@@ -117,7 +117,7 @@ class Learner:
 
         Statistics and ranker are updated every `mix.chunk` events, each chunk being ranked before it is learned. With
         `update_window` an event is a follower of so many of the newest items, for example for a while after a drift, as
-        far as `memory.candidate_window` or `memory.update_window` reach.
+        far as `item_statistics.candidate_window` or `item_statistics.update_window` reach.
         """
         parts = self._parts
         gap = np.maximum(batch.ts - batch.context_ts[:, -1], 0) / 1000.0

@@ -47,8 +47,8 @@ class LearnerParts:
         return cls(
             Vocabulary(config.capacity),
             network,
-            ItemStatistics(config.memory, network.rows),
-            Ranker(config.mix, config.memory, generator),
+            ItemStatistics(config.item_statistics, network.rows),
+            Ranker(config.mix, config.item_statistics, generator),
             Replay(config.recent_pairs, config.uniform_pairs, config.max_len, config.seed),
             IntentTracker(config, network),
         )
@@ -67,7 +67,7 @@ class LearnerParts:
         """All arrays but the vocabulary's; some are views of what changes."""
         arrays: dict[str, NDArray[Any]] = {}
         for name, part in (
-            ("memory", self.statistics.to_arrays(self.table_rows)),
+            ("item_statistics", self.statistics.to_arrays(self.table_rows)),
             ("mix", self.ranker.to_arrays()),
             ("replay", self.replay.to_arrays()),
             ("identity", self.tracker.identity.to_arrays()),

@@ -133,7 +133,7 @@ def _fill(
     parts.vocabulary = Vocabulary.from_arrays(config.capacity, strip_prefix("vocabulary.", arrays))
     parts.reserve(parts.table_rows)
     parts.network.load_tensors(tensors)
-    parts.statistics.load_arrays(strip_prefix("memory.", arrays))
+    parts.statistics.load_arrays(strip_prefix("item_statistics.", arrays))
     parts.ranker.load_arrays(strip_prefix("mix.", arrays))
     parts.replay.load_arrays(strip_prefix("replay.", arrays))
     parts.tracker.identity.load_arrays(strip_prefix("identity.", arrays))

@@ -57,7 +57,7 @@ class PrequentialModel:
     Parameters
     ----------
     config
-        Sections `mix` and `memory`.
+        Sections `mix` and `item_statistics`.
     vocabulary
         Read only.
     model

@@ -73,15 +73,15 @@ class Ranker:
     ----------
     config
         Rates and sizes.
-    memory
+    item_statistics
         Half-lives, which decide the number of inputs.
     generator
         Draws the first weights of the two-layer part.
     """
 
-    def __init__(self, config: MixConfig, memory: ItemStatisticsConfig, generator: torch.Generator) -> None:
+    def __init__(self, config: MixConfig, item_statistics: ItemStatisticsConfig, generator: torch.Generator) -> None:
         self.config = config
-        layout = self._layout = FeatureLayout(memory)
+        layout = self._layout = FeatureLayout(item_statistics)
         inputs = layout.size
         start = torch.zeros(layout.candidate)
         start[layout.popularity] = 0.1
@@ -94,7 +94,7 @@ class Ranker:
         self._deep = [first, torch.zeros(config.hidden), torch.zeros(config.hidden)]
         self._mean, self._variance = torch.zeros(inputs), torch.ones(inputs)
         self._measured = 0
-        self._share = (1.0 / np.arange(1, memory.candidate_window + 1)).astype(
+        self._share = (1.0 / np.arange(1, item_statistics.candidate_window + 1)).astype(
             np.float32
         )  # of an anchor, the newest first
         self._adams = (DenseAdam([self._linear]), DenseAdam(self._deep))
@@ -118,7 +118,7 @@ class Ranker:
             near.users * rows + near.rows << _CHANNEL_BITS | channel,
             (np.arange(B)[:, None] * rows + popular << _CHANNEL_BITS | _NO_CHANNEL).ravel(),
         ]
-        if query.network is not None and self.config.network and self.config.parts != "memories":
+        if query.network is not None and self.config.network and self.config.parts != "item_statistics":
             best = query.network.topk(min(self.config.network, query.network.shape[1]), dim=1).indices.numpy()
             best = np.where(statistics.seen[best] > 0, best, 0)
             keys.append((np.arange(B)[:, None] * rows + best << _CHANNEL_BITS | _NO_CHANNEL).ravel())
@@ -182,7 +182,7 @@ class Ranker:
                 flat[place] = np.log(count / fill + 1)
                 flat[place + (layout.counts - layout.gains) * len(rows)] = np.log(count + 1)
                 place += layout.channels * len(rows)
-        if query.network is not None and self.config.parts != "memories":
+        if query.network is not None and self.config.parts != "item_statistics":
             said = query.network.numpy().ravel().take(users * query.network.shape[1] + rows)
             trust = (seen / (seen + np.float32(self.config.trust_events)))[at]
             out[layout.network] = trust * (said + 8)

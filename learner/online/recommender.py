@@ -40,7 +40,7 @@ class Recommender:
     Parameters
     ----------
     config
-        Sections `mix` and `memory`.
+        Sections `mix` and `item_statistics`.
     vocabulary, statistics
         Read only.
     weights, ranker
@@ -62,14 +62,14 @@ class Recommender:
     def query(self, histories: HistoryRows, gap: NDArray[np.float64], h: Tensor) -> RankingQuery:
         """The ranker's view of users with these histories, user vectors h (B, d) and seconds since the newest (B,)."""
         network = None
-        if self._config.mix.parts != "memories":
+        if self._config.mix.parts != "item_statistics":
             network = self._weights.log_probabilities(h, self._vocabulary.size + 1)
         liked = histories.liked
         return RankingQuery(self.anchors(liked), histories.all, (liked > 0).sum(axis=1), gap, network)
 
     def anchors(self, liked: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest items of histories (B, L), newest first, (B, A)."""
-        depth = max(self._config.memory.candidate_window, self._config.memory.update_window)
+        depth = max(self._config.item_statistics.candidate_window, self._config.item_statistics.update_window)
         return np.ascontiguousarray(liked[:, ::-1][:, :depth])
 
     def recommend(

@@ -91,7 +91,9 @@ class Trial:
 
     def arrays(self, size: int) -> dict[str, NDArray[Any]]:
         """The control's statistics and ranker, for rows 0 to size - 1."""
-        arrays = {f"{PREFIX}memory.{name}": value for name, value in self.control.statistics.to_arrays(size).items()}
+        arrays = {
+            f"{PREFIX}item_statistics.{name}": value for name, value in self.control.statistics.to_arrays(size).items()
+        }
         return arrays | {f"{PREFIX}mix.{name}": value for name, value in self.control.ranker.to_arrays().items()}
 
     def to_state(self) -> dict[str, Any]:
@@ -101,7 +103,7 @@ class Trial:
     def load(self, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]], state: dict[str, Any]) -> None:
         """Continue from what `tensors`, `arrays` and `to_state` gave."""
         self.control.network.load_tensors(strip_prefix(PREFIX, tensors))
-        self.control.statistics.load_arrays(strip_prefix(f"{PREFIX}memory.", arrays))
+        self.control.statistics.load_arrays(strip_prefix(f"{PREFIX}item_statistics.", arrays))
         self.control.ranker.load_arrays(strip_prefix(f"{PREFIX}mix.", arrays))
         self.random.bit_generator.state = state["random"]
         self._lead.load_list(state["lead"])

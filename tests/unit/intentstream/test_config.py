@@ -99,7 +99,10 @@ def test_a_table_of_names_replaces_the_whole_table() -> None:
             "[engine]\non_replay_mismatch = 'ignore'",
             "engine.on_replay_mismatch = \"ignore\": invalid enum value 'ignore'",
         ),
-        ("[learner.memory]\npopularity = [0.5]", "learner.memory.popularity = [0.5]: expected `float` >= 1.0"),
+        (
+            "[learner.item_statistics]\npopularity = [0.5]",
+            "learner.item_statistics.popularity = [0.5]: expected `float` >= 1.0",
+        ),
         ("[actions.weights]\nview = 'a'", "actions.weights = {…}: expected `float`, got `str`"),
         ("[simulate]\nusers = 100", "simulate = {…}: no such key; valid sections: actions, drift, "),
         ("[learner]\nmax_loss = nan", "learner.max_loss = nan: expected `float` > 0.0"),

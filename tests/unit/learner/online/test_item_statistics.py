@@ -19,7 +19,7 @@ NO_RECYCLING = np.zeros(ROWS, dtype=np.int64)
 
 
 class Naive:
-    """The same memories, one event at a time."""
+    """The same statistics, one event at a time."""
 
     def __init__(self) -> None:
         self.counted: list[int] = []
@@ -60,7 +60,7 @@ def anchors_of(history: list[int]) -> list[int]:
 @settings(max_examples=60)
 @given(EVENTS, st.integers(1, 7))
 def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: int) -> None:
-    naive, memories = Naive(), ItemStatistics(CONFIG, ROWS)
+    naive, statistics = Naive(), ItemStatistics(CONFIG, ROWS)
     histories: dict[int, list[int]] = {user: [] for user in range(4)}
     anchors = []
     for user, row, positive in events:
@@ -69,18 +69,18 @@ def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: in
         histories[user].append(row)
     for start in range(0, len(events), size):
         part = slice(start, start + size)
-        memories.update(
+        statistics.update(
             np.array(anchors[part], dtype=np.int64),
             np.array([row for _, row, _ in events[part]], dtype=np.int64),
             NO_RECYCLING,
             np.array([positive for _, _, positive in events[part]]),
         )
-    assert memories.seen.tolist() == naive.seen
-    got = memories.log_popularity(np.arange(1, ROWS))
+    assert statistics.seen.tolist() == naive.seen
+    got = statistics.log_popularity(np.arange(1, ROWS))
     for place, half_life in enumerate(CONFIG.popularity):
         assert got[place] == pytest.approx([naive.share(row, half_life) for row in range(1, ROWS)], abs=1e-6)
     asked = [anchors_of(history) for history in histories.values()]
-    near = memories.neighbors(np.array(asked), NO_RECYCLING)
+    near = statistics.neighbors(np.array(asked), NO_RECYCLING)
     lines: dict[int, dict[tuple[int, int, int], list[float]]] = {user: {} for user in range(4)}
     for user, *key, counts in zip(near.users, near.anchors, near.directions, near.rows, near.counts.T, strict=True):
         lines[int(user)][tuple(map(int, key))] = counts.tolist()  # type: ignore[index]  # three numbers
@@ -88,47 +88,47 @@ def test_batches_agree_with_a_loop(events: list[tuple[int, int, bool]], size: in
         assert lines[user].keys() == expected.keys()
         for key3, values in expected.items():
             assert lines[user][key3] == pytest.approx(values, rel=1e-5)
-    popular = set(memories.popular(ROWS, 6).tolist())
+    popular = set(statistics.popular(ROWS, 6).tolist())
     assert popular <= set(naive.counted)
     for half_life in CONFIG.popularity if naive.counted else ():
         shares = {row: naive.share(row, half_life) for row in set(naive.counted)}
         assert any(share >= max(shares.values()) - 1e-6 for row, share in shares.items() if row in popular)
 
 
-def one_event(memories: ItemStatistics, anchor: int, row: int, generations: NDArray[np.int64]) -> None:
-    memories.update(np.array([[anchor]]), np.array([row]), generations, np.array([True]))
+def one_event(statistics: ItemStatistics, anchor: int, row: int, generations: NDArray[np.int64]) -> None:
+    statistics.update(np.array([[anchor]]), np.array([row]), generations, np.array([True]))
 
 
 def test_a_recycled_row_is_no_neighbor_and_not_popular() -> None:
-    memories, generations = ItemStatistics(CONFIG, ROWS), NO_RECYCLING.copy()
-    one_event(memories, 1, 2, generations)
-    one_event(memories, 2, 3, generations)
+    statistics, generations = ItemStatistics(CONFIG, ROWS), NO_RECYCLING.copy()
+    one_event(statistics, 1, 2, generations)
+    one_event(statistics, 2, 3, generations)
     generations[2] += 1
-    memories.clear(np.array([2]))
-    assert memories.neighbors(np.array([[1], [3]]), generations).rows.tolist() == []
-    assert memories.neighbors(np.array([[2]]), generations).rows.tolist() == []
-    assert memories.seen[2] == 0
-    assert 2 not in memories.popular(ROWS, 10).tolist()
+    statistics.clear(np.array([2]))
+    assert statistics.neighbors(np.array([[1], [3]]), generations).rows.tolist() == []
+    assert statistics.neighbors(np.array([[2]]), generations).rows.tolist() == []
+    assert statistics.seen[2] == 0
+    assert 2 not in statistics.popular(ROWS, 10).tolist()
 
 
 def test_neighbors_that_hardly_count_are_not_read() -> None:
     config = ItemStatisticsConfig(neighbors=(1e6, 1e6), slots=ROWS, update_window=1, share=0.1)
-    memories, generations = ItemStatistics(config, ROWS), NO_RECYCLING.copy()
+    statistics, generations = ItemStatistics(config, ROWS), NO_RECYCLING.copy()
     for row in [2] * 17 + [3] * 2 + [4]:  # 85%, 10% and 5% of what follows 1
-        one_event(memories, 1, row, generations)
-    near = memories.neighbors(np.array([[1]]), generations)
+        one_event(statistics, 1, row, generations)
+    near = statistics.neighbors(np.array([[1]]), generations)
     assert near.rows[near.directions == 0].tolist() == [2, 3]
     generations[2] += 1  # what is gone does not count: 3 and 4 are all that follows
-    near = memories.neighbors(np.array([[1]]), generations)
+    near = statistics.neighbors(np.array([[1]]), generations)
     assert near.rows[near.directions == 0].tolist() == [3, 4]
 
 
 def test_a_neighbor_that_counts_lately_is_read() -> None:
     config = ItemStatisticsConfig(neighbors=(2.0, 1e6), slots=ROWS, update_window=1, share=0.1)
-    memories = ItemStatistics(config, ROWS)
+    statistics = ItemStatistics(config, ROWS)
     for row in [4] + [2] * 17 + [3]:  # 3 and 4 came once of 19 times, 3 just now
-        one_event(memories, 1, row, NO_RECYCLING)
-    near = memories.neighbors(np.array([[1]]), NO_RECYCLING)
+        one_event(statistics, 1, row, NO_RECYCLING)
+    near = statistics.neighbors(np.array([[1]]), NO_RECYCLING)
     assert sorted(near.rows[near.directions == 0].tolist()) == [2, 3]
 
 
@@ -136,14 +136,14 @@ def test_a_neighbor_that_counts_lately_is_read() -> None:
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, ROWS - 1)), min_size=1, max_size=60), st.integers(1, 7))
 def test_the_neighbors_that_count_least_make_room(pairs: list[tuple[int, int]], size: int) -> None:
     slots = 3
-    memories = ItemStatistics(
+    statistics = ItemStatistics(
         ItemStatisticsConfig(popularity=(9.0,), neighbors=(2.0, 9.0), slots=slots, update_window=1, share=0.0), ROWS
     )
     held: dict[int, dict[int, float]] = {1: {}, 2: {}, 3: {}}
     for start in range(0, len(pairs), size):
         part = pairs[start : start + size]
         anchors, rows = (np.array(column) for column in zip(*part, strict=True))
-        memories.update(anchors[:, None], rows, NO_RECYCLING, np.ones(len(part), dtype=bool))
+        statistics.update(anchors[:, None], rows, NO_RECYCLING, np.ones(len(part), dtype=bool))
         for anchor, counts in held.items():
             came: dict[int, float] = {}
             for row in [row for other, row in part if other == anchor]:
@@ -157,7 +157,7 @@ def test_the_neighbors_that_count_least_make_room(pairs: list[tuple[int, int]], 
             came = dict(sorted(came.items(), key=lambda one: -one[1])[:slots])
             counts = {row: counts[row] for row in stay[: len(counts) - max(0, len(came) - room)]} | came
             held[anchor] = counts
-        near = memories.neighbors(np.array([[1], [2], [3]]), NO_RECYCLING)
+        near = statistics.neighbors(np.array([[1], [2], [3]]), NO_RECYCLING)
         follow = near.directions == 0
         for user, anchor in enumerate(held):
             mine = follow & (near.users == user)
@@ -167,39 +167,39 @@ def test_the_neighbors_that_count_least_make_room(pairs: list[tuple[int, int]], 
 
 
 def test_popularity_survives_its_own_rescaling() -> None:
-    memories = ItemStatistics(ItemStatisticsConfig(popularity=(1.0, 50.0)), 4)
+    statistics = ItemStatistics(ItemStatisticsConfig(popularity=(1.0, 50.0)), 4)
     blank = np.zeros((500, 3), dtype=np.int64)
     rows = np.tile([1, 2], 250)
     for _ in range(6):  # 3,000 half-lives: float64 ends at 1,023
-        memories.update(blank, rows, NO_RECYCLING[:4], np.ones(500, dtype=bool))
-    shares = np.exp(memories.log_popularity(np.array([1, 2, 3])))
+        statistics.update(blank, rows, NO_RECYCLING[:4], np.ones(500, dtype=bool))
+    shares = np.exp(statistics.log_popularity(np.array([1, 2, 3])))
     assert np.isfinite(shares).all()
     assert shares[0] == pytest.approx([1 / 3, 2 / 3, 0.005], abs=0.004)
 
 
 def test_faded_neighbors_weigh_less_against_those_to_come() -> None:
-    memories = ItemStatistics(CONFIG, ROWS)
+    statistics = ItemStatistics(CONFIG, ROWS)
     for row in (2, 2, 2, 3):
-        one_event(memories, 1, row, NO_RECYCLING)
-    popularity = memories.log_popularity(np.arange(ROWS))
-    before = memories.neighbors(np.array([[1], [2]]), NO_RECYCLING)
-    memories.fade_neighbors(0.25)
-    after = memories.neighbors(np.array([[1], [2]]), NO_RECYCLING)
+        one_event(statistics, 1, row, NO_RECYCLING)
+    popularity = statistics.log_popularity(np.arange(ROWS))
+    before = statistics.neighbors(np.array([[1], [2]]), NO_RECYCLING)
+    statistics.fade_neighbors(0.25)
+    after = statistics.neighbors(np.array([[1], [2]]), NO_RECYCLING)
     assert after.rows.tolist() == before.rows.tolist()
     assert set(after.directions.tolist()) == {0, 1}
     assert after.counts == pytest.approx(before.counts / 4)
-    assert np.array_equal(popularity, memories.log_popularity(np.arange(ROWS)))
-    one_event(memories, 1, 4, NO_RECYCLING)
-    near = memories.neighbors(np.array([[1]]), NO_RECYCLING)
+    assert np.array_equal(popularity, statistics.log_popularity(np.arange(ROWS)))
+    one_event(statistics, 1, 4, NO_RECYCLING)
+    near = statistics.neighbors(np.array([[1]]), NO_RECYCLING)
     assert near.counts[:, near.rows == 4].ravel().tolist() == [1, 1]
     assert near.rows[near.counts[1].argmax()] == 4
 
 
 def test_more_of_the_items_before_an_event_count_where_that_is_asked() -> None:
-    memories = ItemStatistics(CONFIG, ROWS)
-    memories.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), window=3)
-    memories.update(np.array([[1, 2, 3]]), np.array([5]), NO_RECYCLING, np.array([True]))
-    near = memories.neighbors(np.array([[1], [2], [3]]), NO_RECYCLING)
+    statistics = ItemStatistics(CONFIG, ROWS)
+    statistics.update(np.array([[1, 2, 3]]), np.array([4]), NO_RECYCLING, np.array([True]), window=3)
+    statistics.update(np.array([[1, 2, 3]]), np.array([5]), NO_RECYCLING, np.array([True]))
+    near = statistics.neighbors(np.array([[1], [2], [3]]), NO_RECYCLING)
     after = near.directions == 0
     pairs = zip(near.users[after].tolist(), near.rows[after].tolist(), strict=True)
     assert sorted(pairs) == [(0, 4), (0, 5), (1, 4), (1, 5), (2, 4)]
@@ -212,8 +212,8 @@ def test_growing_and_loading_lose_nothing() -> None:
     one_event(one, 2, 9, NO_RECYCLING)
     two = ItemStatistics(CONFIG, ROWS)
     two.load_arrays(one.to_arrays(10))
-    for memories in (one, two):
-        one_event(memories, 9, 3, NO_RECYCLING)
+    for statistics in (one, two):
+        one_event(statistics, 9, 3, NO_RECYCLING)
     for key, array in one.to_arrays(ROWS).items():
         assert np.array_equal(array, two.to_arrays(ROWS)[key]), key
 

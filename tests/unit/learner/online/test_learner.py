@@ -32,7 +32,7 @@ CONFIG = LearnerConfig(
     negatives=32,
     encoder=EncoderConfig(hidden=8, dropout=0.1, attention_dropout=0.1),
     intents=IntentConfig(count=4, queue=32),
-    memory=ItemStatisticsConfig(slots=16),
+    item_statistics=ItemStatisticsConfig(slots=16),
 )
 TINY = msgspec.structs.replace(CONFIG, capacity=20)  # rows are given away all the time
 

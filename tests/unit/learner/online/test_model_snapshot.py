@@ -70,7 +70,7 @@ def learner() -> Learner:
 def test_it_answers_as_the_learner_did_and_the_learner_goes_on(learner: Learner) -> None:
     kept, step = ask(learner), learner.model_step
     assert same(ask(learner, "snapshot"), kept)
-    learner.learn(30)  # of what is replayed: the memories, which both share, stay as they are
+    learner.learn(30)  # of what is replayed: the item statistics, which both share, stay as they are
     assert same(ask(learner, "snapshot"), kept)
     assert not same(ask(learner, "learner"), kept)
     assert same(ask(learner), ask(learner, "learner"))

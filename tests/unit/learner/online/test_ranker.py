@@ -14,13 +14,13 @@ GENERATIONS = np.zeros(ROWS, dtype=np.int64)
 
 def filled(events: int = 200, seed: int = 0) -> ItemStatistics:
     """Memories of a ring in which item i is followed by i + 1."""
-    memories = ItemStatistics(ItemStatisticsConfig(), ROWS)
+    statistics = ItemStatistics(ItemStatisticsConfig(), ROWS)
     start = np.random.default_rng(seed).integers(1, ROWS - 2, events)
-    memories.update(np.zeros((events, 3), dtype=np.int64), start, GENERATIONS, np.ones(events, dtype=bool))
+    statistics.update(np.zeros((events, 3), dtype=np.int64), start, GENERATIONS, np.ones(events, dtype=bool))
     anchors = np.zeros((events, 3), dtype=np.int64)
     anchors[:, 0] = start
-    memories.update(anchors, start + 1, GENERATIONS, np.ones(events, dtype=bool))
-    return memories
+    statistics.update(anchors, start + 1, GENERATIONS, np.ones(events, dtype=bool))
+    return statistics
 
 
 def asked(history: list[list[int]], network: bool = True) -> RankingQuery:
@@ -35,21 +35,21 @@ def ranker(**settings: object) -> Ranker:
     return Ranker(MixConfig(**settings), ItemStatisticsConfig(), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
 
 
-def candidates(mix: Ranker, memories: ItemStatistics, of: RankingQuery) -> Candidates:
-    return mix.candidates(memories, GENERATIONS, of, memories.popular(ROWS, 10))
+def candidates(mix: Ranker, statistics: ItemStatistics, of: RankingQuery) -> Candidates:
+    return mix.candidates(statistics, GENERATIONS, of, statistics.popular(ROWS, 10))
 
 
 HISTORIES = [[0, 5, 9], [0, 0, 0], [3, 3, 17], [0, 0, 38]]
 
 
 def test_candidates_are_neighbors_popular_ones_and_the_networks_best() -> None:
-    mix, memories, users = ranker(network=2), filled(), asked(HISTORIES)
+    mix, statistics, users = ranker(network=2), filled(), asked(HISTORIES)
     assert users.network is not None
-    popular = set(memories.popular(ROWS, 10).tolist())
-    found = candidates(mix, memories, users)
-    near = memories.neighbors(users.anchors, GENERATIONS)
+    popular = set(statistics.popular(ROWS, 10).tolist())
+    found = candidates(mix, statistics, users)
+    near = statistics.neighbors(users.anchors, GENERATIONS)
     for user, history in enumerate(HISTORIES):
-        best = [row for row in users.network[user].topk(2).indices.tolist() if memories.seen[row]]
+        best = [row for row in users.network[user].topk(2).indices.tolist() if statistics.seen[row]]
         expected = (popular | set(best) | set(near.rows[near.users == user].tolist())) - set(history) - {0}
         assert found.rows[found.users == user].tolist() == sorted(expected)
     assert (found.rows[found.about] == near.rows[found.lines]).all()
@@ -61,9 +61,9 @@ def test_candidates_are_neighbors_popular_ones_and_the_networks_best() -> None:
 
 
 def test_features_of_neighbors_agree_with_a_loop() -> None:
-    mix, memories, users = ranker(), filled(), asked(HISTORIES, network=False)
-    found = candidates(mix, memories, users)
-    near = memories.neighbors(users.anchors, GENERATIONS)
+    mix, statistics, users = ranker(), filled(), asked(HISTORIES, network=False)
+    found = candidates(mix, statistics, users)
+    near = statistics.neighbors(users.anchors, GENERATIONS)
     raw = np.zeros((len(found.rows), 12))
     for user, anchor, direction, row, short, long in zip(
         near.users, near.anchors, near.directions, near.rows, *near.counts, strict=True
@@ -74,7 +74,7 @@ def test_features_of_neighbors_agree_with_a_loop() -> None:
         raw[place, 6 + direction * 3 + group] += long / (anchor + 1)
     H = len(ItemStatisticsConfig().popularity)
     assert found.features[:, H + 3 + 12 : H + 3 + 24].numpy() == pytest.approx(np.log1p(raw), abs=1e-5)
-    popularity = memories.log_popularity(found.rows)
+    popularity = statistics.log_popularity(found.rows)
     assert found.features[:, :H].numpy() == pytest.approx(popularity.T + 8, abs=1e-5)
     fill = 10 * np.exp(popularity[2])
     first = np.log1p(raw[:, 0] / fill)
@@ -83,8 +83,8 @@ def test_features_of_neighbors_agree_with_a_loop() -> None:
 
 
 def test_the_ranks_are_those_of_the_scores() -> None:
-    mix, memories, users = ranker(), filled(), asked(HISTORIES)
-    found = candidates(mix, memories, users)
+    mix, statistics, users = ranker(), filled(), asked(HISTORIES)
+    found = candidates(mix, statistics, users)
     targets = np.array([10, 7, 3, 38])  # 3 and 38 are in their users' histories
     with torch.no_grad():
         scores = mix.scores(found).numpy()
@@ -98,8 +98,8 @@ def test_the_ranks_are_those_of_the_scores() -> None:
 
 def test_the_gradient_is_that_of_the_cross_entropy() -> None:
     """What the first update leaves in the moments, beside autograd of the plain formula."""
-    mix, memories, users = ranker(), filled(), asked(HISTORIES)
-    found = candidates(mix, memories, users)
+    mix, statistics, users = ranker(), filled(), asked(HISTORIES)
+    found = candidates(mix, statistics, users)
     targets = np.array([10, 0, 18, 39])
     learner = np.random.default_rng(5)
     before = {
@@ -135,13 +135,13 @@ def test_the_gradient_is_that_of_the_cross_entropy() -> None:
 
 
 def test_it_learns_that_followers_follow() -> None:
-    mix, memories = ranker(), filled()
+    mix, statistics = ranker(), filled()
     random = np.random.default_rng(5)
 
     def step() -> tuple[NDArray[np.int64], float]:
         start = random.integers(1, ROWS - 2, 64)
         users = asked([[0, 0, int(row)] for row in start])
-        return mix.learn(candidates(mix, memories, users), start + 1, np.ones(64, dtype=bool))
+        return mix.learn(candidates(mix, statistics, users), start + 1, np.ones(64, dtype=bool))
 
     _, before = step()
     for _ in range(60):
@@ -151,37 +151,37 @@ def test_it_learns_that_followers_follow() -> None:
 
 
 def test_the_best_are_sorted_and_cold_users_get_popular_ones() -> None:
-    mix, memories, users = ranker(), filled(), asked(HISTORIES)
-    found = candidates(mix, memories, users)
+    mix, statistics, users = ranker(), filled(), asked(HISTORIES)
+    found = candidates(mix, statistics, users)
     places, values = mix.best(found, users.lengths == 0, 60)
     for user in range(4):
         mine = places[user][places[user] >= 0]
         assert set(mine.tolist()) == set(np.flatnonzero(found.users == user).tolist())
         assert (np.diff(values[user][: len(mine)]) <= 0).all()
-    popularity = memories.log_popularity(found.rows[places[1][:5]]).mean(axis=0)
+    popularity = statistics.log_popularity(found.rows[places[1][:5]]).mean(axis=0)
     assert (np.diff(popularity) <= 1e-6).all()
 
 
 def test_reasons_are_the_items_whose_neighbors_are_listed() -> None:
-    mix, memories, users = ranker(), filled(), asked([[0, 5, 9], [0, 0, 0]], network=False)
-    found = candidates(mix, memories, users)
+    mix, statistics, users = ranker(), filled(), asked([[0, 5, 9], [0, 0, 0]], network=False)
+    found = candidates(mix, statistics, users)
     only = np.flatnonzero((found.users == 0) & (found.rows == 6))  # 6 comes after 5, not after 9
     reasons = mix.reasons(found, np.array([[only[0]], [-1]]), users.anchors, 3)
     assert reasons.tolist() == [[5, 0, 0], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("parts", ["memories", "network"])
+@pytest.mark.parametrize("parts", ["item_statistics", "network"])
 def test_one_part_alone_hides_the_other(parts: str) -> None:
-    mix, memories = ranker(parts=parts), filled()
-    found = candidates(mix, memories, asked(HISTORIES))
+    mix, statistics = ranker(parts=parts), filled()
+    found = candidates(mix, statistics, asked(HISTORIES))
     inputs = len(ItemStatisticsConfig().popularity) + 3 + 24
-    hidden = found.features[:, inputs : inputs + 3] if parts == "memories" else found.features[:, :inputs]
+    hidden = found.features[:, inputs : inputs + 3] if parts == "item_statistics" else found.features[:, :inputs]
     assert not hidden.any()
 
 
 def test_nobody_knows_anything() -> None:
-    mix, memories, users = ranker(), ItemStatistics(ItemStatisticsConfig(), ROWS), asked(HISTORIES)
-    found = candidates(mix, memories, users)
+    mix, statistics, users = ranker(), ItemStatistics(ItemStatisticsConfig(), ROWS), asked(HISTORIES)
+    found = candidates(mix, statistics, users)
     assert len(found.rows) == 0
     ranks, loss = mix.learn(found, np.array([1, 2, 3, 4]), np.zeros(4, dtype=bool))
     assert ranks.tolist() == [UNRANKED] * 4

@@ -173,7 +173,7 @@ def test_actions_that_do_not_pay_are_taken_back_and_leave_nothing_behind(tmp_pat
     assert acting.counters["learn_steps"] > idle.counters["learn_steps"]
     one, other = acting.learner._parts.arrays(), idle.learner._parts.arrays()
     for name in other:
-        if name.startswith(("memory.", "mix.", "replay.")):
+        if name.startswith(("item_statistics.", "mix.", "replay.")):
             assert np.array_equal(one[name], other[name]), name
     tensors, expected = acting.learner._parts.tensors(), idle.learner._parts.tensors()
     assert all(bool((tensors[name] == expected[name]).all()) for name in expected if name.startswith("encoder."))

@@ -88,11 +88,11 @@ class Timed:
 
 
 class Cost:
-    """What intents, shifts, detectors, gate and catalogue take of steps and learning."""
+    """What intents, shifts, detectors, fallback and catalog take of steps and learning."""
 
     def __init__(self, engine: Engine) -> None:
         self._loop = Timed(engine, ("step", "learn"))
-        drift = ("score_shadows", "update_gate", "detect", "apply_actions", "note_learning")
+        drift = ("score_shadows", "choose_serving", "detect", "apply_actions", "note_learning")
         tracker = engine.learner.tracker
         self._parts = [
             Timed(engine.drift, drift),

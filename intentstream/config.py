@@ -41,7 +41,7 @@ _PUBLIC: Final = {
     "learner.intents": "count",
     "shifts": "margin publish_model_shifts",
     "drift": "signals actions",
-    "gate": "enabled",
+    "fallback": "enabled",
     "monitor": (
         "host port token token_env token_file allowed_hosts allowed_origins max_body_bytes max_batch_events "
         "requests_per_second max_connections max_streams history_len history_days stale_after_s ready_max_lag"

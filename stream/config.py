@@ -138,7 +138,7 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     learner: LearnerConfig = msgspec.field(default_factory=LearnerConfig)
     shifts: ShiftConfig = msgspec.field(default_factory=ShiftConfig)
     drift: DriftConfig = msgspec.field(default_factory=DriftConfig)
-    gate: FallbackConfig = msgspec.field(default_factory=FallbackConfig)
+    fallback: FallbackConfig = msgspec.field(default_factory=FallbackConfig)
 
 
 __all__ = ["EngineConfig", "LogConfig", "StateConfig", "StreamConfig"]

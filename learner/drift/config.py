@@ -23,7 +23,7 @@ Action = Literal[
 ]
 ONCE: Final = ("fade_followers", "reseed", "rollback")  # actions that happen once; the others last
 BETS: Final = frozenset(get_args(Action)) - {"reseed", "rollback"}  # they may do harm, and can be taken back
-GATE: Final = "gate"  # alarm of `learner.gate`: no signal of the stream, always an episode of its own
+FALLBACK: Final = "fallback"  # alarm of the fallback policy: no signal of the stream, always an episode of its own
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 SIGNAL_NAMES: Final = (
     "served_hits",
@@ -135,10 +135,10 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                     f"signals.{name}: there is no such signal; there are {', '.join(sorted(SIGNAL_NAMES))}"
                 )
         for name in self.actions:
-            if name not in KINDS and name not in SIGNAL_NAMES and name != GATE:
+            if name not in KINDS and name not in SIGNAL_NAMES and name != FALLBACK:
                 raise ValueError(
                     f"actions.{name}: neither a kind of drift ({', '.join(KINDS)}) "
-                    f"nor a signal ({', '.join(sorted(SIGNAL_NAMES))}), nor {GATE}"
+                    f"nor a signal ({', '.join(sorted(SIGNAL_NAMES))}), nor {FALLBACK}"
                 )
             if name in SIGNAL_NAMES and name not in KINDS and name not in self.signals:
                 raise ValueError(f"actions.{name}: the signal is not watched, it would never act; add it to signals")
@@ -200,4 +200,14 @@ class FallbackConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"better = {self.better}: must not be below -worse = {-self.worse}: it would never settle")
 
 
-__all__ = ["Action", "DetectorName", "DriftConfig", "FallbackConfig", "GATE", "KINDS", "Kind", "ONCE", "SIGNAL_NAMES"]
+__all__ = [
+    "Action",
+    "DetectorName",
+    "DriftConfig",
+    "FallbackConfig",
+    "FALLBACK",
+    "KINDS",
+    "Kind",
+    "ONCE",
+    "SIGNAL_NAMES",
+]

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from learner.digest import Hash
-from learner.drift.config import BETS, GATE, ONCE, Action, DriftConfig
+from learner.drift.config import BETS, FALLBACK, ONCE, Action, DriftConfig
 from learner.drift.detectors import restored
 from learner.drift.signal_monitor import SignalMonitor
 from learner.drift.signals import SIGNALS, Observed
@@ -240,7 +240,7 @@ class DriftMonitor:
         actions: list[str] = [*self.config.actions.get(first.signal, self.config.actions.get(kind, []))]
         if not can_go_back:
             actions = [action for action in actions if action != "rollback"]
-        if first.signal == GATE:
+        if first.signal == FALLBACK:
             actions = ["snapshot", *actions]  # done by whoever told of it
         self._episode = _Episode(
             self._episodes,
@@ -295,7 +295,7 @@ class DriftMonitor:
     def _kind(self, alarms: Sequence[str], retained: float) -> str:
         """What kind of drift the alarms tell of, where they tell; `retained` as in `_Episode`."""
         found = set(alarms)
-        if found & {GATE, "refusals"}:
+        if found & {FALLBACK, "refusals"}:
             return "learner"
         if "new_items" in found:
             return "new_intent"

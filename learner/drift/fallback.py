@@ -1,4 +1,4 @@
-"""The gate: does the learner still beat its own recent snapshot and the simple popular list?
+"""The fallback policy: does the learner still beat its own recent snapshot and the simple popular list?
 
 Every `check_every` steps the events of that step, not learned yet, are ranked three times: by the learner, by its
 snapshot and by popularity. The differences, event by event, make a rolling test. A learner that loses long enough is
@@ -40,9 +40,9 @@ class FallbackPolicy:
 
     Examples
     --------
-    >>> gate = FallbackPolicy(FallbackConfig(check_every=1, least=8, patience=2, snapshot_every=10))
+    >>> policy = FallbackPolicy(FallbackConfig(check_every=1, least=8, patience=2, snapshot_every=10))
     >>> good, bad = np.full(64, 0.5) + np.arange(64) / 640, np.arange(64) / 640
-    >>> [gate.compare(step, learner=bad, snapshot=good, popular=bad).serving for step in range(1, 4)]
+    >>> [policy.compare(step, learner=bad, snapshot=good, popular=bad).serving for step in range(1, 4)]
     ['learner', 'snapshot', 'snapshot']
     """
 
@@ -130,7 +130,7 @@ class FallbackPolicy:
             Another format.
         """
         if state.get("format") != FORMAT:
-            raise LearnerStateError(f"gate: state of format {state.get('format')!r}, expected {FORMAT}")
+            raise LearnerStateError(f"fallback: state of format {state.get('format')!r}, expected {FORMAT}")
         # switched off since then: nobody would ask any more whether the learner may come back
         self.serving = state["serving"] if self.config.enabled else "learner"
         self._snapshot_step, self._in_a_row = state["snapshot_step"], state["in_a_row"]

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.drift.config import GATE
+from learner.drift.config import FALLBACK
 from learner.drift.episodes import ActiveActions, DriftMonitor, EpisodeChange
 from learner.drift.fallback import FallbackPolicy, exclude_seen, gain_of, gains
 from learner.drift.signal import Observed
@@ -62,7 +62,7 @@ class DriftControl:
     Parameters
     ----------
     config
-        Its sections `drift`, `gate`, `engine` and `learner`.
+        Its sections `drift`, `fallback`, `engine` and `learner`.
     learner
         Scored, switched to its snapshot and back, aged and rolled back.
     """
@@ -71,7 +71,7 @@ class DriftControl:
         self._config = config
         self._learner = learner
         self._monitor = DriftMonitor(config.drift, config.learner.seed)
-        self._gate = FallbackPolicy(config.gate)
+        self._fallback = FallbackPolicy(config.fallback)
         self._lead: float | None = None  # of the learner over its snapshot, which has just taken over
         self._movement = 0.0  # of the centers since the last step
         self._updates = 0.0  # learning steps since the last step, by their rate
@@ -83,12 +83,12 @@ class DriftControl:
     def score_shadows(self, batch: StepBatch, step: int) -> ShadowScores | None:
         """Score snapshot and popular list on events (n,) that nobody has learned yet; None when that is not due.
 
-        Call before the learner takes the batch, and `update_gate` after that.
+        Call before the learner takes the batch, and `choose_serving` after that.
         """
-        if not self._gate.due(step):
+        if not self._fallback.due(step):
             return None
         # the learner's own ranks are those of `take`, which of the first chunk are from before anything is learned
-        wanted = np.flatnonzero((batch.contexts > 0).any(axis=1) & (batch.weights > 0))[: self._gate.config.sample]
+        wanted = np.flatnonzero((batch.contexts > 0).any(axis=1) & (batch.weights > 0))[: self._fallback.config.sample]
         some = wanted[wanted < self._config.learner.mix.chunk]
         histories, actions, times = batch.contexts[some], batch.context_actions[some], batch.context_ts[some]
         items, k, learner = batch.items[some], self._config.engine.list_len, self._learner
@@ -98,7 +98,7 @@ class DriftControl:
         popular = learner.popular(k + histories.shape[1])
         return ShadowScores(some, snapshot, gains(exclude_seen(popular, histories, k), items))
 
-    def update_gate(self, shadows: ShadowScores | None, placed: NDArray[np.int64], step: int) -> None:
+    def choose_serving(self, shadows: ShadowScores | None, placed: NDArray[np.int64], step: int) -> None:
         """Compare the learner's own ranks `placed` (n,) of the step's events with the shadows; this may change who
         answers, from this step on.
         """
@@ -106,7 +106,7 @@ class DriftControl:
             return
         own = gain_of(placed[shadows.events], self._config.engine.list_len)
         snapshot = own if shadows.snapshot is None else shadows.snapshot
-        verdict = self._gate.compare(step, own, snapshot, shadows.popular, calm=not self._monitor.is_open)
+        verdict = self._fallback.compare(step, own, snapshot, shadows.popular, calm=not self._monitor.is_open)
         if verdict.renew:
             self._learner.keep_snapshot()
         if verdict.changed:
@@ -134,9 +134,9 @@ class DriftControl:
         changes = []
         can_go_back = self._learner.has_snapshot
         if self._lead is not None:
-            changes += self._monitor.tell(GATE, 0.0, self._lead, event_number, ts, can_go_back=can_go_back)
+            changes += self._monitor.tell(FALLBACK, 0.0, self._lead, event_number, ts, can_go_back=can_go_back)
             self._lead = None
-        hold = self._gate.serving == "snapshot"  # its episode lasts as long
+        hold = self._fallback.serving == "snapshot"  # its episode lasts as long
         self._judge_trial(event_number)
         changes += self._monitor.step(seen, event_number, hold=hold, can_go_back=can_go_back)
         if changes:
@@ -182,7 +182,7 @@ class DriftControl:
         effects, neutral = self._monitor.effects(), ActiveActions()
         changed = {name: value for name, value in effects._asdict().items() if value != getattr(neutral, name)}
         notes = {f"drift.{name}": str(value) for name, value in changed.items()}
-        return notes | ({"serving": "snapshot"} if self._gate.serving == "snapshot" else {})
+        return notes | ({"serving": "snapshot"} if self._fallback.serving == "snapshot" else {})
 
     def apply_actions(self, event_number: int) -> None:
         """Do what the open episode changes beside learning; call after every step's learning."""
@@ -194,7 +194,7 @@ class DriftControl:
         if effects.followers < 1:
             self._learner.fade_followers(effects.followers)
         if effects.rollback and self._learner.go_back():
-            self._gate.went_back()
+            self._fallback.went_back()
 
     def note_learning(self, movement: float, updates: float, refused: int) -> None:
         """Remember a step's learning for the next `detect`; the actions that happen once have happened.
@@ -219,7 +219,7 @@ class DriftControl:
         """Everything that the next step depends on, JSON-able, exact."""
         return {
             "monitor": self._monitor.to_state(),
-            "gate": self._gate.to_state(),
+            "fallback": self._fallback.to_state(),
             "movement": self._movement,
             "updates": self._updates,
             "refused": self._refused,
@@ -229,8 +229,8 @@ class DriftControl:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what `to_state` gave; the learner has been loaded."""
         self._monitor.load_state(state["monitor"])
-        self._gate.load_state(state["gate"])
-        self._learner.serving = self._gate.serving
+        self._fallback.load_state(state["fallback"])
+        self._learner.serving = self._fallback.serving
         self._movement, self._updates, self._refused = state["movement"], state["updates"], state["refused"]
         self._aged_event = state["aged_event"]
 

@@ -311,7 +311,7 @@ class Engine:
         shadows = self.drift.score_shadows(batch, self.step_number)
         evaluate = self.config.engine.evaluates(self.step_number)
         learned = self.learner.observe(batch, evaluate, self.drift.effects().update_window)
-        self.drift.update_gate(shadows, learned.placed, self.step_number)
+        self.drift.choose_serving(shadows, learned.placed, self.step_number)
         self.accuracy.add_prequential(learned.ranks)
         return learned
 

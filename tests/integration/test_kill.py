@@ -49,7 +49,7 @@ every_events = 256
 publish_model_shifts = true
 settle_events = 2
 margin = 1.0
-[gate]
+[fallback]
 check_every = 2
 half_life = 200.0
 least = 16
@@ -96,7 +96,7 @@ def test_a_worker_killed_ten_times_ends_with_the_bits_of_one_that_never_was(tmp_
 @pytest.mark.integration
 @pytest.mark.timeout(600)
 def test_a_worker_killed_in_open_episodes_with_everything_switched_on_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """Every action, births, mergers, shifts of both causes and the gate, most of the time in an open episode."""
+    """Every action, births, mergers, shifts of both causes and the fallback, most of the time in an open episode."""
     url = f"file://{tmp_path / 'log'}"
     figures = torture(tmp_path, url, kills=5, events=6_000, seed=4, config_text=EVERYTHING, shop=SHOP, aimed_share=0.8)
     assert figures["difference"] == ""

@@ -129,15 +129,15 @@ def test_an_alarm_in_the_cooldown_waits_and_one_after_it_does_not() -> None:
     assert abs(again[2].at_event - (closed + 6) * EVENTS) <= 6 * EVENTS
 
 
-def test_an_alarm_that_waits_in_the_cooldown_joins_the_episode_of_the_gate() -> None:
+def test_an_alarm_that_waits_in_the_cooldown_joins_the_episode_of_the_fallback() -> None:
     closed = drive(DriftMonitor(config()), {50: {"loss": 6.0}}, 0, 200)[-1].at_event // EVENTS
     values = {50: {"loss": 6.0}, closed: {"loss": 6.0, "distance": 0.9}}
     monitor = DriftMonitor(config(cooldown_events=1500, actions={"learner": ["rollback"]}))
     assert drive(monitor, values, 0, closed + 10)[-1].state == "closed"
-    (told,) = monitor.tell("gate", 0.0, -5.0, (closed + 10) * EVENTS, closed + 10, can_go_back=True)
+    (told,) = monitor.tell("fallback", 0.0, -5.0, (closed + 10) * EVENTS, closed + 10, can_go_back=True)
     assert (told.episode, told.state, told.kind) == (2, "opened", "learner")
-    assert told.signals == ("gate", "distance")
-    assert (told.detector, told.actions) == ("gate", ("snapshot", "rollback"))
+    assert told.signals == ("fallback", "distance")
+    assert (told.detector, told.actions) == ("fallback", ("snapshot", "rollback"))
     assert [change.state for change in drive(monitor, values, closed + 10, 200)] == ["closed"]  # nothing is told twice
 
 
@@ -162,16 +162,16 @@ def test_an_improvement_is_no_alarm_and_hides_no_later_one() -> None:
     assert found[0].before == pytest.approx(4.0, abs=0.1)
 
 
-def test_what_the_gate_tells_is_an_episode_of_its_own_and_stays_open_while_it_is_held() -> None:
+def test_an_alarm_of_the_fallback_is_an_episode_of_its_own_and_stays_open_while_it_is_held() -> None:
     monitor = DriftMonitor(config(actions={"learner": ["rollback"]}))
     drive(monitor, {50: {"loss": 6.0}}, 0, 56)
     assert monitor.is_open
-    told = monitor.tell("gate", 0.0, -5.0, 5600, 56, can_go_back=True)
+    told = monitor.tell("fallback", 0.0, -5.0, 5600, 56, can_go_back=True)
     assert [(change.episode, change.state, change.kind) for change in told] == [
         (1, "closed", "concept_drift"),
         (2, "opened", "learner"),
     ]
-    assert (told[1].signals, told[1].actions) == (("gate",), ("snapshot", "rollback"))
+    assert (told[1].signals, told[1].actions) == (("fallback",), ("snapshot", "rollback"))
     assert (told[1].before, told[1].after) == (0.0, -5.0)
     assert monitor.effects() == ActiveActions(rollback=True)
     monitor.acted()
@@ -293,7 +293,7 @@ def test_the_worst_of_an_episodes_alarms_says_what_is_left() -> None:
     found = drive(DriftMonitor(config(actions={})), joins, 0, 90)
     assert [(change.state, change.kind) for change in found] == [("opened", "unknown"), ("closed", "concept_drift")]
     waiting = DriftMonitor(config(actions={}, cooldown_events=5000))
-    waiting.tell("gate", 0.0, 1.0, 0, 0)
+    waiting.tell("fallback", 0.0, 1.0, 0, 0)
     opened = drive(waiting, {50: {"distance": 0.8}, 53: {"distance": 0.8, "loss": 6.0}}, 0, 90)[1]
     assert (opened.signals, opened.kind) == (("distance", "loss"), "concept_drift")
 
@@ -316,7 +316,7 @@ def test_kinds_are_told_from_the_signals_together() -> None:
     assert kind("popularity", "loss", retained=0.6) == kind("served_hits", retained=0.5) == "concept_drift"
     assert kind("served_hits", "loss", retained=0.7) == "unknown"
     assert kind("new_items", "loss", retained=0.5) == "new_intent"
-    assert kind("refusals", "loss") == kind("gate") == "learner"
+    assert kind("refusals", "loss") == kind("fallback") == "learner"
     assert kind("dead_letters") == "quality"
     assert kind("arrival_rate") == "traffic"
     assert kind("center_speed") == "unknown"

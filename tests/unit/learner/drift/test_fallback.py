@@ -1,4 +1,4 @@
-"""The gate: a learner that goes bad is taken off the air, and comes back when it has earned it."""
+"""The fallback policy: a learner that goes bad is taken off the air, and comes back when it has earned it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = FallbackConfig(check_every=1, sample=64, half_life=500, least=200, pati
 
 
 def drive(
-    gate: FallbackPolicy,
+    policy: FallbackPolicy,
     start: int,
     stop: int,
     learner: float,
@@ -30,7 +30,7 @@ def drive(
     for step in range(start, stop):
         chance = np.random.default_rng(step).random(events)
         gains = [(chance < hit).astype(np.float64) for hit in (learner, snapshot, popular)]
-        verdicts.append(gate.compare(step, *gains))
+        verdicts.append(policy.compare(step, *gains))
     return verdicts
 
 
@@ -41,51 +41,53 @@ def test_a_good_learner_serves_and_its_snapshot_is_renewed() -> None:
 
 
 def test_a_learner_that_goes_bad_is_replaced_once_and_comes_back_when_it_has_earned_it() -> None:
-    gate = FallbackPolicy(CONFIG)
-    drive(gate, 1, 100, learner=0.42)
-    bad = drive(gate, 100, 160, learner=0.1)
+    policy = FallbackPolicy(CONFIG)
+    drive(policy, 1, 100, learner=0.42)
+    bad = drive(policy, 100, 160, learner=0.1)
     assert [verdict.serving for verdict in bad if verdict.changed] == ["snapshot"]
     assert not any(verdict.renew for verdict in bad if verdict.serving == "snapshot")
     first = next(number for number, verdict in enumerate(bad) if verdict.changed)
     assert first >= CONFIG.patience - 1
-    good = drive(gate, 160, 240, learner=0.5)
+    good = drive(policy, 160, 240, learner=0.5)
     assert [verdict.serving for verdict in good if verdict.changed] == ["learner"]
 
 
 def test_a_learner_that_falls_behind_the_popular_list_is_replaced() -> None:
-    gate = FallbackPolicy(CONFIG)
-    drive(gate, 1, 60, learner=0.4)
-    found = drive(gate, 60, 160, learner=0.4, snapshot=0.4, popular=0.6)
+    policy = FallbackPolicy(CONFIG)
+    drive(policy, 1, 60, learner=0.4)
+    found = drive(policy, 60, 160, learner=0.4, snapshot=0.4, popular=0.6)
     assert not any(verdict.changed for verdict in found)  # the snapshot would be no better
-    found = drive(gate, 160, 260, learner=0.3, snapshot=0.7, popular=0.6)
+    found = drive(policy, 160, 260, learner=0.3, snapshot=0.7, popular=0.6)
     assert [verdict.serving for verdict in found if verdict.changed] == ["snapshot"]
 
 
 def test_a_snapshot_stays_until_it_was_compared_enough_however_few_events_there_are() -> None:
-    gate = FallbackPolicy(CONFIG)
-    renewed = [step for step, verdict in enumerate(drive(gate, 1, 500, 0.42, events=2), start=1) if verdict.renew]
+    policy = FallbackPolicy(CONFIG)
+    renewed = [step for step, verdict in enumerate(drive(policy, 1, 500, 0.42, events=2), start=1) if verdict.renew]
     assert 2 <= len(renewed) <= 4
     assert min(np.diff([0, *renewed])) >= CONFIG.least / 2
-    assert "snapshot" in {verdict.serving for verdict in drive(gate, 500, 900, 0.1, events=2)}
+    assert "snapshot" in {verdict.serving for verdict in drive(policy, 500, 900, 0.1, events=2)}
 
 
 def test_one_bad_comparison_changes_nothing() -> None:
-    gate = FallbackPolicy(CONFIG)
-    drive(gate, 1, 60, learner=0.42)
-    assert not any(verdict.changed for verdict in drive(gate, 60, 61, learner=0.3) + drive(gate, 61, 80, learner=0.42))
+    policy = FallbackPolicy(CONFIG)
+    drive(policy, 1, 60, learner=0.42)
+    assert not any(
+        verdict.changed for verdict in drive(policy, 60, 61, learner=0.3) + drive(policy, 61, 80, learner=0.42)
+    )
 
 
 def test_only_due_steps_are_compared_and_none_when_it_is_switched_off() -> None:
-    gate = FallbackPolicy(FallbackConfig(check_every=4))
-    assert [step for step in range(1, 13) if gate.due(step)] == [4, 8, 12]
+    policy = FallbackPolicy(FallbackConfig(check_every=4))
+    assert [step for step in range(1, 13) if policy.due(step)] == [4, 8, 12]
     assert not FallbackPolicy(FallbackConfig(enabled=False)).due(8)
 
 
-def test_the_learner_serves_where_the_gate_was_switched_off_meanwhile() -> None:
-    gate, off = FallbackPolicy(CONFIG), FallbackPolicy(FallbackConfig(enabled=False))
-    drive(gate, 1, 160, learner=0.1)
-    assert gate.serving == "snapshot"
-    off.load_state(gate.to_state())
+def test_the_learner_serves_where_the_fallback_was_switched_off_meanwhile() -> None:
+    policy, off = FallbackPolicy(CONFIG), FallbackPolicy(FallbackConfig(enabled=False))
+    drive(policy, 1, 160, learner=0.1)
+    assert policy.serving == "snapshot"
+    off.load_state(policy.to_state())
     assert off.serving == "learner"
 
 
@@ -103,7 +105,7 @@ def test_it_continues_bit_for_bit(split: int) -> None:
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(LearnerStateError, match="gate: state of format 7"):
+    with pytest.raises(LearnerStateError, match="fallback: state of format 7"):
         FallbackPolicy(CONFIG).load_state({"format": 7})
 
 

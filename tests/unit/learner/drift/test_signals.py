@@ -244,7 +244,7 @@ def test_that_two_centers_became_one_intent_is_no_drift_of_shares() -> None:
             {"concept_drift_threshold": 1.0},
             r"< 1.0.*concept_drift_threshold",
         ),  # every alarm would be a change of meaning
-        ({"actions": {"gates": ["rollback"]}}, "actions.gates: neither a kind of drift .* nor gate"),
+        ({"actions": {"fallbacks": ["rollback"]}}, "actions.fallbacks: neither a kind of drift .* nor fallback"),
         ({"actions": {"loss": ["reseed", "more_steps", "reseed"]}}, "actions.loss: reseed is there more than once"),
         ({"faster_decay": 1.5}, r"<= 1.0.*faster_decay"),
     ],
@@ -254,8 +254,8 @@ def test_a_bad_configuration_is_refused_at_the_start(settings: dict[str, Any], m
         msgspec.convert(settings, DriftConfig)
 
 
-def test_what_the_gate_tells_may_have_actions_of_its_own() -> None:
-    settings = {"actions": {"gate": ["rollback", "higher_rate"]}}
+def test_the_fallback_may_have_actions_of_its_own() -> None:
+    settings = {"actions": {"fallback": ["rollback", "higher_rate"]}}
     assert msgspec.convert(settings, DriftConfig).actions == settings["actions"]
 
 

@@ -100,7 +100,7 @@ def digest(learner: Learner) -> str:
 
 
 def test_the_ranks_of_a_step_are_the_places_in_the_lists_before_it() -> None:
-    """What the gate compares: the learner's own lists need not be made for it."""
+    """What the fallback policy compares: the learner's own lists need not be made for it."""
     learner = make()
     stream = Stream(learner)
     run(learner, stream, 30)

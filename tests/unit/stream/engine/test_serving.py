@@ -1,4 +1,4 @@
-"""The gate in the engine: a losing learner is stood in for and comes back; refusals take it back to good weights."""
+"""The fallback in the engine: the snapshot serves for a losing learner until it wins; refusals restore good weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream.schema import topics
 from tests.unit.stream.engine.test_intents_and_drift import acting_config, alerts, steps
 from tests.unit.stream.streams import as_batches, events
 
-GATE = {
+FALLBACK = {
     "check_every": 1,
     "sample": 32,
     "half_life": 200,
@@ -30,9 +30,9 @@ GATE = {
 }
 
 
-def gated_config(**drift: Any) -> Config:
+def fallback_config(**drift: Any) -> Config:
     config = acting_config(**({"signals": {"refusals": "page_hinkley"}, "actions": {}} | drift))
-    return msgspec.structs.replace(config, gate=FallbackConfig(**GATE))  # type: ignore[arg-type]
+    return msgspec.structs.replace(config, fallback=FallbackConfig(**FALLBACK))  # type: ignore[arg-type]
 
 
 class Losing:
@@ -54,7 +54,7 @@ BAD = range(20, 30)
 
 
 def test_a_learner_that_loses_is_stood_in_for_until_it_has_earned_its_place(tmp_path: Path) -> None:
-    engine = Engine.open(gated_config(), tmp_path)
+    engine = Engine.open(fallback_config(), tmp_path)
     Losing(engine, BAD)
     results, serving, gauge, accepted = [], [], [], [0]
     for result in steps(engine, events(3600)):
@@ -67,7 +67,7 @@ def test_a_learner_that_loses_is_stood_in_for_until_it_has_earned_its_place(tmp_
     assert BAD.start < away[0] < BAD.stop < away[-1] < len(serving)
     assert gauge == [float(who == "snapshot") for who in serving]
     opened, closed = alerts(results)
-    assert (opened["state"], opened["kind"], opened["signals"]) == ("opened", "learner", ["gate"])
+    assert (opened["state"], opened["kind"], opened["signals"]) == ("opened", "learner", ["fallback"])
     assert (opened["action"], opened["at_event"]) == ("snapshot", accepted[away[0]])
     assert opened["after"] < -4
     assert (closed["state"], closed["episode"]) == ("closed", opened["episode"])
@@ -84,7 +84,7 @@ def test_a_learner_that_loses_is_stood_in_for_until_it_has_earned_its_place(tmp_
 
 @pytest.mark.parametrize("at", [10, 23, 27])
 def test_a_checkpoint_while_the_snapshot_serves_continues_with_the_same_bits(tmp_path: Path, at: int) -> None:
-    config, batches = gated_config(actions={"learner": ["rollback"]}), as_batches(events(2000), 1, 32)
+    config, batches = fallback_config(actions={"learner": ["rollback"]}), as_batches(events(2000), 1, 32)
     whole, first = Engine.open(config, tmp_path / "whole"), Engine.open(config, tmp_path / "checkpoint")
     Losing(whole, BAD)
     Losing(first, BAD)
@@ -104,8 +104,8 @@ def test_a_checkpoint_while_the_snapshot_serves_continues_with_the_same_bits(tmp
     assert first.digest() == whole.digest()
 
 
-def test_a_switched_off_gate_compares_nothing(tmp_path: Path) -> None:
-    config = msgspec.structs.replace(gated_config(), gate=FallbackConfig(enabled=False))
+def test_a_switched_off_fallback_compares_nothing(tmp_path: Path) -> None:
+    config = msgspec.structs.replace(fallback_config(), fallback=FallbackConfig(enabled=False))
     engine = Engine.open(config, tmp_path)
     Losing(engine, BAD)
     results = list(steps(engine, events(1500)))
@@ -113,8 +113,8 @@ def test_a_switched_off_gate_compares_nothing(tmp_path: Path) -> None:
     assert not engine.learner.has_snapshot
 
 
-def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(tmp_path: Path) -> None:
-    config = gated_config()
+def test_a_fallback_switched_off_while_the_snapshot_serves_brings_the_learner_back(tmp_path: Path) -> None:
+    config = fallback_config()
     engine = Engine.open(config, tmp_path)
     Losing(engine, range(20, 1000))
     for _ in steps(engine, events(1000)):
@@ -122,15 +122,15 @@ def test_a_gate_switched_off_while_the_snapshot_serves_brings_the_learner_back(t
     assert engine.learner.serving == "snapshot"
     engine.checkpoint()
     engine.close()
-    without = msgspec.structs.replace(config, gate=FallbackConfig(enabled=False))
+    without = msgspec.structs.replace(config, fallback=FallbackConfig(enabled=False))
     engine = Engine.open(without, tmp_path)
     assert (engine.learner.serving, engine.gauges()["serving_snapshot"]) == ("learner", 0.0)
     closed = alerts(list(steps(engine, events(2500)[1000:])))[0]
-    assert (closed["state"], closed["signals"]) == ("closed", ["gate"])
+    assert (closed["state"], closed["signals"]) == ("closed", ["fallback"])
 
 
 def test_refusals_take_the_learner_back_to_its_last_good_weights(tmp_path: Path) -> None:
-    engine = Engine.open(gated_config(actions={"learner": ["rollback"]}), tmp_path)
+    engine = Engine.open(fallback_config(actions={"learner": ["rollback"]}), tmp_path)
     learn, went_back, results = engine.learner.learn, [], []
 
     def refusing(*asked: Any, **named: Any) -> LearnReport:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from stream.errors import SourceError
+from intentstream.config import Config
+from stream.errors import ConfigError, SourceError
+from stream.mapping.config import EventsConfig
 
 
 def stop_on_signals() -> Callable[[], bool]:
@@ -44,4 +46,12 @@ def refuse_unwritable(path: Path | None) -> None:
         raise SourceError(f"{path}: cannot be written: {exc.strerror}: give another file") from exc
 
 
-__all__ = ["refuse_unwritable", "stop_on_signals"]
+def refuse_mapping(config: Config) -> None:
+    """Raise `ConfigError` when `[events]` says anything: the simulated shop writes our own form to our own topic."""
+    if config.events != EventsConfig():
+        raise ConfigError(
+            "the simulated shop writes events in our own form to behavior-events: leave the section [events] out"
+        )
+
+
+__all__ = ["refuse_mapping", "refuse_unwritable", "stop_on_signals"]

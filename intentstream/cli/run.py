@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from intentstream.cli.options import ConfigOption, ItemsOption, ShopOption
-from intentstream.cli.process import stop_on_signals
+from intentstream.cli.process import refuse_mapping, stop_on_signals
 from intentstream.cli.worker import run_worker
 from intentstream.config import Config, load_config, load_shop
 from intentstream.printing import open_console
@@ -36,6 +36,7 @@ def run(
     Ctrl-C stops them in order; the next start goes on where this one ended.
     """
     chosen = load_config(config, log_url=f"file://{(folder / 'log').resolve()}")
+    refuse_mapping(chosen)
     shop_config = load_shop(shop)
     set_threads(chosen.learner.threads)
     titles = read_items(items) if items is not None else None

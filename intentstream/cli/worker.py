@@ -13,8 +13,11 @@ from intentstream.printing import open_console
 from intentstream.terminal import LiveView
 from learner.runtime import set_threads
 from stream.log import EventLog, open_log
+from stream.mapping.check import FIRST_RECORDS, check_mapping, decode_records, describe
+from stream.mapping.shape import FIELDS, resolve_shape
 from stream.schema import topics
 from stream.sources.item_metadata import Titles, read_items
+from stream.worker.first_records import first_records
 from stream.worker.worker import Worker
 
 
@@ -36,7 +39,29 @@ def worker(
     with open_log(chosen.log.url, config=chosen.log) as opened:
         if not chosen.log.url.startswith("kafka:"):  # whoever runs brokers decides on partitions and retention
             opened.create_topics(topics.topic_specs(chosen.log.partitions, chosen.events.topic))
+        announce_mapping(chosen, opened)
         run_worker(chosen, opened, state, stop, init=init, titles=titles)
+
+
+def announce_mapping(chosen: Config, opened: EventLog) -> None:
+    """Check `[events]` with the first records of the topic, and print what it takes for what.
+
+    Raises
+    ------
+    ConfigError
+        It is not understood, or does not fit these records.
+    """
+    events = chosen.events
+    if not events.renames:
+        return
+    shape = resolve_shape(events, chosen.actions.names())
+    if events.format != "json":
+        return
+    values = [value for batch in first_records(opened, events.topic, FIRST_RECORDS) for value in batch.values]
+    records = decode_records(values)
+    if records:
+        check_mapping(shape, records, [field for field in FIELDS if getattr(events, field)])
+        open_console(stderr=True).print(f"{events.topic}: {describe(shape, records)}", markup=False, soft_wrap=True)
 
 
 def run_worker(
@@ -67,4 +92,4 @@ def run_worker(
     )
 
 
-__all__ = ["run_worker", "worker"]
+__all__ = ["announce_mapping", "run_worker", "worker"]

@@ -25,7 +25,17 @@ COLUMN_NAMES: Final[dict[EventField, tuple[str, ...]]] = {
         *("business_id", "content_id", "item_idx"),
     ),
     "ts": (
-        *("ts", "timestamp", "time", "timestamp_ms", "unixreviewtime", "event_time", "event_timestamp", "datetime"),
+        *(
+            "ts",
+            "timestamp",
+            "time",
+            "at",
+            "timestamp_ms",
+            "unixreviewtime",
+            "event_time",
+            "event_timestamp",
+            "datetime",
+        ),
         *("t_dat", "created_at", "eventdate", "date", "time_stamp", "unix_timestamp"),
     ),
     "action": (

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from stream.errors import ConfigError
 from stream.mapping.accessors import compile_accessors
 from stream.mapping.config import EventsConfig
 from stream.mapping.reader import RecordReader
@@ -48,6 +49,8 @@ def make_decoder(events: EventsConfig, actions: ActionsConfig, reader: RecordRea
     ConfigError
         The section is not understood.
     """
+    if reader is None and events.format != "json":
+        raise ConfigError(f'events.format = "{events.format}": no reader of this format')
     if reader is None and not events.renames and events.key == "user":
         return Decoder(actions)
     return MappedDecoder(

@@ -128,6 +128,7 @@ _TOOLS: Final[dict[str, Preset]] = {
         action=f"{_ACTION}|type",
         value=_VALUE,
         roots=("data", "data_base64"),
+        where={"specversion": "1.0|0.3|0.2|0.1"},
         stream=True,
     ),
     "debezium": Preset(

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.fuzz.memory import resident_mb
+from benchmarks.fuzz.memory import heap_mb, resident_mb
 from intentstream.config import Config
 from learner.runtime import release_freed_memory
 from stream.engine.engine import Engine
@@ -26,10 +26,12 @@ from stream.schema.events import MAX_RECORD_BYTES, MAX_TS, MIN_TS
 STEP: Final = 2000
 CHECKPOINT_STEPS: Final = 10
 CAPACITY: Final = 8192  # items; new ones come all the time and recycle the oldest
+CACHE_BYTES: Final = 8 << 20
+WARM_UP: Final = 300_000  # records until tables of items, cache and pairs to replay are full
 START_MS: Final = 1_767_268_800_000  # 2026-01-01 12:00 UTC
 USERS: Final = 20_000
 ITEMS: Final = 5_000
-_VALUES: Final[list[Any]] = ["N/A", "nan", "4,5", True, [], 10**400]
+_VALUES: Final[list[Any]] = ["N/A", "nan", "4,5", True, [], 10**400, float("nan")]
 Record = tuple[bytes | None, bytes | None]  # key, value
 
 
@@ -49,10 +51,7 @@ class Generator:
             "any time": (20, lambda: self._event(ts=self._random.randrange(MIN_TS, MAX_TS))),
             "ahead": (20, lambda: self._event(ts=self.now_ms + self._random.randrange(10**11))),
             "unknown fields": (20, lambda: self._event(more={"a": [1, 2, {"b": None}]}, colour="red")),
-            "other value": (
-                40,
-                lambda: self._event(value=self._random.choice(["N/A", "nan", "4,5", True, [], 10**400])),
-            ),
+            "other value": (40, lambda: self._event(value=self._random.choice(_VALUES))),
             "huge id": (5, lambda: self._event(user="u" * self._random.randrange(250, 60_000))),
             "digits": (10, self._digits),
             "nested": (10, self._nested),
@@ -129,10 +128,15 @@ class Generator:
 def fuzz_records(count: int, seed: int) -> dict[str, Any]:
     """Take `count` hostile records through an engine, learning and checkpoints included."""
     default, replace = Config(), msgspec.structs.replace
-    config = replace(default, learner=replace(default.learner, capacity=CAPACITY))
+    config = replace(
+        default,
+        learner=replace(default.learner, capacity=CAPACITY),
+        state=replace(default.state, cache_bytes=CACHE_BYTES),  # full soon: what grows after that is a leak
+    )
     generator, decoder = Generator(seed), Decoder(config.actions)
     partitions = config.log.partitions
     ends = [0] * partitions
+    heap, warm = [heap_mb()], WARM_UP // (STEP * CHECKPOINT_STEPS)
     memory, slowest, kinds = [resident_mb()], (0.0, ""), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine.open(config, Path(folder))
@@ -152,6 +156,7 @@ def fuzz_records(count: int, seed: int) -> dict[str, Any]:
                     engine.checkpoint()
                     release_freed_memory()  # as a worker does
                     memory.append(resident_mb())
+                    heap.append(heap_mb())
             counts = {name: engine.counters[name] for name in ("events", "duplicates", "dead_letters", "erased")}
             return {
                 "records": engine.record_number,
@@ -163,6 +168,8 @@ def fuzz_records(count: int, seed: int) -> dict[str, Any]:
                 "slowest_ms": round(slowest[0] * 1000, 3),
                 "slowest_kind": slowest[1],
                 "resident_mb": memory,
+                "heap_mb": heap,
+                "grown_after_warm_up_mb": round(heap[-1] - heap[warm], 1) if warm < len(heap) else None,
             }
         finally:
             engine.close()

@@ -20,6 +20,7 @@ from monitor.idempotency import log_key, too_old
 from monitor.service import Service
 from stream.log.base import LogError, Message
 from stream.schema import topics
+from stream.schema.bare_numbers import wrap_bare_numbers
 from stream.schema.decoder import Decoded
 
 Key = Annotated[
@@ -83,6 +84,7 @@ def _split_json(body: bytes, most: int) -> list[bytes]:
             f"{commas} commas in one JSON document; at most {_MOST_COMMAS * most} are accepted: "
             "send fewer events, or send them as application/x-ndjson",
         )
+    body = wrap_bare_numbers(body)
     try:
         if body.lstrip()[:1] == b"[":
             found = _split_array(body)

@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from stream.schema.bare_numbers import unwrap_bare_number, wrap_bare_numbers
 from stream.schema.event_batch import EventBatch
 from stream.schema.events import (
     ERASE,
@@ -228,9 +229,10 @@ def _fields(value: bytes | None) -> dict[str, bytes]:
         value.decode()
     except UnicodeDecodeError as exc:
         raise _Refused("not_utf8", "record", f"byte {exc.start}", "UTF-8") from None
+    value = wrap_bare_numbers(value)
     try:
         _parse(value)
-        return {name: bytes(token) for name, token in _parse_fields(value).items()}
+        return {name: unwrap_bare_number(bytes(token)) for name, token in _parse_fields(value).items()}
     except msgspec.ValidationError:
         raise _Refused("not_an_object", "record", value, "a JSON object") from None
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as exc:

@@ -48,7 +48,9 @@ class BehaviorEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         Meta(description="event time, epoch milliseconds from 1990 to 2100; needed unless the action is erase"),
     ] = UNSET
     action: Annotated[str | None, Meta(description="a name from the configuration; none: the first of them")] = None
-    value: Annotated[float | None, Meta(description="finite; for example a rating or a price")] = None
+    value: Annotated[
+        float | None, Meta(description="finite, for example a rating or a price; anything else is dropped and counted")
+    ] = None
 
 
 class ActionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

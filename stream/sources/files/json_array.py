@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from stream.errors import SourceError
+from stream.schema.bare_numbers import wrap_bare_numbers
 from stream.sources.files.containers import Container
 from stream.sources.files.event_chunk import EventChunk
 from stream.sources.files.json_layout import json_lines_parser
@@ -44,7 +45,7 @@ class JsonArrayParser(Parser):
 
     def _members(self) -> list[bytes]:
         try:
-            return [bytes(member) for member in _decode(self._read())]
+            return [bytes(member) for member in _decode(wrap_bare_numbers(self._read()))]
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as exc:
             raise SourceError(
                 f"{self._path}: begins like a JSON array and is none: {' '.join(str(exc).split())}"

@@ -12,6 +12,7 @@ from stream.errors import SourceError
 from stream.mapping.columns import OPTIONAL_FIELDS, EventField, find_columns
 from stream.mapping.shape import RecordShape
 from stream.mapping.time_forms import find_times
+from stream.schema.bare_numbers import wrap_bare_numbers
 from stream.sources.files.containers import Container
 from stream.sources.files.json_lines import JsonLinesParser
 from stream.sources.files.json_paths import JsonPaths, find_paths, no_such_path, paths_in, seen
@@ -99,7 +100,7 @@ def _by_shape(
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        row = msgspec.json.decode(line)
+        row = msgspec.json.decode(wrap_bare_numbers(line))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         return None
     return row if isinstance(row, dict) else None

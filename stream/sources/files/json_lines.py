@@ -16,6 +16,7 @@ from stream.mapping.actions import ActionNames
 from stream.mapping.columns import OPTIONAL_FIELDS, EventField
 from stream.mapping.ids import MISSING, id_text, normalize_ids
 from stream.mapping.times import TimeReader
+from stream.schema.bare_numbers import wrap_bare_numbers
 from stream.schema.events import MAX_RECORD_BYTES
 from stream.sources.files.event_chunk import EventChunk
 from stream.sources.files.json_paths import JsonPaths
@@ -72,7 +73,7 @@ class JsonLinesParser(Parser):
         start = 0
         if self._paths is None:
             while part := list(islice(lines, n)):
-                yield self._chunk(start, part, part)
+                yield self._chunk(start, [wrap_bare_numbers(line) for line in part], part)
                 start += len(part)
             return
         self._paths.skipped = 0

@@ -14,6 +14,7 @@ from stream.mapping.columns import EventField
 from stream.mapping.extract import FieldExtractor, Fields
 from stream.mapping.paths import Place, Step, parse_path, paths_of, values_at
 from stream.mapping.shape import RecordShape
+from stream.schema.bare_numbers import wrap_bare_numbers
 
 LIST: Final = "[]"
 _SHOWN_FROM: Final = 100  # records that the nearest path is found in
@@ -88,7 +89,7 @@ class JsonPaths:
         expands = self._extractor.expands
         for line in lines:
             try:
-                row = msgspec.json.decode(line)
+                row = msgspec.json.decode(wrap_bare_numbers(line))
             except _UNREADABLE:
                 row = None
             if not isinstance(row, dict):

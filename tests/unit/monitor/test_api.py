@@ -18,6 +18,7 @@ from monitor.http.middleware import COOKIE, RateLimit, local_path, session_value
 from monitor.http.problems import Problem
 from stream.log import EventLog, Message, OffsetRange
 from stream.schema import topics
+from stream.schema.decoder import decode_events
 from tests.unit.monitor.conftest import NOW_MS, MakeClient
 from tests.unit.monitor.feed import Feed, encode, history
 
@@ -121,6 +122,17 @@ def test_events_are_in_the_log_when_the_answer_comes(log: EventLog, make_client:
     more = client.post("/events", content=lines, headers={"content-type": "application/x-ndjson"}).json()
     assert more["appended"] == 1 and more["refused"][0]["reason"] == "not_json"
     assert len(records(log, topics.EVENTS)) == 4
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])
+def test_a_bare_nan_costs_its_value_and_not_the_request(log: EventLog, make_client: MakeClient, form: str) -> None:
+    events = [b'{"user":"a","item":"NaN","ts":%d,"value":NaN}' % NOW_MS, b'{"user":NaN,"item":"i","ts":%d}' % NOW_MS]
+    body = b"\n".join(events) if form == "application/x-ndjson" else b"[" + b",".join(events) + b"]"
+    answer = make_client().post("/events", content=body, headers={"content-type": form}).json()
+    assert answer["appended"] == 1
+    assert [(one["index"], one["field"], one["value"]) for one in answer["refused"]] == [(1, "user", "NaN")]
+    decoded = decode_events(records(log, topics.EVENTS))
+    assert (decoded.events.items, decoded.values_dropped) == (["NaN"], 1)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.schema import decoder
+from stream.schema.bare_numbers import wrap_bare_numbers
 from stream.schema.decoder import Decoder, decode_events
 from stream.schema.events import (
     MAX_RECORD_BYTES,
@@ -147,7 +148,11 @@ def test_what_is_encoded_is_decoded(events: list[BehaviorEvent]) -> None:
         ({**GOOD, "ts": 10**30}, ("bad_ts", "ts")),
         (b'{"user":"a","item":"b","ts":1e999}', ("wrong_type", "ts", "1e999")),
         (b'{"user":"a","item":"b","ts":1506826800000,"value":1e999', ("not_json", "record")),
-        (b'{"user":"a","item":"b","ts":1506826800000,"value":NaN}', ("not_json", "record")),
+        (b'{"user":"a","item":"b","ts":1506826800000,"value":NaNa}', ("not_json", "record")),
+        (b'{"user":"a","item":"b","ts":NaN}', ("wrong_type", "ts", "NaN")),
+        (b'{"user":"a","item":"b","ts":-Infinity}', ("wrong_type", "ts", "-Infinity")),
+        (b'{"user":NaN,"item":"b","ts":1506826800000}', ("wrong_type", "user", "NaN")),
+        (b'{"user":"a","item":"b","ts":1506826800000,"action":NaN}', ("wrong_type", "action", "NaN")),
         ({**GOOD, "action": 3}, ("wrong_type", "action")),
         ({**GOOD, "action": "teleport"}, ("unknown_action", "action")),
     ],
@@ -156,7 +161,9 @@ def test_every_reason_names_its_field(event: object, expected: tuple[str, ...]) 
     assert one(event)[: len(expected)] == expected
 
 
-@pytest.mark.parametrize("value", ["N/A", "nan", "4,5", "3", "", True, [], {}, 10**400, b"1e999", b"-1e999"])
+@pytest.mark.parametrize(
+    "value", ["N/A", "nan", "4,5", "3", "", True, [], {}, 10**400, b"1e999", b"-1e999", b"NaN", b"-Infinity"]
+)
 def test_a_value_that_is_no_number_is_dropped_and_counted_and_the_event_stays(value: object) -> None:
     token = value if isinstance(value, bytes) else json.dumps(value).encode()
     record = json.dumps(GOOD).encode()[:-1] + b',"value":' + token + b"}"
@@ -164,6 +171,19 @@ def test_a_value_that_is_no_number_is_dropped_and_counted_and_the_event_stays(va
     assert decoded.rejections == []
     assert decoded.index.tolist() == [0, 1, 2]
     assert (decoded.values_dropped, decoded.unknown_fields) == (1, 0)
+
+
+def test_a_bare_number_is_looked_for_outside_of_text_only() -> None:
+    names = ["NaN", 'a"NaN', "\\", '\\"NaN', "Infinity", "日NaN"]
+    records = [
+        json.dumps({**GOOD, "item": name}, ensure_ascii=False).encode()[:-1] + b',"value":NaN,"more":[NaN, Infinity]}'
+        for name in names
+    ]
+    decoded = decode_events(records)
+    assert decoded.events.items == names
+    assert (decoded.values_dropped, decoded.unknown_fields) == (len(names), len(names))
+    hostile = b'{"user":"' + b'\\"' * 30_000 + b" NaN"
+    assert wrap_bare_numbers(hostile) == hostile  # a text without end, and each byte is looked at once
 
 
 def test_a_number_beyond_the_floats_in_an_unknown_field_costs_nothing() -> None:

@@ -181,6 +181,21 @@ def test_an_optional_value_never_costs_the_event(tmp_path: Path, kind: str) -> N
     assert [row for row in chunk.dropped_values if ratings[row]] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("shape", ["lines", "array", "nested"])
+def test_a_bare_nan_of_an_optional_field_costs_its_value(write: Write, shape: str) -> None:
+    events: list[Any] = [
+        {"user": "u", "item": "NaN-1", "ts": TS, "rating": float(text)} for text in ("nan", "inf", "4")
+    ]
+    events.append({"user": "u", "item": "b", "ts": float("nan"), "rating": 1})
+    if shape == "nested":
+        events = [{"who": {"id": one.pop("user")}, **one} for one in events]
+    data = json.dumps(events) if shape == "array" else "\n".join(map(json.dumps, events))
+    (chunk,) = opened(write("a.json", data.encode()), columns="user=who.id" if shape == "nested" else "")
+    assert (chunk.items, chunk.event_values, chunk.dropped_values) == (["NaN-1"] * 3, [None, None, 4.0], [0, 1])
+    (bad,) = decode_events(chunk.values, chunk.keys).rejections
+    assert (bad.index, bad.reason, bad.field, bad.value) == (3, "wrong_type", "ts", "NaN")
+
+
 def test_the_header_decides_in_every_separator(write: Write) -> None:
     for separator in (b"\t", b",", b";", b"|", b"::"):
         lines = [separator.join([b"item_id", b"user_id", b"rating", b"timestamp"])]

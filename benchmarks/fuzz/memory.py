@@ -23,7 +23,7 @@ def heap_mb() -> float:
         return 0.0
     figures.restype = _HeapFigures
     found = figures()
-    return round((found.uordblks + found.hblkhd) / 2**20, 1)
+    return float(round((found.uordblks + found.hblkhd) / 2**20, 1))
 
 
 def resident_mb() -> float:

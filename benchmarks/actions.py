@@ -42,7 +42,7 @@ def run(config: Config, file: Path, limit: int | None) -> dict[str, Any]:
     """Accuracy of a replay, and its episodes."""
     with tempfile.TemporaryDirectory() as folder:
         report = replay(
-            config, EventFile(file, limit), Path(folder) / "state", keep=False, step_events=STEP, baselines=False
+            config, EventFile(file, limit), Path(folder) / "state", keep=False, step_records=STEP, baselines=False
         )
     accuracy = {name: round(report["prequential"][name], 5) for name in METRICS}
     return accuracy | {"events": report["events"], "episodes": report["drift"]["episodes"]}

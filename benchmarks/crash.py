@@ -58,7 +58,7 @@ CONFIG = """
 [log]
 partitions = 2
 [engine]
-max_step_events = 200
+max_step_records = 200
 checkpoint_every_steps = 7
 metrics_every_s = 0.2
 """

@@ -297,7 +297,7 @@ def recorded(config: Config, path: Path, limit: int) -> dict[str, Any]:
                 EventFile(path, limit=limit),
                 Path(folder),
                 keep=False,
-                step_events=256,
+                step_records=256,
                 baselines=False,
             )
         share = report["intents"]["effective"] / chosen.learner.intents.count

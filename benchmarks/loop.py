@@ -1,6 +1,6 @@
 """How fast the loop turns, from the embedded log: ingest alone, and everything with learning and publishing.
 
-    python -m benchmarks.loop EVENTS.csv.gz [--limit 200000] [--step-events 256]
+    python -m benchmarks.loop EVENTS.csv.gz [--limit 200000] [--step-records 256]
 
 Ingest is poll, decode, validate, histories, commit with exactly-once positions, no model. The whole loop is the worker
 itself: it makes one learning step of at least 256 examples for every 256 events and publishes every list. Where the
@@ -190,10 +190,10 @@ def whole(config: Config, folder: Path, file: EventFile) -> dict[str, Any]:
     return figures
 
 
-def settings(folder: Path, step_events: int) -> Config:
+def settings(folder: Path, step_records: int) -> Config:
     config = Config()
     engine = msgspec.structs.replace(
-        config.engine, max_step_events=step_events, step_events=step_events, backlog_events=10**9
+        config.engine, max_step_records=step_records, step_records=step_records, backlog_records=10**9
     )
     return msgspec.structs.replace(
         config, engine=engine, log=msgspec.structs.replace(config.log, url=f"file://{folder.resolve()}/log")
@@ -204,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--limit", type=int, default=200_000)
-    parser.add_argument("--step-events", type=int, default=256)
+    parser.add_argument("--step-records", type=int, default=256)
     parser.add_argument("--threads", type=int, default=Config().learner.threads, help="torch threads; 0 one per core")
     args = parser.parse_args()
     set_threads(args.threads)
@@ -215,7 +215,7 @@ def main() -> None:
         print(f"ingest alone: {report['ingest_per_second']:,} events/s", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        report |= whole(settings(folder, args.step_events), folder, EventFile(args.file, args.limit))
+        report |= whole(settings(folder, args.step_records), folder, EventFile(args.file, args.limit))
         shares = ", ".join(f"{name} {share:.0%}" for name, share in report["shares"].items())
         print(f"the whole loop: {report['loop_per_second']:,} events/s; {shares}", flush=True)
     print(json.dumps(report))

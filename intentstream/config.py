@@ -31,7 +31,7 @@ _PUBLIC: Final = {
     ),
     "state": "history_ttl_ms cache_bytes write_buffer_bytes checkpoint_location",
     "engine": (
-        "worker max_step_events step_events learn_steps max_learn_steps backlog_events evaluate_every list_len "
+        "worker max_step_records step_records learn_steps max_learn_steps backlog_records evaluate_every list_len "
         "republish_changes republish_after_ms checkpoint_every_steps checkpoint_redo_s keep_checkpoints "
         "metrics_every_s on_replay_mismatch on_truncated_input"
     ),

@@ -60,16 +60,16 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         str,
         Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="stable id of this worker: journal key, transactional id"),
     ] = "worker-0"
-    max_step_events: Annotated[int, Meta(ge=1, le=100_000, description="most records in one step; records")] = 2000
+    max_step_records: Annotated[int, Meta(ge=1, le=100_000, description="most records in one step; records")] = 2000
     poll_max_wait_ms: Annotated[int, Meta(ge=0, le=60_000, description="longest wait for the first record; ms")] = 50
-    step_events: Annotated[
+    step_records: Annotated[
         int, Meta(ge=1, le=100_000, description="records per `learn_steps`, and per step of a replayed file; records")
     ] = 256
     learn_steps: Annotated[
-        int, Meta(ge=0, le=100, description="learning steps for every `step_events` records; steps")
+        int, Meta(ge=0, le=100, description="learning steps for every `step_records` records; steps")
     ] = 1
     max_learn_steps: Annotated[int, Meta(ge=0, le=1000, description="most learning steps after one step; steps")] = 16
-    backlog_events: Annotated[
+    backlog_records: Annotated[
         int,
         Meta(ge=1, le=10**9, description="waiting records above which learning steps shrink in proportion; records"),
     ] = 10_000

@@ -46,7 +46,7 @@ from stream.sources.item_metadata import read_items
 def replay(
     file: EventFileArgument,
     limit: Annotated[int | None, typer.Option(help="Only so many records.")] = None,
-    step_events: Annotated[int | None, typer.Option(min=1, max=100_000, help="Records per step.")] = None,
+    step_records: Annotated[int | None, typer.Option(min=1, max=100_000, help="Records per step.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(min=0, help="Steps between evaluations; 0 never.")] = None,
     ttl: Annotated[
         float, typer.Option(min=0, max=36_500, help="Forget users unseen for this many days; 0 nobody.")
@@ -86,7 +86,7 @@ def replay(
                 source,
                 Path(folder),
                 keep=state is not None,
-                step_events=step_events or chosen.engine.step_events,
+                step_records=step_records or chosen.engine.step_records,
                 baselines=baselines,
                 init=init,
                 titles=read_items(items) if items is not None else None,

@@ -74,7 +74,7 @@ def tune(
             bar.update(task, best=f"best NDCG@20 {max(trial.ndcg for trial in done):.4f}")
 
         try:
-            learner, _ = search(stream, base.learner, trials, judge_from, finished, step, base.engine.step_events)
+            learner, _ = search(stream, base.learner, trials, judge_from, finished, step, base.engine.step_records)
         except SearchEnded:
             raise ConfigError(
                 f"--seconds {seconds:g}: not enough for one run over {len(stream)} events: raise it, or lower --limit"

@@ -28,12 +28,12 @@ def plan_learning(config: StreamConfig, records: int, unlearned: int, backlog: i
         On the number of mini-batches, while an episode acts.
     """
     engine = config.engine
-    few = max(records, unlearned) * engine.learn_steps * _LEARN_AT < engine.step_events
+    few = max(records, unlearned) * engine.learn_steps * _LEARN_AT < engine.step_records
     if few and unlearned < config.learner.recent_pairs:
         return 0
-    steps = round(-(-records * engine.learn_steps // engine.step_events) * factor)
-    if backlog > engine.backlog_events:
-        steps = max(engine.learn_floor, steps * engine.backlog_events // backlog)
+    steps = round(-(-records * engine.learn_steps // engine.step_records) * factor)
+    if backlog > engine.backlog_records:
+        steps = max(engine.learn_floor, steps * engine.backlog_records // backlog)
     return min(steps, engine.max_learn_steps)
 
 

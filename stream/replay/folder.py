@@ -29,7 +29,7 @@ DAY_MS: Final = 24 * 3600 * 1000
 class _Mark(msgspec.Struct, kw_only=True):
     """The content of `replay.json`, which marks the folder as a replay's."""
 
-    step_events: int
+    step_records: int
     hashes: dict[int, str]  # number of records -> hash of so many of the file, for every checkpoint
     history_ttl_ms: int = 0
 
@@ -50,13 +50,13 @@ class ReplayFolder:
         The mark cannot be written.
     """
 
-    def __init__(self, state: Path, step_events: int, keep_checkpoints: int, history_ttl_ms: int = 0) -> None:
+    def __init__(self, state: Path, step_records: int, keep_checkpoints: int, history_ttl_ms: int = 0) -> None:
         self._state = state
-        self._step_events = step_events
+        self._step_records = step_records
         self._keep_checkpoints = keep_checkpoints
         self._checkpoint_step = 0  # of the newest checkpoint
         self._done = 0  # records in the checkpoint that this run continues from
-        self._mark = _Mark(step_events=step_events, hashes={}, history_ttl_ms=history_ttl_ms)
+        self._mark = _Mark(step_records=step_records, hashes={}, history_ttl_ms=history_ttl_ms)
         self._hash = hashlib.blake2b(digest_size=16)
         self._read = 0  # records in the hash
         if os.path.exists(state / "checkpoints") and not is_replay(state):
@@ -77,7 +77,7 @@ class ReplayFolder:
         checkpoints = CheckpointStore(
             self._state / "checkpoints", self._keep_checkpoints, config.state.checkpoint_location or None
         )
-        while engine.positions[0] % self._step_events:
+        while engine.positions[0] % self._step_records:
             engine.close()
             checkpoint = checkpoints.peek(before=engine.step_number)
             engine = Engine(config, self._state, checkpoints, checkpoint, titles, kept_model(self._state) or init)
@@ -94,7 +94,7 @@ class ReplayFolder:
         SourceError
             The checkpoint holds other records.
         """
-        if len(batch) < self._step_events and batch.next_offset > self._done:
+        if len(batch) < self._step_records and batch.next_offset > self._done:
             self.checkpoint(engine)  # a run with more records continues here
         self._hash.update(b"".join(b"%s\n" % value for value in batch.values))
         self._read = batch.next_offset
@@ -136,10 +136,10 @@ class ReplayFolder:
             ) from exc
         except OSError as exc:
             raise storage_error("reading the mark of a replay", path, exc) from exc
-        if mark.step_events != self._step_events:
+        if mark.step_records != self._step_records:
             raise SourceError(
-                f"{self._state}: holds a replay in steps of {mark.step_events} records, not {self._step_events}: "
-                f"give --step-events {mark.step_events}, or --state another folder"
+                f"{self._state}: holds a replay in steps of {mark.step_records} records, not {self._step_records}: "
+                f"give --step-records {mark.step_records}, or --state another folder"
             )
         if mark.history_ttl_ms != self._mark.history_ttl_ms:
             given = f"give --ttl {mark.history_ttl_ms / DAY_MS:g}" if mark.history_ttl_ms else "leave --ttl out"

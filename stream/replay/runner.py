@@ -55,7 +55,7 @@ def replay(
     state: Path,
     *,
     keep: bool,
-    step_events: int,
+    step_records: int,
     baselines: bool = True,
     init: Path | None = None,
     titles: Titles | None = None,
@@ -74,7 +74,7 @@ def replay(
     state
         State folder. With `keep` it gets checkpoints, and a replay of the same file continues from them; a short last
         step is repeated in full then, so that the result is that of one run.
-    step_events
+    step_records
         Records of one step.
     init
         Folder of the fitted model for a new state folder.
@@ -100,11 +100,11 @@ def replay(
     """
     began = clock()
     with ExitStack() as stack:
-        engine, folder = _open(stack, config, state, step_events, titles, init, keep=keep)
+        engine, folder = _open(stack, config, state, step_records, titles, init, keep=keep)
         _check_limit(file, engine.positions[0], state)
         intents_file = None if intents is None else stack.enter_context(closing(IntentsFile(intents)))
         comparison = BaselineComparison(config) if baselines else None
-        steps = FileSteps(file, step_events, now_ms)
+        steps = FileSteps(file, step_records, now_ms)
         run = _Replay(config, engine, steps, folder, comparison, intents_file, clock, began)
         complete = run.steps_until(stop, on_step)
         return run.finish(complete, titles)
@@ -114,7 +114,7 @@ def _open(
     stack: ExitStack,
     config: StreamConfig,
     state: Path,
-    step_events: int,
+    step_records: int,
     titles: Titles | None,
     init: Path | None,
     *,
@@ -124,7 +124,7 @@ def _open(
     if not keep:
         engine = Engine(config, state, CheckpointStore(state / "checkpoints"), titles=titles, init=init)
         return stack.enter_context(closing(engine)), None
-    folder = ReplayFolder(state, step_events, config.engine.keep_checkpoints, config.state.history_ttl_ms)
+    folder = ReplayFolder(state, step_records, config.engine.keep_checkpoints, config.state.history_ttl_ms)
     stack.callback(folder.close)
     return stack.enter_context(closing(folder.open(config, titles, init))), folder
 
@@ -197,7 +197,7 @@ class _Replay:
 
     def _compare(self, batch: RecordBatch) -> None:
         if self._comparison is not None:
-            step = -(-batch.next_offset // self._steps.step_events)
+            step = -(-batch.next_offset // self._steps.step_records)
             self._comparison.rank_then_count(batch, evaluate=self._config.evaluates(step))
 
     def _step(self, batch: RecordBatch) -> None:

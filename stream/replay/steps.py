@@ -11,14 +11,14 @@ from stream.sources.files.source import EventSource
 
 
 class FileSteps:
-    """The records of a file as batches of exactly `step_events`; the last one may be shorter.
+    """The records of a file as batches of exactly `step_records`; the last one may be shorter.
 
     A file that breaks off gives the readable part; `error` then says why.
     """
 
-    def __init__(self, file: EventSource, step_events: int, now_ms: int = 0) -> None:
+    def __init__(self, file: EventSource, step_records: int, now_ms: int = 0) -> None:
         self.file = file
-        self.step_events = step_events
+        self.step_records = step_records
         self._now_ms = now_ms  # the arrival of all records; 0: unknown
         self._rule = file.format.rule
         self.error: SourceError | None = None
@@ -29,7 +29,7 @@ class FileSteps:
         keys: list[bytes | None] = []
         values: list[bytes | None] = []
         found: list[bytes | None] = []
-        size = self.step_events
+        size = self.step_records
         try:
             for chunk in self.file:
                 self.values_dropped += len(chunk.dropped_values)

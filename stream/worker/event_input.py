@@ -50,7 +50,7 @@ class EventInput:
         try:
             batches = self._log.poll(
                 log_positions(self.read_positions(positions), self._topic),
-                config.max_step_events,
+                config.max_step_records,
                 config.poll_max_wait_ms,
             )
         except LogUnavailable as exc:

@@ -39,7 +39,7 @@ key = "ignore"
 [state]
 history_ttl_ms = 0
 [engine]
-max_step_events = 100
+max_step_records = 100
 checkpoint_every_steps = 5
 metrics_every_s = 0.2
 [learner]

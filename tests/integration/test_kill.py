@@ -16,7 +16,7 @@ from stream.sources.simulator.config import SimulatorConfig
 from stream.worker.journal import read_entries
 
 SMALL = (
-    CONFIG.replace("max_step_events = 200", "max_step_events = 100")
+    CONFIG.replace("max_step_records = 200", "max_step_records = 100")
     + """
 [learner]
 capacity = 2000

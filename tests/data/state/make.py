@@ -32,7 +32,7 @@ CONFIG = """
 partitions = 2
 [engine]
 list_len = 5
-max_step_events = 64
+max_step_records = 64
 checkpoint_every_steps = 1000
 checkpoint_redo_s = 3600.0
 keep_checkpoints = 1

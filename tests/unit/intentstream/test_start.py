@@ -51,7 +51,7 @@ def test_a_command_that_does_not_learn_starts_without_what_learning_needs(words:
 def test_a_replay_does_not_load_torch_s_compiler(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_bytes(b"\n".join(events(600)) + b"\n")
-    found = imported_by_command("replay", file, "--step-events", "64")
+    found = imported_by_command("replay", file, "--step-records", "64")
     assert "torch.nn" in found
     assert found & {"torch._dynamo", "torch._inductor"} == set()
 

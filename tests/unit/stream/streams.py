@@ -39,7 +39,7 @@ def small_config(partitions: int = 2, url: str = "var/log", **engine: Any) -> Co
             default.engine,
             **{
                 "list_len": 5,
-                "max_step_events": 64,
+                "max_step_records": 64,
                 "checkpoint_every_steps": 3,
                 "checkpoint_redo_s": 3600.0,
                 **engine,

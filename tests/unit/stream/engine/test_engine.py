@@ -208,7 +208,7 @@ def test_accuracy_is_not_told_before_anything_was_scored_nor_right_after_a_resta
 
 
 def test_learning_falls_by_rule_under_backlog_but_not_below_the_floor(tmp_path: Path) -> None:
-    config = small_config(backlog_events=1000, learn_steps=8, learn_floor=2)
+    config = small_config(backlog_records=1000, learn_steps=8, learn_floor=2)
     engine = Engine(config, tmp_path, CheckpointStore(tmp_path / "checkpoints"))
     assert [engine.plan_learning(256, backlog) for backlog in (0, 1000, 2000, 10**6)] == [8, 8, 4, 2]
     assert engine.plan_learning(0, 0) == 0

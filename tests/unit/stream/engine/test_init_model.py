@@ -192,7 +192,7 @@ def test_a_replay_begins_with_it_and_is_continued(tmp_path: Path, config: Config
             EventFile(path),
             tmp_path / state,
             keep=True,
-            step_events=64,
+            step_records=64,
             baselines=False,
             init=init,
             stop=lambda: next(steps) == after,

@@ -221,7 +221,7 @@ def test_the_journal_repeats_the_actions(tmp_path: Path) -> None:
     """A worker that comes back in an open episode redoes its actions and goes on as one that never stopped."""
     config = msgspec.structs.replace(
         acting_config(),
-        engine=msgspec.structs.replace(acting_config().engine, max_step_events=32, on_replay_mismatch="fail"),
+        engine=msgspec.structs.replace(acting_config().engine, max_step_records=32, on_replay_mismatch="fail"),
     )
     url = f"file://{tmp_path / 'log'}"
     with open_log(url) as log:
@@ -393,7 +393,7 @@ def test_a_replay_writes_shifts_and_intents_and_reports_the_episodes(tmp_path: P
     file.write_bytes(b"\n".join(records) + b"\n")
     titles = {"i1": ("One", ""), "nowhere": ("Two", "")}
     report = replay(
-        acting_config(), EventFile(file), tmp_path / "state", keep=False, step_events=32, titles=titles, intents=told
+        acting_config(), EventFile(file), tmp_path / "state", keep=False, step_records=32, titles=titles, intents=told
     )
     (episode,) = report["drift"]["episodes"]
     assert 800 < episode["opened"] < episode["closed"] <= len(records)
@@ -432,7 +432,7 @@ def test_replay_and_why_from_the_command_line(kept: Path) -> None:
     state = ["--state", str(kept / "state")]
     items = ["--items", str(kept / "items.csv")]
     told = kept / "intents.jsonl"
-    arguments = ["replay", str(kept / "events.jsonl"), "--no-baselines", "--step-events", "50", "--intents", str(told)]
+    arguments = ["replay", str(kept / "events.jsonl"), "--no-baselines", "--step-records", "50", "--intents", str(told)]
     result = runner.invoke(app, [*arguments, "--report", str(kept / "report.json"), *state, *items, *config])
     assert result.exit_code == 0, result.output
     assert json.loads((kept / "report.json").read_text())["drift"] == {"episodes": []}

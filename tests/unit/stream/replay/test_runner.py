@@ -43,7 +43,7 @@ def written(path: Path, records: list[bytes]) -> Path:
 
 
 def run(file: Path, state: Path, limit: int | None = None, **more: Any) -> dict[str, Any]:
-    asked: dict[str, Any] = {"keep": True, "step_events": STEP, "baselines": False} | more
+    asked: dict[str, Any] = {"keep": True, "step_records": STEP, "baselines": False} | more
     return replay(asked.pop("config", small_config(1)), EventFile(file, limit), state, **asked)
 
 
@@ -98,14 +98,14 @@ def test_another_file_with_the_same_beginning_is_refused(tmp_path: Path) -> None
     with pytest.raises(SourceError, match="holds 640 records already: give a larger --limit"):
         run(tmp_path / "a.jsonl", state, 300)
     with pytest.raises(SourceError, match="in steps of 64 records, not 32"):
-        run(tmp_path / "a.jsonl", state, step_events=32)
+        run(tmp_path / "a.jsonl", state, step_records=32)
     assert max(path.name for path in (state / "checkpoints").iterdir()) == "000000000011"  # refusing took nothing away
     grown = tmp_path / "grown.jsonl.gz"
     grown.write_bytes(gzip.compress(b"\n".join(records)))
     assert run(grown, state)["digest"] == run(grown, tmp_path / "whole")["digest"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"head": "1", "step_events": 64}'])
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"head": "1", "step_records": 64}'])
 def test_a_damaged_mark_is_said(tmp_path: Path, file: Path, damage: bytes) -> None:
     run(file, tmp_path / "state", 64)
     (tmp_path / "state" / "replay.json").write_bytes(damage)
@@ -223,7 +223,7 @@ def test_a_line_that_is_no_row_is_told_by_what_it_must_be(
     ],
 )
 def test_a_file_may_ask_to_erase_a_user(tmp_path: Path, name: str, lines: list[bytes]) -> None:
-    report = run(written(tmp_path / name, lines), tmp_path / "state", step_events=3)
+    report = run(written(tmp_path / name, lines), tmp_path / "state", step_records=3)
     assert (report["events"], report["erased"], report["dead_letters"]) == (3, 1, 0)
     assert "erased 1" in " ".join(table_row(report, "dead letters"))
 
@@ -236,7 +236,7 @@ def test_the_baselines_forget_whom_the_model_forgets(tmp_path: Path) -> None:
     records = [b'{"user":"u%d","item":"i1","ts":%d}' % (n, START_MS + n) for n in range(20)]
     records += [b'{"user":"v%d","item":"i%d","ts":%d}' % (n % 50, n % 60, START_MS + 4 * day + n) for n in range(600)]
     file = written(tmp_path / "a.jsonl", records + records[:20])
-    report = run(file, tmp_path / "state", config=config, step_events=512, baselines=True)
+    report = run(file, tmp_path / "state", config=config, step_records=512, baselines=True)
     assert report["duplicates"] == 0
     assert report["baselines"]["popular"]["n"] == report["prequential"]["n"]
 
@@ -268,7 +268,7 @@ def test_a_report_is_also_written_of_a_part(
     tmp_path: Path, small: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "report.json"
-    words: list[str | Path] = ["--step-events", str(STEP), "--config", small]
+    words: list[str | Path] = ["--step-records", str(STEP), "--config", small]
     broken = tmp_path / "broken.gz"
     broken.write_bytes(gzip.compress(file.read_bytes())[:-1000])
     with pytest.raises(FileTruncated):
@@ -332,7 +332,7 @@ def test_a_replay_forgets_nobody_unless_told(tmp_path: Path, small: Path) -> Non
     """The events lie 116 days apart: the 90 days of a live stream would leave nothing to score."""
     file = written(tmp_path / "a.csv", [b"user,item,ts", b"b,y,1599999999", b"a,x,1600000000", b"a,y,1610000000"])
     report = tmp_path / "report.json"
-    words: list[str | Path] = [file, "--config", small, "--step-events", "1", "--report", report]
+    words: list[str | Path] = [file, "--config", small, "--step-records", "1", "--report", report]
     run_command(app, "replay", *words, "--state", tmp_path / "state")
     assert json.loads(report.read_text())["prequential"]["n"] == 1
     assert "a: intent" in run_command(app, "recommend", "a", "--state", tmp_path / "state", "--config", small)

@@ -90,7 +90,7 @@ def test_a_worker_that_vanished_is_rebuilt_from_checkpoint_and_journal(tmp_path:
 
 
 def test_a_checkpoint_is_due_when_a_restart_would_have_much_to_redo(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, max_step_events=16, checkpoint_every_steps=10**6, checkpoint_redo_s=7.0)
+    config, log = open_filled(tmp_path, max_step_records=16, checkpoint_every_steps=10**6, checkpoint_redo_s=7.0)
     ticks = count()  # a second passes whenever the clock is looked at
     with log:
         worker = Worker(config, log, tmp_path / "state", clock=lambda: float(next(ticks)))
@@ -149,7 +149,7 @@ class Told:
 def test_nothing_is_asked_of_the_log_between_records_and_their_answer(tmp_path: Path) -> None:
     """But what the commit will need is said before the step is made."""
     now_s = START_MS / 1000  # a second passes with every step: what is due is always due
-    config, log = open_filled(tmp_path, checkpoint_every_steps=10**6, max_step_events=16, metrics_every_s=0.001)
+    config, log = open_filled(tmp_path, checkpoint_every_steps=10**6, max_step_records=16, metrics_every_s=0.001)
     with log:
         told: Any = Told(log)
         worker = Worker(config, told, tmp_path / "state", clock=lambda: now_s)
@@ -365,7 +365,7 @@ def test_run_stops_in_order_with_a_checkpoint_and_says_so_in_the_metrics(tmp_pat
 
 def test_under_a_backlog_less_is_learned_by_rule_and_freshness_recovers(tmp_path: Path) -> None:
     now_s = START_MS / 1000  # a second passes with every step
-    engine = {"max_step_events": 16, "step_events": 16, "learn_steps": 8, "learn_floor": 2, "backlog_events": 50}
+    engine = {"max_step_records": 16, "step_records": 16, "learn_steps": 8, "learn_floor": 2, "backlog_records": 50}
     config, log = open_filled(tmp_path, metrics_every_s=0.001, checkpoint_every_steps=10**6, **engine)
     with log:
         worker = Worker(config, log, tmp_path / "state", clock=lambda: now_s)

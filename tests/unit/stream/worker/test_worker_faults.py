@@ -92,7 +92,7 @@ def test_any_error_while_a_checkpoint_is_written_is_counted(tmp_path: Path, monk
 def test_a_checkpoint_that_cannot_begin_is_not_tried_in_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, log = open_filled(tmp_path, max_step_events=16, checkpoint_every_steps=10**6, checkpoint_redo_s=7.0)
+    config, log = open_filled(tmp_path, max_step_records=16, checkpoint_every_steps=10**6, checkpoint_redo_s=7.0)
     ticks = count()  # a second passes whenever the clock is looked at
 
     def fail(*_: object) -> None:
@@ -378,7 +378,7 @@ def test_a_full_log_disk_is_waited_for_in_one_line(
 def test_a_checkpoint_due_while_one_is_written_waits_for_it_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, log = open_filled(tmp_path, max_step_events=16, checkpoint_every_steps=2)
+    config, log = open_filled(tmp_path, max_step_records=16, checkpoint_every_steps=2)
     written = threading.Event()
     finish = PendingCheckpoint.finish
 
@@ -401,7 +401,7 @@ def test_a_checkpoint_due_while_one_is_written_waits_for_it_without_a_warning(
 
 
 def test_the_pace_of_steps_longer_than_its_window_is_not_zero(tmp_path: Path) -> None:
-    config, log = open_filled(tmp_path, max_step_events=16, metrics_every_s=0.001)
+    config, log = open_filled(tmp_path, max_step_records=16, metrics_every_s=0.001)
     now_s = [1_000_000.0]
 
     def clock() -> float:

@@ -67,12 +67,12 @@ class Publisher:
         step
             Engine step.
         """
-        rows = self._worth_publishing(users, ranking, records)
+        rows = self._rows_to_publish(users, ranking, records)
         lists = np.zeros((len(rows), self._config.list_len), dtype=np.int64)
         lists[:, : ranking.items.shape[1]] = ranking.items[rows]
         return Published(rows, lists, self._messages(users, ranking, records["intent"], rows, step))
 
-    def _worth_publishing(self, users: TouchedUsers, ranking: Ranking, records: NDArray[Any]) -> NDArray[np.int64]:
+    def _rows_to_publish(self, users: TouchedUsers, ranking: Ranking, records: NDArray[Any]) -> NDArray[np.int64]:
         """Users whose list is new, changed in enough places, too old, or holds an item that they have since taken."""
         old = records["list"][:, : ranking.items.shape[1]]
         entered = ((ranking.items[:, :, None] != old[:, None, :]).all(axis=2) & (ranking.items != 0)).sum(axis=1)

@@ -143,18 +143,18 @@ class OneByOne:
 
     def _id(self, name: EventField, event: Fields) -> str:
         if name not in event:
-            raise _Refused("missing_field", name, "", f"{name} must be there")
+            raise _Refused("missing_field", name, "", f"{name} is required")
         try:
             text = id_text(event[name])
         except ValueError:
             raise _Refused("wrong_type", name, event[name], "text or an integer") from None
         if not text:
-            raise _Refused("missing_field", name, event[name], f"{name} must be there")
+            raise _Refused("missing_field", name, event[name], f"{name} is required")
         return text
 
     def _time(self, event: Fields) -> int:
         if "ts" not in event:
-            raise _Refused("missing_field", "ts", "", "ts must be there")
+            raise _Refused("missing_field", "ts", "", "ts is required")
         try:
             return self._times.read(event["ts"])
         except (ValueError, TypeError, OverflowError):

@@ -246,7 +246,7 @@ def _text(token: bytes | None) -> str | None:
 
 def _present(name: str, fields: dict[str, bytes]) -> bytes:
     if name not in fields:
-        raise _Refused("missing_field", name, "", f"{name} must be there")
+        raise _Refused("missing_field", name, "", f"{name} is required")
     return fields[name]
 
 

@@ -94,12 +94,12 @@ def test_a_bad_item_is_a_dead_letter_beside_the_good_ones() -> None:
 @pytest.mark.parametrize(
     ("record", "reason", "field", "rule"),
     [
-        ({"i": 1, "t": TS}, "missing_field", "user", "user must be there (read from u)"),
+        ({"i": 1, "t": TS}, "missing_field", "user", "user is required (read from u)"),
         ({"u": 1.5, "i": 1, "t": TS}, "wrong_type", "user", "text or an integer (read from u)"),
-        ({"u": "nan", "i": 1, "t": TS}, "missing_field", "user", "user must be there (read from u)"),
+        ({"u": "nan", "i": 1, "t": TS}, "missing_field", "user", "user is required (read from u)"),
         ({"u": 1, "i": 1, "t": "soon"}, "bad_ts", "ts", "a time: epoch s, ms, us or ns by the size, or ISO 8601"),
         ({"u": 1, "i": 1, "t": TS, "a": "fly"}, "unknown_action", "action", "one of view"),
-        ([], "missing_field", "user", "user must be there (read from u)"),
+        ([], "missing_field", "user", "user is required (read from u)"),
         (b"\xff", "not_utf8", "record", "UTF-8"),
         (b"7", "not_an_object", "record", "a JSON object"),
         (None, "empty", "record", "a JSON object"),

@@ -32,9 +32,9 @@ def map_records(
     log: LogOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Look at the first records and print a section [events] to start from.
+    """Print a section [events] to start from, for a file or a topic.
 
-    Comments name what is not sure. The output is a configuration file as it is.
+    It looks at the first records; comments name what is not sure. The output is a configuration file as it is.
     """
     chosen = load_config(config, log_url=log)
     known = chosen.actions.names()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 
 from stream.errors import SourceError
@@ -13,6 +14,7 @@ from stream.schema.decoder import decode_events
 from stream.schema.events import ActionsConfig
 from stream.sources.files.event_file import EventFile
 from stream.sources.files.options import parse_options
+from tests.data.formats import make
 from tests.unit.intentstream.commands import run_command
 
 DATA = Path(__file__).parents[3] / "data" / "formats"
@@ -62,3 +64,15 @@ def test_dropped_values_are_reported(tmp_path: Path) -> None:
     shown = run_command(app, "replay", DATA / "decimal_comma.csv", "--no-baselines", "--report", report)
     assert "values dropped 60" in " ".join(shown.split())
     assert json.loads(report.read_text())["values_dropped"] == 60
+
+
+def test_the_files_are_what_their_script_writes() -> None:
+    made = make.text_files() | make.packed_files()
+    frames = make.parquet_frames()
+    assert {path.name for path in DATA.iterdir() if path.suffix not in (".py", ".json") and path.is_file()} == {
+        *made,
+        *frames,
+    }
+    assert [name for name, data in made.items() if (DATA / name).read_bytes() != data] == []
+    assert [name for name, frame in frames.items() if not polars.read_parquet(DATA / name).equals(frame)] == []
+    assert {case["file"] for case in CASES} == {*made, *frames}

@@ -69,7 +69,8 @@ def resolve_shape(events: EventsConfig, known: Sequence[str]) -> RecordShape:
     preset = find_preset(events.preset) if events.preset else None
     texts: dict[EventField, str] = {}
     for field in FIELDS:
-        if text := getattr(events, field) or (getattr(preset, field) if preset else field):
+        own = "" if field == "value" else field  # a value decides nothing: it is read where it is named
+        if text := getattr(events, field) or (getattr(preset, field) if preset else own):
             texts[field] = text
     refuse_doubles(texts, "events.")
     roots = preset.roots if preset else ()

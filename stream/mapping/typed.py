@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.mapping.accessors import Accessors, FieldGetters, Getter, Getters
+from stream.mapping.columns import EventField
 from stream.mapping.extract import as_text
 from stream.mapping.ids import id_text
 from stream.mapping.shape import RecordShape
@@ -24,21 +25,31 @@ from stream.schema.events import ERASE, MAX_ID_BYTES, MAX_TS, MIN_TS, ActionsCon
 
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 _KEPT: Final = 50_000  # ids and actions that are not converted again
+_LONGEST_KEPT: Final = 1_000  # characters
+_CHUNK: Final = 2_000  # records decoded at a time: their objects are freed before the next ones are made
 _SKIPPED, _UNKNOWN = -2, -1  # beside the codes of actions
 
 
-class _Kept(dict[Any, Any]):
-    """Converted values by what they were made from, so that most are converted once."""
+class _Kept:
+    """Converts values, most of them once: what was made from each is kept."""
 
     def __init__(self, convert: Callable[[Any], Any]) -> None:
-        super().__init__()
         self._convert = convert
+        self._made: dict[Any, Any] = {}
 
-    def __missing__(self, raw: Any) -> Any:
-        if len(self) >= _KEPT:
-            self.clear()
-        self[raw] = made = self._convert(raw)
-        return made
+    def convert(self, values: list[Any]) -> list[Any]:
+        """What the values become; never None."""
+        found = list(map(self._made.get, values))
+        if None not in found:
+            return found
+        if len(self._made) > _KEPT:
+            self._made.clear()
+        for row, value in enumerate(values):
+            if found[row] is None:
+                found[row] = made = self._convert(value)
+                if type(value) is not str or len(value) <= _LONGEST_KEPT:
+                    self._made[value] = made
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,22 @@ class _Rows:
     records: list[Any]
     members: list[Any]  # of a record without list: nothing that is used
     places: Sequence[int]
+
+
+class _Gathered:
+    """The values of each field for many rows, and the places of their records."""
+
+    def __init__(self, fields: FieldGetters) -> None:
+        self._fields = fields
+        self.columns: dict[EventField, list[Any]] = {name: [] for name in fields}
+        self.places: list[int] = []
+
+    def add(self, rows: _Rows) -> None:
+        """Take the values of some rows."""
+        if rows.places:
+            self.places.extend(rows.places)
+            for name, getters in self._fields.items():
+                self.columns[name].extend(_values(getters, rows.records, rows.members))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +102,36 @@ class TypedPass:
         self, values: Sequence[bytes | None], keys: Sequence[bytes | None], latest: NDArray[np.int64]
     ) -> TypedEvents:
         """Decode a batch of records; `latest` (n,) is the latest time that the event of each may have."""
-        places, records, others = self._records(values)
-        skipped = 0
-        if self._accessors.where:
-            wanted = self._wanted(records)
-            places, records = list(compress(places, wanted)), list(compress(records, wanted))
-            skipped = len(wanted) - len(records)
-        single, listed, large = self._split(places, records)
+        single, listed = _Gathered(self._accessors.of_record), _Gathered(self._accessors.of_member)
+        others, skipped = list[int](), 0
+        for start in range(0, len(values), _CHUNK):
+            places, records, left = self._records(values[start : start + _CHUNK], start)
+            if self._accessors.where:
+                wanted = self._wanted(records)
+                places, records = list(compress(places, wanted)), list(compress(records, wanted))
+                skipped += len(wanted) - len(records)
+            of_record, of_member, large = self._split(places, records)
+            single.add(of_record)
+            listed.add(of_member)
+            others += left + large
         parts = [
-            self._take(rows, fields, _keys_at(keys, rows.places), latest[rows.places])
-            for rows, fields in ((single, self._accessors.of_record), (listed, self._accessors.of_member))
+            self._take(rows, _keys_at(keys, rows.places), latest[rows.places])
+            for rows in (single, listed)
             if rows.places
         ]
         found = merge([_EMPTY if not parts else parts[0].decoded, *(part.decoded for part in parts[1:])], skipped)
-        others += large + [place for part in parts for place in part.others]
-        return TypedEvents(found, others)
+        return TypedEvents(found, others + [place for part in parts for place in part.others])
 
-    def _records(self, values: Sequence[bytes | None]) -> tuple[Sequence[int], list[Any], list[int]]:
-        """Places and records of what can be decoded, and the places of the rest."""
+    def _records(self, values: Sequence[bytes | None], start: int) -> tuple[Sequence[int], list[Any], list[int]]:
+        """Places and records of what can be decoded, and the places of the rest; `start` is the first one's place."""
         decode = self._accessors.decode
         try:
             if max(map(len, values), default=0) <= MAX_MAPPED_BYTES:  # type: ignore[arg-type]  # None: TypeError
-                return range(len(values)), list(map(decode, values)), []  # type: ignore[arg-type]
+                return range(start, start + len(values)), list(map(decode, values)), []  # type: ignore[arg-type]
         except _UNREADABLE:
             pass
         places, records, others = list[int](), list[Any](), list[int]()
-        for place, value in enumerate(values):
+        for place, value in enumerate(values, start):
             try:
                 if value is None or len(value) > MAX_MAPPED_BYTES:
                     raise ValueError
@@ -139,15 +170,13 @@ class TypedPass:
             wanted = [one and text in allowed for one, text in zip(wanted, texts, strict=True)]
         return wanted
 
-    def _take(
-        self, rows: _Rows, fields: FieldGetters, keys: Sequence[bytes | None] | None, latest: NDArray[np.int64]
-    ) -> TypedEvents:
+    def _take(self, rows: _Gathered, keys: Sequence[bytes | None] | None, latest: NDArray[np.int64]) -> TypedEvents:
         """The events of some rows; a record of which one row is unusual is left over as a whole."""
-        columns = {name: _values(getters, rows.records, rows.members) for name, getters in fields.items()}
-        users = list(map(self._users.__getitem__, columns["user"]))
-        items = list(map(self._items.__getitem__, columns["item"]))
+        columns = rows.columns
+        users = self._users.convert(columns["user"])
+        items = self._items.convert(columns["item"])
         actions = columns.get("action")
-        codes = [0] * len(users) if actions is None else list(map(self._codes.__getitem__, actions))
+        codes = [0] * len(users) if actions is None else self._codes.convert(actions)
         if self._shape.lenient and not all(items):
             codes = self._without_item(codes, items, actions or [None] * len(codes))
         ts = _times(self._times, columns["ts"])

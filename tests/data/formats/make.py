@@ -168,8 +168,12 @@ def text_files() -> dict[str, bytes]:
         ),
         "cloudevents.jsonl": objects(
             lambda r: {
-                "specversion": "1.0", "type": "com.shop.viewed", "source": "/web", "id": str(r.number),
-                "time": r.iso + "Z", "data": {"user": str(r.user), "item": str(r.item)},
+                "specversion": "1.0",
+                "type": "com.shop.viewed",
+                "source": "/web",
+                "id": str(r.number),
+                "time": r.iso + "Z",
+                "data": {"user": str(r.user), "item": str(r.item)},
             }
         ),
     }

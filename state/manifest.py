@@ -25,6 +25,7 @@ _FILE_NAME: Final = re.compile(
 )
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _STEP_DIGITS: Final = 12
+_STEPS_END: Final = 10**18  # steps have up to 18 digits, see `_STEP`
 _STEP: Final = re.compile(r"[0-9]{12,18}", re.ASCII)
 
 
@@ -65,17 +66,18 @@ class Manifest:
         try:
             document = json.loads(data)
             found = document["format"]
-            if isinstance(found, int) and found > CHECKPOINT_FORMAT:
+            if type(found) is int and found > CHECKPOINT_FORMAT:
                 raise CheckpointFormatUnknown(
                     f"checkpoint {where} has format {found}, this version reads up to {CHECKPOINT_FORMAT}: "
-                    "run the version that "
-                    "wrote it, or start from another state folder"
+                    "run the version that wrote it, or start from another state folder"
                 )
             body = document["body"]
             if found != CHECKPOINT_FORMAT or document["checksum"] != _checksum(body):
                 raise StateCorrupted(f"checkpoint {where}: the manifest's checksum does not fit")
-            if not isinstance(body["step"], int) or len(body["files"]) > _MAX_FILES:
-                raise StateCorrupted(f"checkpoint {where}: the manifest has no step, or too many files")
+            if type(body["step"]) is not int or not 0 <= body["step"] < _STEPS_END:
+                raise StateCorrupted(f"checkpoint {where}: the manifest has step {body['step']!r:.40}: refused")
+            if len(body["files"]) > _MAX_FILES or not isinstance(body["values"], dict):
+                raise StateCorrupted(f"checkpoint {where}: the manifest has no values, or too many files")
             files = {name: _file_entry(name, entry, where) for name, entry in body["files"].items()}
             return cls(body["step"], body["values"], files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:

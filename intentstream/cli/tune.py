@@ -9,11 +9,20 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from intentstream import config_file
-from intentstream.cli.options import EventFileArgument
+from intentstream.cli.options import (
+    ActionsOption,
+    ColumnsOption,
+    EncodingOption,
+    EventFileArgument,
+    PresetOption,
+    TimeFormatOption,
+    TimeOriginOption,
+)
 from intentstream.config import Config, load_config
 from intentstream.printing import open_console
 from learner.offline.files import replace
@@ -37,6 +46,12 @@ def tune(
     judge_from: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of the records that only train; the rest judges.")
     ] = 0.5,
+    preset: PresetOption = "",
+    columns: ColumnsOption = "",
+    actions: ActionsOption = "",
+    time_format: TimeFormatOption = "",
+    time_origin: TimeOriginOption = "",
+    encoding: EncodingOption = "",
     config: Annotated[
         Path | None, typer.Option("--config", help="Where the search starts; what it does not touch is kept.")
     ] = None,
@@ -49,13 +64,12 @@ def tune(
     set_threads(base.learner.threads)
     _refuse_place(out)
     console = open_console()
-    stream, found = record(
-        EventFile(file, limit, options=parse_options(base.actions.names(), events=base.events)), base
-    )
+    given = (columns, actions, time_format, time_origin, encoding, preset)
+    options = parse_options(base.actions.names(), *given, base.events)
+    stream, found = record(EventFile(file, limit, options=options), base)
     console.print(f"{file}: {found}")
     until = time.monotonic() + seconds
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _progress(console) as bar:
         task = bar.add_task("run 1", total=trials * len(stream), best="")
         done: list[Trial] = []
 
@@ -79,12 +93,10 @@ def tune(
             raise ConfigError(
                 f"--seconds {seconds:g}: not enough for one run over {len(stream)} events: raise it, or lower --limit"
             ) from None
-    chosen = msgspec.structs.replace(base, learner=learner)
     head = (
         f"# Tuned on {len(stream)} events of {file.name}: {judge_from:.0%} of them to train on, the rest to judge by.\n"
-        f"# NDCG@20 {done[0].ndcg:.4f} before, {max(trial.ndcg for trial in done):.4f} after {len(done)} runs.\n"
     )
-    replace(out, lambda path: path.write_text(head + config_file.render(chosen), encoding="utf-8"))
+    _write(out, head, done, msgspec.structs.replace(base, learner=learner))
     console.print(_table(done))
     console.print(f"written: {out}")
 
@@ -129,6 +141,18 @@ def record(file: EventFile, config: Config) -> tuple[Recorded, str]:
     left_out = len(all_ts) - len(order)
     words = f"{file.format}: {len(order):,} events of {len(set(users)):,} users on {held:,} items"
     return stream, words + f"; left out: {bad} bad records, {left_out} dislikes"
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))
+    return Progress(*columns, console=console, transient=True)
+
+
+def _write(out: Path, head: str, done: list[Trial], chosen: Config) -> None:
+    """Write the chosen configuration below what was found."""
+    best = max(trial.ndcg for trial in done)
+    head += f"# NDCG@20 {done[0].ndcg:.4f} before, {best:.4f} after {len(done)} runs.\n"
+    replace(out, lambda path: path.write_text(head + config_file.render(chosen), encoding="utf-8"))
 
 
 def _refuse_place(out: Path) -> None:

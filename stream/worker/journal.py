@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,7 @@ from stream.schema import topics
 from stream.schema.messages import JournalEntry
 
 _PAGE = 10_000  # journal offsets read at a time in recovery
+_MAX_PARTITIONS: Final = 1 << 20  # far beyond Kafka's; a worker makes a folder for each
 _decode = msgspec.json.Decoder(JournalEntry).decode
 
 
@@ -84,12 +86,23 @@ def last_entry(log: EventLog, worker: str, start: int = 0, *, decided: bool = Fa
 
 def _entry(value: bytes, offset: int) -> JournalEntry:
     try:
-        return _decode(value)
+        entry = _decode(value)
     except msgspec.MsgspecError as exc:
         raise JournalError(
             f"{topics.JOURNAL}[0] offset {offset}: not a journal entry of this version ({exc}): go on with the version "
             "that wrote it"
         ) from exc
+    if entry.step < 1 or entry.learn_steps < 0 or not all(_is_range(one) for one in entry.ranges):
+        raise JournalError(
+            f"{topics.JOURNAL}[0] offset {offset}: step {entry.step}, {entry.learn_steps} learning steps and ranges "
+            f"{str(entry.ranges)[:200]} are of no step: no worker of ours wrote this entry"
+        )
+    return entry
+
+
+def _is_range(span: tuple[int, int, int]) -> bool:
+    partition, start, stop = span
+    return 0 <= partition < _MAX_PARTITIONS and 0 <= start <= stop
 
 
 def last_step(log: EventLog, worker: str, start: int = 0) -> int:

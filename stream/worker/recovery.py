@@ -69,16 +69,23 @@ def redo(
     return result
 
 
-def check_redone(entry: JournalEntry, result: StepResult, on_replay_mismatch: Literal["warn", "fail"]) -> None:
+def is_as_published(
+    entry: JournalEntry, result: StepResult, on_replay_mismatch: Literal["warn", "fail", "seen"]
+) -> bool:
     """Compare the messages of a step made again with those that were published.
+
+    Parameters
+    ----------
+    on_replay_mismatch
+        `warn` writes a log line when they differ; `seen` does not, because an earlier step's line said it.
 
     Raises
     ------
     JournalError
-        They differ and `on_replay_mismatch` is `fail`; otherwise a log line says so.
+        They differ and `on_replay_mismatch` is `fail`.
     """
     if result.checksum == entry.checksum:
-        return
+        return True
     text = (
         f"step {entry.step}: recovery made {len(result.messages)} messages with checksum "
         f"{result.checksum:#010x}, the journal has {entry.messages} with {entry.checksum:#010x}: this is other "
@@ -86,7 +93,9 @@ def check_redone(entry: JournalEntry, result: StepResult, on_replay_mismatch: Li
     )
     if on_replay_mismatch == "fail":
         raise JournalError(text + '; set `engine.on_replay_mismatch = "warn"` to go on')
-    logger.warning("%s; going on", text)
+    if on_replay_mismatch == "warn":
+        logger.warning("%s; going on", text)
+    return False
 
 
 def without_lost_step(
@@ -122,4 +131,4 @@ def without_lost_step(
     return reopen(known)
 
 
-__all__ = ["check_redone", "redo", "without_lost_step"]
+__all__ = ["is_as_published", "redo", "without_lost_step"]

@@ -110,3 +110,17 @@ def test_what_cannot_be_tuned_on_is_refused(tmp_path: Path, file: Path, settings
 def test_trials_are_bounded(file: Path) -> None:
     result = CliRunner().invoke(app, ["tune", str(file), "--trials", str(MOST_TRIALS + 1)])
     assert result.exit_code == 2
+
+
+def test_a_file_is_read_by_the_options_of_replay(tmp_path: Path, settings: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"c{n % 7},p{n % 13},{START_MS + n * 1000},{'minus' if n % 10 == 0 else 'plus'}" for n in range(200)]
+    path.write_text("who,what,when,did\n" + "\n".join(rows) + "\n")
+    out = tmp_path / "tuned.toml"
+    common = (path, "--out", out, "--config", settings, "--trials", "1")
+    with pytest.raises(SourceError, match="no column for user"):
+        run(*common)
+    columns = "user=who,item=what,ts=when,action=did"
+    words = run(*common, "--columns", columns, "--actions", "plus=view,minus=dislike").split()
+    shown = " ".join(words)
+    assert "180 events of 7 users on 13 items" in shown and "20 dislikes" in shown

@@ -17,6 +17,7 @@ from state.checkpoints import CheckpointStore
 from state.errors import (
     CheckpointFormatUnknown,
     CheckpointInProgress,
+    StateCorrupted,
     StateError,
     StorageFailed,
     StorageFull,
@@ -114,6 +115,20 @@ def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
         except StateError:
             continue
         assert changed == Manifest.decode(good, path), f"byte {at}"
+
+
+@pytest.mark.parametrize("step", [True, -1, 10**20, 1.0, "1", None])
+def test_a_manifest_of_an_impossible_step_is_corrupt(step: object) -> None:
+    data = Manifest(step, {}, {}).encode()  # type: ignore[arg-type]
+    with pytest.raises(StateCorrupted, match="the manifest has step"):
+        Manifest.decode(data, "x")
+
+
+@pytest.mark.parametrize("values", [None, [], "x", 1])
+def test_a_manifest_whose_values_are_no_object_is_corrupt(values: object) -> None:
+    data = Manifest(1, values, {}).encode()  # type: ignore[arg-type]
+    with pytest.raises(StateCorrupted, match="the manifest has no values"):
+        Manifest.decode(data, "x")
 
 
 def test_a_file_that_does_not_belong_there_spoils_a_checkpoint(tmp_path: Path) -> None:

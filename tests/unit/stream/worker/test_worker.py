@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
@@ -275,6 +276,47 @@ def test_recovery_that_makes_other_messages_says_so(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match=r"step \d: recovery made .* checksum .* the journal has"):
             other.recover()
         other.close()
+
+
+def test_recovery_by_other_code_warns_once_and_counts_the_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, log = open_filled(tmp_path, checkpoint_every_steps=100)
+    with log:
+        worker = Worker(config, log, tmp_path / "state")
+        worker.recover()
+        drain(worker, log, steps=4)
+        worker.close()
+        changed = msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, learning_rate=0.5))
+        other = Worker(changed, log, tmp_path / "state")
+        other.recover()
+        other.close()
+    assert caplog.text.count("the journal has") == 1
+    assert re.search(r"recovered: [2-4] of 4 steps made other messages than were published", caplog.text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 0},
+        {"learn_steps": -1},
+        {"ranges": [(-1, 0, 5)]},
+        {"ranges": [(10**9, 0, 5)]},
+        {"ranges": [(0, 5, 3)]},
+        {"ranges": [(0, -1, 3)]},
+    ],
+)
+def test_a_journal_entry_of_no_step_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    config, log = open_filled(tmp_path)
+    with log:
+        log.claim("worker-0")
+        fields: dict[str, Any] = {"worker": "worker-0", "step": 1, "ranges": [], "learn_steps": 0, **change}
+        log.commit([Message(topics.JOURNAL, b"worker-0", msgspec.json.encode(JournalEntry(**fields)), 0)], {})
+        worker = Worker(config, log, tmp_path / "state")
+        with pytest.raises(JournalError, match="no worker of ours wrote this entry"):
+            worker.recover()
+        worker.close()
+    assert sorted(path.name for path in (tmp_path / "state").rglob("p*") if path.name[1:].isdigit()) != ["p1000000000"]
 
 
 def test_a_journal_with_a_hole_is_refused(tmp_path: Path) -> None:

@@ -96,9 +96,7 @@ def tune(
     head = (
         f"# Tuned on {len(stream)} events of {file.name}: {judge_from:.0%} of them to train on, the rest to judge by.\n"
     )
-    _write(out, head, done, msgspec.structs.replace(base, learner=learner))
-    console.print(_table(done))
-    console.print(f"written: {out}")
+    _write(out, head, done, msgspec.structs.replace(base, learner=learner), console)
 
 
 def record(file: EventFile, config: Config) -> tuple[Recorded, str]:
@@ -148,11 +146,13 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def _write(out: Path, head: str, done: list[Trial], chosen: Config) -> None:
-    """Write the chosen configuration below what was found."""
+def _write(out: Path, head: str, done: list[Trial], chosen: Config, console: Console) -> None:
+    """Write the chosen configuration below what was found, and show the runs."""
     best = max(trial.ndcg for trial in done)
     head += f"# NDCG@20 {done[0].ndcg:.4f} before, {best:.4f} after {len(done)} runs.\n"
     replace(out, lambda path: path.write_text(head + config_file.render(chosen), encoding="utf-8"))
+    console.print(_table(done))
+    console.print(f"written: {out}")
 
 
 def _refuse_place(out: Path) -> None:

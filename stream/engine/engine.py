@@ -231,7 +231,7 @@ class Engine:
         users = self._users.read(keyed.names, keyed.partitions, self.clocks.floor)
         events, user_rows = keyed.events, keyed.events.user_rows
         clock = self.clocks.advance(users.partitions[user_rows], events.ts, users.keys[user_rows])
-        self.counters["misplaced"] += keyed.misplaced(self.partition_counts)
+        self.counters["misplaced"] += keyed.misplaced(self.partition_counts[1:])
         return self._erase(decoded.erasures, replace(keyed, events=replace(events, clock=clock)), users)
 
     def _erase(self, erasures: Sequence[Erasure], keyed: KeyedEvents, users: StepUsers) -> Arrivals:

@@ -33,13 +33,16 @@ class KeyedEvents:
     partitions: NDArray[np.int64]
     """(U,) their state partitions"""
 
-    def misplaced(self, partition_counts: Sequence[int]) -> int:
-        """How many events are in none of the input partitions of their users, present or past."""
-        found = self.events.partitions
-        placed = np.zeros(len(found), dtype=bool)
-        for count in partition_counts:
-            placed |= partitions_of(self.names, count)[self.events.user_rows] == found
-        return int((~placed).sum())
+    def misplaced(self, later_counts: Sequence[int]) -> int:
+        """How many events are in none of the input partitions of their users, present or past.
+
+        later_counts: the numbers of partitions that the topic has had since the stream began.
+        """
+        rows, found = self.events.user_rows, self.events.partitions
+        placed = self.partitions[rows] == found
+        for count in later_counts:
+            placed |= partitions_of(self.names, count)[rows] == found
+        return len(found) - int(np.count_nonzero(placed))
 
 
 def key_by_user(

@@ -8,7 +8,17 @@ import msgspec
 from msgspec import Meta
 
 from monitor.view.records import DeadLetterView, Episode
-from stream.schema.messages import ErasureReceipt, Intent, IntentShift, Recommendations, StreamMetrics
+from stream.schema.events import MAX_ID_BYTES, MAX_TS, MIN_TS
+from stream.schema.messages import (
+    AsOf,
+    ErasureReceipt,
+    Intent,
+    IntentShift,
+    Recommendations,
+    Recommended,
+    Source,
+    StreamMetrics,
+)
 
 
 class EventRefusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,12 +38,41 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[EventRefusal] = []
 
 
+class SessionEventBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One event of a session that is sent along."""
+
+    item: Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+    ts: Annotated[int, Meta(ge=MIN_TS, lt=MAX_TS, description="event time, epoch milliseconds")]
+    action: Annotated[str | None, Meta(description="a name from the configuration; none: the first of them")] = None
+
+
+class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request for a list by somebody's events. Nothing of it is kept."""
+
+    events: Annotated[list[SessionEventBody], Meta(max_length=1000, description="in any order")]
+    k: Annotated[int, Meta(ge=1, le=100, description="most items of the answer")] = 10
+    exclude: Annotated[list[str], Meta(max_length=1000, description="items that the list must not hold")] = []
+
+
 class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event of a user."""
 
     item: str
     ts: Annotated[int, Meta(description="event time, epoch milliseconds")]
     action: str | None = None
+
+
+class ItemList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Items, best first. A list that was published has all fields; one made on request has no `user` and `as_of`."""
+
+    user: str | None = None
+    items: list[Recommended]
+    source: Annotated[Source, Meta(description="origin of the list; popular: nothing is known of the user")]
+    intent: Annotated[int | None, Meta(description="id of the intent nearest to the history")] = None
+    because: Annotated[list[str], Meta(description="the recent items that drove the list, strongest first")] = []
+    step: Annotated[int, Meta(description="engine step that made the list, or the checkpoint that it was made with")]
+    model_step: Annotated[int, Meta(description="optimizer steps of the weights in use")]
+    as_of: Annotated[AsOf | None, Meta(description="the newest input event in a published list")] = None
 
 
 class UserView(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +155,8 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 ANSWERS = (
     Appended,
+    ItemList,
+    SessionRequest,
     UserView,
     ErasureAccepted,
     IntentCatalog,

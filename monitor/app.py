@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from monitor.api.events import add_event_routes
 from monitor.api.intents import add_intent_routes
+from monitor.api.lists import add_list_routes
 from monitor.api.openapi import document
 from monitor.api.operations import add_operation_routes
 from monitor.api.parameters import known_parameters
@@ -24,6 +25,7 @@ from monitor.service import Service
 from stream.log.base import EventLog
 from stream.mapping.config import EventsConfig
 from stream.schema.events import ActionsConfig
+from stream.schema.ranked_items import Ranker
 
 
 def create_app(
@@ -34,6 +36,7 @@ def create_app(
     *,
     actions: ActionsConfig | None = None,
     events: EventsConfig | None = None,
+    ranker: Ranker | None = None,
     page: bool = True,
 ) -> FastAPI:
     """The whole server as an ASGI application; its lifespan starts and ends the threads.
@@ -50,10 +53,12 @@ def create_app(
         The worker's actions, by which events are checked before they are appended.
     events
         The topic of the events, and the shape of its records.
+    ranker
+        Makes lists on request; None: those that were published alone.
     page
         Serve the page too; once per process, because NiceGUI has one application per process.
     """
-    service = Service(log, config, view_path, producer, actions=actions, events=events)
+    service = Service(log, config, view_path, producer, actions=actions, events=events, ranker=ranker)
     app = FastAPI(
         title="intentstream",
         version="1",
@@ -68,6 +73,7 @@ def create_app(
     app.state.service = service
     _add_error_handlers(app)
     add_event_routes(app, service)
+    add_list_routes(app, service)
     add_user_routes(app, service)
     add_intent_routes(app, service)
     add_operation_routes(app, service)

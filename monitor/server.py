@@ -18,6 +18,7 @@ from monitor.http.connections import Connections, protocol_of
 from stream.log.base import EventLog
 from stream.mapping.config import EventsConfig
 from stream.schema.events import ActionsConfig
+from stream.schema.ranked_items import Ranker
 
 _START_S = 60.0
 
@@ -70,6 +71,7 @@ def serve(
     *,
     actions: ActionsConfig | None = None,
     events: EventsConfig | None = None,
+    ranker: Ranker | None = None,
     page: bool = True,
 ) -> Iterator[str]:
     """Serve in a thread while the context is open; gives the URL.
@@ -86,7 +88,9 @@ def serve(
     config = config.with_secret()
     sock = _bound(config)
     try:
-        server = _server(create_app(log, config, view_path, producer, actions=actions, events=events, page=page))
+        server = _server(
+            create_app(log, config, view_path, producer, actions=actions, events=events, ranker=ranker, page=page)
+        )
     except BaseException:
         sock.close()
         raise
@@ -115,9 +119,12 @@ def run(
     *,
     actions: ActionsConfig | None = None,
     events: EventsConfig | None = None,
+    ranker: Ranker | None = None,
     page: bool = True,
 ) -> None:
     """Serve in this thread until SIGINT or SIGTERM."""
     config = config.with_secret()
     with contextlib.closing(_bound(config)) as sock:
-        _server(create_app(log, config, view_path, producer, actions=actions, events=events, page=page)).run([sock])
+        _server(
+            create_app(log, config, view_path, producer, actions=actions, events=events, ranker=ranker, page=page)
+        ).run([sock])

@@ -14,6 +14,7 @@ from monitor.health import HealthCheck
 from monitor.http.connections import Connections
 from monitor.http.sse import Hub
 from monitor.idempotency import RecentKeys
+from monitor.lists import ListsOnRequest
 from monitor.metrics import Telemetry
 from monitor.view.reader import Reader
 from monitor.view.view import View, wall_clock_ms
@@ -21,6 +22,7 @@ from stream.log.base import EventLog
 from stream.mapping.config import EventsConfig
 from stream.mapping.decoder import make_decoder
 from stream.schema.events import ActionsConfig
+from stream.schema.ranked_items import Ranker
 
 
 class Service:
@@ -36,6 +38,8 @@ class Service:
         The worker's actions: events that come in over HTTP are checked against them, and histories show no other ones.
     events
         The topic of the events, and the shape of its records and of those that come in over HTTP.
+    ranker
+        Makes lists on request; None: those that were published alone.
     clock_ms
         Wall clock, epoch milliseconds.
     """
@@ -49,6 +53,7 @@ class Service:
         *,
         actions: ActionsConfig | None = None,
         events: EventsConfig | None = None,
+        ranker: Ranker | None = None,
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.config = config
@@ -71,8 +76,10 @@ class Service:
             on_batches=self.hub.publish,
         )
         self.appender = Appender(producer) if producer is not None else None
+        self.lists = ListsOnRequest(ranker)
+        self.actions = actions or ActionsConfig()
         self.events = events or EventsConfig()
-        self.decoder = make_decoder(self.events, actions or ActionsConfig())
+        self.decoder = make_decoder(self.events, self.actions)
         self.recent_keys = RecentKeys()
         self.health = HealthCheck(self.view, self.reader, config, clock_ms)
         self.telemetry = Telemetry(self.view, self.reader, self.health, clock_ms, streams=lambda: len(self.hub))
@@ -90,5 +97,6 @@ class Service:
             self.hub.close_all()
             if self.appender is not None:
                 self.appender.stop()
+            self.lists.close()
             self.reader.stop()
             self.view.close()

@@ -18,6 +18,7 @@ from learner.runtime import set_threads
 from monitor.server import serve
 from stream.log import open_log
 from stream.schema import topics
+from stream.serving import CheckpointRanker
 from stream.sources.item_metadata import read_items
 from stream.sources.simulator.shop import Shop
 
@@ -45,7 +46,7 @@ def run(
         opened.create_topics(topics.topic_specs(chosen.log.partitions))
         simulated = Shop(shop_config, opened, state=folder / "shop.npz", seed=seed, rate=rate)
         title = f"a simulated shop at {rate:,.0f} events/s"
-        with serve_page(chosen, folder / "view") if page else nullcontext("") as url:
+        with serve_page(chosen, folder) if page else nullcontext("") as url:
             if url and not open_console().is_terminal:  # nobody sees the live view, which has it in its title
                 typer.echo(f"the page and the HTTP API: {url}")
             run_worker(
@@ -55,13 +56,22 @@ def run(
 
 
 @contextmanager
-def serve_page(chosen: Config, view: Path) -> Iterator[str]:
+def serve_page(chosen: Config, folder: Path) -> Iterator[str]:
     """Serve the page and the API from a thread, on log handles of their own; yields the URL."""
     url = chosen.log.url
     with (
         open_log(url, mode="reader", config=chosen.log) as reader,
         open_log(url, mode="producer", config=chosen.log) as producer,
-        serve(reader, chosen.monitor, view, producer, actions=chosen.actions, events=chosen.events) as address,
+        CheckpointRanker(chosen, folder / "state") as ranker,
+        serve(
+            reader,
+            chosen.monitor,
+            folder / "view",
+            producer,
+            actions=chosen.actions,
+            events=chosen.events,
+            ranker=ranker,
+        ) as address,
     ):
         yield address
 

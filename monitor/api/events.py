@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from monitor.answers import Appended, ErasureAccepted, EventRefusal
 from monitor.api.openapi import answers, body_of_events
-from monitor.api.parameters import User, checked_user, reply
+from monitor.api.parameters import User, checked_id, reply
 from monitor.appending import event_message
 from monitor.http.problems import Problem
 from monitor.idempotency import log_key, too_old
@@ -223,7 +223,7 @@ def add_event_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
     )
     async def delete_user(user: User) -> Response:
-        name, now_ms = checked_user(user), service.clock_ms()
+        name, now_ms = checked_id(user, "user"), service.clock_ms()
         value = msgspec.json.encode({"user": name, "action": "erase", "ts": now_ms})
         await append(service, [event_message(name.encode(), value, now_ms, service.events.topic)])
         return reply(ErasureAccepted(user=name, receipt=f"/erasures/{quote(name, safe='')}"), 202)

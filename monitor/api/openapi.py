@@ -59,6 +59,11 @@ def body_of_events() -> dict[str, Any]:
     }
 
 
+def json_body(name: str) -> dict[str, Any]:
+    """The request body of a route that decodes it by itself."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": _REF + name}}}}}
+
+
 def document(app: FastAPI, config: MonitorConfig) -> None:
     """Add `/openapi.json` and `/docs`."""
 

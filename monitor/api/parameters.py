@@ -17,6 +17,11 @@ from stream.schema.events import MAX_ID_BYTES
 User = Annotated[str, Path(min_length=1, max_length=MAX_ID_BYTES, description="user id, 1 to 256 bytes of UTF-8")]
 Limit = Annotated[int, Query(ge=1, le=500, description="most entries of the answer")]
 
+Exclude = Annotated[
+    list[str] | None,
+    Query(max_length=100, description="an item that the list must not hold; may stand several times"),
+]
+_REPEATABLE: Final = frozenset({"exclude"})
 _SHOWN_CHARACTERS: Final = 100
 
 
@@ -34,15 +39,15 @@ def reply(answer: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(answer), status, media_type="application/json")
 
 
-def checked_user(user: str) -> str:
-    """Return the id, or raise `Problem` 422 when no event can have it."""
+def checked_id(given: str, kind: str) -> str:
+    """Return a user's or an item's id, or raise `Problem` 422 when no event can have it."""
     try:
-        size = len(user.encode())
+        size = len(given.encode())
     except UnicodeEncodeError:
-        raise Problem(422, "the user id is not UTF-8") from None
+        raise Problem(422, f"the {kind} id is not UTF-8") from None
     if not 1 <= size <= MAX_ID_BYTES:
-        raise Problem(422, f"the user id has {size} bytes; it must have 1 to {MAX_ID_BYTES}")
-    return user
+        raise Problem(422, f"the {kind} id has {size} bytes; it must have 1 to {MAX_ID_BYTES}")
+    return given
 
 
 async def known_parameters(request: Request) -> None:
@@ -60,5 +65,5 @@ async def known_parameters(request: Request) -> None:
             close = difflib.get_close_matches(name[:_SHOWN_CHARACTERS], known, 1, 0.5)
             rule = f"did you mean {close[0]!r}?" if close else f"this route has {', '.join(known) or 'none'}"
             raise Problem(400, f"there is no query parameter {shown!r}; {rule}")
-        if len(given.getlist(name)) > 1:
+        if name not in _REPEATABLE and len(given.getlist(name)) > 1:
             raise Problem(400, f"the query parameter {shown!r} stands twice")

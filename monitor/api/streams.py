@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from monitor.answers import Appended
 from monitor.api.openapi import answers
-from monitor.api.parameters import checked_user
+from monitor.api.parameters import checked_id
 from monitor.http.problems import Problem
 from monitor.service import Service
 from stream.schema.events import MAX_ID_BYTES
@@ -44,7 +44,7 @@ def add_stream_routes(app: FastAPI, service: Service) -> None:
             str | None, Query(min_length=1, max_length=MAX_ID_BYTES, description="only records with this key")
         ] = None,
     ) -> Response:
-        listener = service.hub.open(topic, None if user is None else checked_user(user).encode())
+        listener = service.hub.open(topic, None if user is None else checked_id(user, "user").encode())
         if listener is None:
             raise Problem(503, f"{service.config.max_streams} streams are open already", {"retry-after": "5"})
 

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import msgspec
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from starlette.responses import Response
 
 from monitor.answers import UserView
 from monitor.api.openapi import answers
-from monitor.api.parameters import User, checked_user, reply
+from monitor.api.parameters import User, checked_id, reply
 from monitor.http.problems import Problem
 from monitor.queries import find_user
 from monitor.service import Service
 
 
 def add_user_routes(app: FastAPI, service: Service) -> None:
-    """Add `/recommendations/{user}`, `/users/{user}` and `/erasures/{user}`."""
+    """Add `/users/{user}` and `/erasures/{user}`."""
     users = service.view.users
-
-    @app.get(
-        "/recommendations/{user:id}",
-        summary="The newest list of a user",
-        responses=answers("Recommendations"),
-        response_model=None,
-    )
-    async def recommendations(
-        user: User, k: Annotated[int, Query(ge=1, le=100, description="most items of the answer")] = 10
-    ) -> Response:
-        found = users.recommendations(checked_user(user))
-        if found is None:
-            raise Problem(404, "no list was published for this user, or the user was erased")
-        if len(found.items) > k:
-            found = msgspec.structs.replace(found, items=found.items[:k])
-        return reply(found)
 
     @app.get(
         "/users/{user:id}",
@@ -43,7 +24,7 @@ def add_user_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
     )
     async def user_view(user: User) -> Response:
-        found = find_user(service.view, checked_user(user))
+        found = find_user(service.view, checked_id(user, "user"))
         if found is None:
             raise Problem(404, "the topics say nothing about this user")
         return reply(found)
@@ -55,7 +36,7 @@ def add_user_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
     )
     async def erasure(user: User) -> Response:
-        receipt = users.receipt(checked_user(user))
+        receipt = users.receipt(checked_id(user, "user"))
         if receipt is None:
             raise Problem(404, "there is no receipt of an erasure of this user yet")
         return reply(receipt)

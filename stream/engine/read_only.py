@@ -13,6 +13,13 @@ from stream.engine.engine import Engine
 from stream.errors import EngineError
 
 
+def newest_step(state: Path) -> int | None:
+    """The step of the newest checkpoint of a state folder, None before the first; it is not opened."""
+    if not (state / "checkpoints").is_dir():
+        return None
+    return max(CheckpointStore(state / "checkpoints").steps(), default=None)
+
+
 @contextmanager
 def open_checkpoint(config: StreamConfig, state: Path) -> Iterator[Engine]:
     """Open the newest checkpoint of a state folder for reading, beside a worker that may be running on it.
@@ -41,4 +48,4 @@ def open_checkpoint(config: StreamConfig, state: Path) -> Iterator[Engine]:
             engine.close()
 
 
-__all__ = ["open_checkpoint"]
+__all__ = ["newest_step", "open_checkpoint"]

@@ -11,6 +11,7 @@ import pytest
 
 from monitor import MonitorConfig, serve
 from stream.log import EventLog, open_log
+from stream.schema.ranked_items import Ranker
 from tests.unit.monitor import feed
 
 NOW_MS = 1_767_225_600_000
@@ -30,12 +31,12 @@ def make_client(tmp_path: Path, log: EventLog) -> Iterator[MakeClient]:
     """A running monitor per call, and a client that talks to it."""
     with ExitStack() as stack:
 
-        def make(view: str = "view", **settings: object) -> httpx.Client:
+        def make(view: str = "view", ranker: Ranker | None = None, **settings: object) -> httpx.Client:
             reader = stack.enter_context(open_log(f"file://{tmp_path}/log", mode="reader"))
             producer = stack.enter_context(open_log(f"file://{tmp_path}/log", mode="producer"))
             chosen = {"port": 0, "poll_interval_s": 0.01, **settings}
             config = MonitorConfig(**chosen)  # type: ignore[arg-type]  # the tests' own values
-            url = stack.enter_context(serve(reader, config, tmp_path / view, producer, page=False))
+            url = stack.enter_context(serve(reader, config, tmp_path / view, producer, ranker=ranker, page=False))
             return stack.enter_context(httpx.Client(base_url=url, timeout=20))
 
         yield make

@@ -323,7 +323,7 @@ def test_run_without_a_terminal_says_where_the_page_is(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intentstream.cli.run.stop_on_signals", lambda: lambda: True)
-    monkeypatch.setattr("intentstream.cli.run.serve_page", lambda chosen, view: nullcontext("http://127.0.0.1:8050"))
+    monkeypatch.setattr("intentstream.cli.run.serve_page", lambda chosen, folder: nullcontext("http://127.0.0.1:8050"))
     shown = run_command(app, "run", "--dir", tmp_path / "var", "--config", small)
     assert "the page and the HTTP API: http://127.0.0.1:8050\n" in shown
 

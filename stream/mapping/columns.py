@@ -17,12 +17,14 @@ COLUMN_NAMES: Final[dict[EventField, tuple[str, ...]]] = {
     "user": (
         *("user", "user_id", "userid", "uid", "visitorid", "visitor_id", "customer_id", "customerid", "customer"),
         *("reviewerid", "reviewer_id", "client_id", "clientid", "member_id", "account_id", "user_idx"),
-        *("session_id", "sessionid", "session"),
+        *("buyer_id", "shopper_id", "subscriber_id", "person_id", "reader_id", "username", "user_name", "anonymous_id"),
+        *("session_id", "sessionid", "session", "device_id"),
     ),
     "item": (
         *("item", "item_id", "itemid", "iid", "product_id", "productid", "movieid", "movie_id", "parent_asin", "asin"),
         *("article_id", "articleid", "sku", "product", "aid", "track_id", "song_id", "video_id", "news_id", "book_id"),
-        *("business_id", "content_id", "item_idx"),
+        *("business_id", "content_id", "item_idx", "stock_code", "sku_id", "offer_id", "isbn", "anime_id", "recipe_id"),
+        *("post_id", "game_id", "app_id", "listing_id", "hotel_id", "venue_id", "poi_id", "document_id", "doc_id"),
     ),
     "ts": (
         *(
@@ -90,9 +92,9 @@ def find_columns(
     'item_id:token'
     """
     given = given or {}
-    by_name = {_plain(name): name for name in reversed(names)}
+    by_name = {plain_name(name): name for name in reversed(names)}
     found: dict[EventField, str] = {}
-    for field, choices in COLUMN_NAMES.items():
+    for field, choices in _PLAIN_NAMES.items():
         if field in given:
             if given[field] != LINE_ORDER or field != "ts":
                 found[field] = _named(given[field], names, path, field)
@@ -112,18 +114,28 @@ def preset_columns(names: Sequence[str], texts: Mapping[EventField, str]) -> dic
     >>> preset_columns(["userId", "rating"], {"user": "userId|1", "item": "movieId|2"})
     {'user': 'userId'}
     """
-    by_name = {_plain(name): name for name in reversed(names)}
+    by_name = {plain_name(name): name for name in reversed(names)}
     found: dict[EventField, str] = {}
     for field, text in texts.items():
-        column = next((by_name[one.strip().lower()] for one in text.split("|") if one.strip().lower() in by_name), None)
+        column = next((by_name[plain_name(one)] for one in text.split("|") if plain_name(one) in by_name), None)
         if column is not None and column not in found.values():
             found[field] = column
     return found
 
 
-def _plain(name: str) -> str:
-    """The name without RecBole's type, and without the list that it is in."""
-    return _RECBOLE.sub("", name.strip().lower()).rpartition("[].")[2]
+def plain_name(name: str) -> str:
+    """The name in lower case without RecBole's type, the list that it is in, blanks and underscores.
+
+    >>> plain_name("Customer ID") == plain_name("customerId") == plain_name("customer_id:token")
+    True
+    """
+    return re.sub(r"[\s_.-]+", "", _RECBOLE.sub("", name.strip().lower()).rpartition("[].")[2])
+
+
+def known_fields(names: Sequence[str]) -> set[EventField]:
+    """The fields that the names of some columns are known for."""
+    plain = {plain_name(name) for name in names}
+    return {field for field, choices in _PLAIN_NAMES.items() if plain & set(choices)}
 
 
 def _missing(field: EventField, names: Sequence[str], path: Path) -> SourceError:
@@ -141,7 +153,7 @@ def _named(column: str, names: Sequence[str], path: Path, field: EventField) -> 
         return column
     if column.isdigit() and 1 <= int(column) <= len(names):
         return names[int(column) - 1]
-    by_lower = {_plain(name): name for name in reversed(names)} | {name.lower(): name for name in reversed(names)}
+    by_lower = {plain_name(name): name for name in reversed(names)} | {name.lower(): name for name in reversed(names)}
     if column.lower() in by_lower:
         return by_lower[column.lower()]
     near = difflib.get_close_matches(column.lower(), by_lower, 1, 0.6)
@@ -154,12 +166,16 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name[:60] for name in shown) + (", …" if len(names) > _SHOWN else "")
 
 
+_PLAIN_NAMES: Final = {field: tuple(map(plain_name, names)) for field, names in COLUMN_NAMES.items()}
+
 __all__ = [
     "COLUMN_NAMES",
     "EventField",
     "LINE_ORDER",
     "OPTIONAL_FIELDS",
     "find_columns",
+    "known_fields",
     "parse_columns",
+    "plain_name",
     "preset_columns",
 ]

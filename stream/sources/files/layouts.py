@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
-from stream.mapping.columns import COLUMN_NAMES, LINE_ORDER, EventField, find_columns, preset_columns
+from stream.mapping.columns import LINE_ORDER, EventField, find_columns, known_fields, preset_columns
 from stream.mapping.time_forms import find_times
 from stream.mapping.times import NumberTimes, TimeReader, in_time_order
 from stream.sources.files.containers import Container, refuse_other_encodings
@@ -32,9 +32,8 @@ def find_separator(lines: Sequence[bytes]) -> bytes | None:
     if not lines:
         return None
     for separator in _SEPARATORS:
-        names = {cell.decode(errors="replace").strip().lower() for cell in split_quoted(lines[0], separator)}
-        names = {name.partition(":")[0] for name in names} if separator != b"::" else names
-        if all(names & set(COLUMN_NAMES[field]) for field in _IDS):
+        names = [cell.decode(errors="replace") for cell in split_quoted(lines[0], separator)]
+        if known_fields(names) >= set(_IDS):
             return separator
     best, best_share = None, 0.5
     for separator in _SEPARATORS:
@@ -132,8 +131,7 @@ def _is_header(first: Sequence[bytes], rest: Sequence[bytes], separator: bytes |
     given = [column for column in _named(options.columns).values() if column != LINE_ORDER]
     if given and not all(column.isdigit() for column in given):
         return True
-    names = {cell.decode(errors="replace").strip().lower() for cell in first}
-    if sum(bool(names & set(choices)) for choices in COLUMN_NAMES.values()) >= 2:
+    if len(known_fields([cell.decode(errors="replace") for cell in first])) >= 2:
         return True
     if any(_is_number(cell) for cell in first):
         return False

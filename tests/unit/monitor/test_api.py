@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +17,9 @@ from monitor.config import MonitorConfig
 from monitor.errors import MonitorConfigError
 from monitor.http.middleware import COOKIE, RateLimit, local_path, session_value
 from monitor.http.problems import Problem
-from stream.log import EventLog, Message, OffsetRange
+from monitor.server import serve
+from stream.log import EventLog, Message, OffsetRange, open_log
+from stream.mapping.config import EventsConfig
 from stream.schema import topics
 from stream.schema.decoder import decode_events
 from tests.unit.monitor.conftest import NOW_MS, MakeClient
@@ -490,3 +493,27 @@ def test_the_description_names_every_route_and_loads_nothing_from_elsewhere(make
     page = client.get("/docs").text
     assert "http://" not in page.replace("http://127.0.0.1:8050", "") and "https://" not in page
     assert encode(document)
+
+
+def test_events_of_another_shape_are_appended_as_they_came(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/log"
+    events = EventsConfig(topic="calls", preset="segment")
+    view = {"type": "track", "event": "Product Viewed", "timestamp": "2026-01-01T00:00:00Z"}
+    order = view | {"userId": "u", "event": "Order Completed", "properties": {"products": [{"sku": 1}, {"sku": 2}]}}
+    page = {"type": "page", "userId": "u"}
+    with ExitStack() as stack:
+        log = stack.enter_context(open_log(url))
+        log.create_topics(topics.topic_specs(1, "calls"))
+        reader, producer = (stack.enter_context(open_log(url, mode=mode)) for mode in ("reader", "producer"))
+        config = MonitorConfig(port=0, poll_interval_s=0.01)
+        address = stack.enter_context(serve(reader, config, tmp_path / "v", producer, events=events, page=False))
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=20))
+        bad = order | {"properties": {"products": [{"sku": 3}, {"sku": [4]}]}}
+        answer = client.post("/events", json=[order, page, view | {"userId": "u", "properties": {}}, bad]).json()
+        assert answer["appended"] == 1
+        assert [(one["index"], one["field"]) for one in answer["refused"]] == [(2, "item"), (3, "item")]
+        assert client.post("/events", json=page).json() == {"appended": 0, "refused": []}
+        assert [json.loads(value or b"") for value in records(log, "calls")] == [order]
+        until(lambda: len(client.get("/users/u").json()["history"]) == 2)
+        assert client.delete("/users/u").status_code == 202
+        until(lambda: client.get("/users/u").json().get("history") in (None, []))

@@ -35,14 +35,21 @@ class RecentKeys:
     """The keys that were used last, each with its body: tells apart a repeated request and another one under its key.
 
     It is a courtesy to clients that reuse a key by mistake. That a request is appended once does not depend on it.
+
+    Attributes
+    ----------
+    since_ms
+        Every key that came to this monitor since then is known with its body; earlier ones may not be.
     """
 
-    def __init__(self, most: int = _RECENT) -> None:
+    def __init__(self, most: int = _RECENT, now_ms: int = 0) -> None:
         self._most = most
+        self.since_ms = now_ms
+        self._times: OrderedDict[str, int] = OrderedDict()
         self._digests: OrderedDict[str, bytes] = OrderedDict()
         self._under_way: set[str] = set()
 
-    def begin(self, key: str, body: bytes) -> str:
+    def begin(self, key: str, body: bytes, now_ms: int = 0) -> str:
         """Note that a request begins; "" when it may, else why not: "other body" or "under way"."""
         digest = blake2b(body, digest_size=16).digest()
         if self._digests.get(key, digest) != digest:
@@ -52,8 +59,11 @@ class RecentKeys:
         self._under_way.add(key)
         self._digests[key] = digest
         self._digests.move_to_end(key)
+        self._times[key] = now_ms
+        self._times.move_to_end(key)
         while len(self._digests) > self._most:
-            self._digests.popitem(last=False)
+            oldest, _ = self._digests.popitem(last=False)
+            self.since_ms = max(self.since_ms, self._times.pop(oldest, 0) + 1)
         return ""
 
     def finish(self, key: str, *, appended: bool) -> None:
@@ -61,3 +71,4 @@ class RecentKeys:
         self._under_way.discard(key)
         if not appended:
             self._digests.pop(key, None)
+            self._times.pop(key, None)

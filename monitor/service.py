@@ -80,7 +80,7 @@ class Service:
         self.actions = actions or ActionsConfig()
         self.events = events or EventsConfig()
         self.decoder = make_decoder(self.events, self.actions)
-        self.recent_keys = RecentKeys()
+        self.recent_keys = RecentKeys(now_ms=clock_ms())
         self.health = HealthCheck(self.view, self.reader, config, clock_ms)
         self.telemetry = Telemetry(self.view, self.reader, self.health, clock_ms, streams=lambda: len(self.hub))
         self.connections = Connections(config.max_connections)

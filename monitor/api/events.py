@@ -30,7 +30,9 @@ Key = Annotated[
         min_length=1,
         max_length=128,
         pattern=r"^[\x21-\x7e]+$",
-        description="events of the same key and body are appended once within a day, however often they are sent",
+        description="events of the same key and body are appended once within a day, however often they are sent; "
+        "another body under a key is refused (422) if the key came since `idempotency-compared-since`, a header of the "
+        "answer in epoch milliseconds, and appended if it came before",
     ),
 ]
 _LINES: Final = frozenset(
@@ -184,7 +186,7 @@ async def append_once(service: Service, key: str, content_type: str, body: bytes
             f"idempotency key {key!r} was made more than a day ago, and keys are known for a day: the events may be in "
             "the log already; look for them, and send them with a new key",
         )
-    conflict = service.recent_keys.begin(key, body)
+    conflict = service.recent_keys.begin(key, body, service.clock_ms())
     if conflict == "other body":
         raise Problem(422, f"idempotency key {key!r} was used with another body")
     if conflict:
@@ -195,6 +197,7 @@ async def append_once(service: Service, key: str, content_type: str, body: bytes
         appended = True
     finally:
         service.recent_keys.finish(key, appended=appended)
+    response.headers["idempotency-compared-since"] = str(service.recent_keys.since_ms)
     return response
 
 

@@ -94,7 +94,7 @@ def test_a_key_that_may_be_forgotten_is_refused(log: EventLog, make_client: Make
 def test_more_requests_than_are_remembered_in_memory_are_still_appended_once(
     log: EventLog, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.service.RecentKeys", lambda: RecentKeys(2))
+    monkeypatch.setattr("monitor.service.RecentKeys", lambda now_ms: RecentKeys(2, now_ms))
     client = make_client()
     for turn in range(2):
         for n in range(5):
@@ -114,3 +114,19 @@ def test_a_key_under_way_is_a_conflict_and_a_failed_one_is_free() -> None:
     keys.finish("a", appended=True)
     assert [keys.begin(key, b"") for key in "bc"] == ["", ""]
     assert len(keys._digests) == 2
+
+
+def test_an_answer_says_since_when_bodies_are_compared(log: EventLog, make_client: MakeClient) -> None:
+    before = make_client("before")
+    first = before.post("/events", json=EVENTS[0], headers=KEY)
+    since = int(first.headers["idempotency-compared-since"])
+    assert before.post("/events", json=EVENTS[1], headers=KEY).status_code == 422
+    after = make_client("after")  # another monitor, or the same one after a restart, knows no bodies from before
+    other = after.post("/events", json=EVENTS[1], headers=KEY)
+    assert other.status_code == 200 and int(other.headers["idempotency-compared-since"]) >= since
+    assert "idempotency-compared-since" not in after.post("/events", json=EVENTS[2]).headers
+    keys = RecentKeys(2, now_ms=1)
+    for now_ms, key in enumerate("abc", 10):
+        assert keys.begin(key, b"", now_ms) == ""
+        keys.finish(key, appended=True)
+    assert keys.since_ms == 11  # "a", of 10, is forgotten

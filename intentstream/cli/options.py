@@ -22,7 +22,8 @@ ItemsOption = Annotated[
 EventFileArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="FILE", help="CSV, JSON, Parquet, MovieLens or ELCRec text; also as gzip, bz2, xz, zip or zstd."
+        metavar="FILE",
+        help="File or folder: CSV, JSON, Parquet, MovieLens or ELCRec text; also as gzip, bz2, xz, zip or zstd.",
     ),
 ]
 

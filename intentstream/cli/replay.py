@@ -36,7 +36,7 @@ from stream.errors import SourceError
 from stream.replay.folder import DAY_MS, configure_replay
 from stream.replay.runner import ReplayError, ReplayProgress
 from stream.replay.runner import replay as replay_file
-from stream.sources.files.event_file import EventFile
+from stream.sources.files.event_folder import open_events
 from stream.sources.files.options import ReadOptions, parse_options
 from stream.sources.files.sorted_events import SortedEvents
 from stream.sources.files.source import EventSource
@@ -110,7 +110,7 @@ def _say_stopped(records: int, console: Console, *, kept: bool) -> None:
 
 
 def _open(path: Path, limit: int | None, options: ReadOptions, sort: bool, console: Console) -> EventSource:
-    file = EventFile(path, limit, options=options)
+    file = open_events(path, limit, options)
     console.print(f"{path}: {file.format}")
     return SortedEvents(file) if sort else file
 

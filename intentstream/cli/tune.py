@@ -32,6 +32,7 @@ from learner.runtime import set_threads
 from stream.errors import ConfigError, SourceError
 from stream.schema.decoder import Decoder
 from stream.sources.files.event_file import EventFile
+from stream.sources.files.event_folder import EventFolder, open_events
 from stream.sources.files.options import parse_options
 
 FEWEST_EVENTS: Final = 100  # below that, a difference between two settings is chance
@@ -66,7 +67,7 @@ def tune(
     console = open_console()
     given = (columns, actions, time_format, time_origin, encoding, preset)
     options = parse_options(base.actions.names(), *given, base.events)
-    stream, found = record(EventFile(file, limit, options=options), base)
+    stream, found = record(open_events(file, limit, options), base)
     console.print(f"{file}: {found}")
     until = time.monotonic() + seconds
     with _progress(console) as bar:
@@ -99,7 +100,7 @@ def tune(
     _write(out, head, done, msgspec.structs.replace(base, learner=learner), console)
 
 
-def record(file: EventFile, config: Config) -> tuple[Recorded, str]:
+def record(file: EventFile | EventFolder, config: Config) -> tuple[Recorded, str]:
     """The file's good events in order of time as arrays, and what they are in words; dislikes are left out.
 
     Raises

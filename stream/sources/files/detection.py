@@ -8,8 +8,8 @@ from pathlib import Path
 from stream.errors import SourceError
 from stream.sources.files.containers import Container, refuse_other_encodings, stem
 from stream.sources.files.elcrec import elcrec_parser, is_elcrec
-from stream.sources.files.json_array import JsonArrayParser
-from stream.sources.files.json_layout import json_lines_parser
+from stream.sources.files.json_array import JsonArrayParser, is_one_object
+from stream.sources.files.json_layout import is_object, json_lines_parser
 from stream.sources.files.layouts import delimited_parser, find_separator, no_header
 from stream.sources.files.movielens import is_movielens, movielens_parser
 from stream.sources.files.options import ReadOptions
@@ -29,6 +29,8 @@ def choose_parser(
     if not lines:
         raise SourceError(f"{path}: is empty: nothing to replay")
     first = lines[0].lstrip()
+    if first.startswith(b"{") and not any(map(is_object, lines)) and is_one_object(read()):
+        return JsonArrayParser(path, container, read, options)  # one object over several lines
     if first.startswith(b"{"):
         return json_lines_parser(path, container, lines, options)
     if first.startswith(b"["):

@@ -1,4 +1,4 @@
-"""A file that holds one JSON array."""
+"""A file that holds one JSON array, or one object over several lines."""
 
 from __future__ import annotations
 
@@ -17,11 +17,21 @@ from stream.sources.files.options import ReadOptions
 from stream.sources.files.parser import SAMPLE_RECORDS, Parser
 
 MAX_ARRAY_BYTES: Final = 1 << 30  # it is read as a whole
+_decode_object = msgspec.json.Decoder(dict[str, object]).decode
 _decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
+def is_one_object(whole: bytes) -> bool:
+    """Whether a file's content is one JSON object."""
+    try:
+        _decode_object(whole)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError):
+        return False
+    return True
+
+
 class JsonArrayParser(Parser):
-    """Members of an array, each as a line of JSON lines.
+    """Members of an array, each as a line of JSON lines; or one object, which may hold a list of events.
 
     Parameters
     ----------
@@ -44,12 +54,15 @@ class JsonArrayParser(Parser):
             yield chunk
 
     def _members(self) -> list[bytes]:
+        whole = self._read()
         try:
-            return [bytes(member) for member in _decode(wrap_bare_numbers(self._read()))]
+            if whole.lstrip().startswith(b"{"):
+                return [msgspec.json.encode(_decode_object(whole))]  # on one line
+            return [bytes(member) for member in _decode(wrap_bare_numbers(whole))]
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as exc:
             raise SourceError(
                 f"{self._path}: begins like a JSON array and is none: {' '.join(str(exc).split())}"
             ) from None
 
 
-__all__ = ["JsonArrayParser", "MAX_ARRAY_BYTES"]
+__all__ = ["JsonArrayParser", "MAX_ARRAY_BYTES", "is_one_object"]

@@ -98,6 +98,11 @@ def _by_shape(
     return columns, JsonPaths(shape.extractor, shape)
 
 
+def is_object(line: bytes) -> bool:
+    """Whether a line is a JSON object."""
+    return _object(line) is not None
+
+
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         row = msgspec.json.decode(wrap_bare_numbers(line))
@@ -106,4 +111,4 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-__all__ = ["json_lines_parser"]
+__all__ = ["is_object", "json_lines_parser"]

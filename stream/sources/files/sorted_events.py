@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stream.errors import SourceError
 from stream.sources.files.event_file import CHUNK_RECORDS, EventChunk, EventFile
+from stream.sources.files.event_folder import EventFolder
 
 MAX_RECORDS: Final = 20_000_000  # kept in memory, some 400 bytes each
 
@@ -37,7 +38,7 @@ class SortedEvents:
         The file holds more than `MAX_RECORDS` records.
     """
 
-    def __init__(self, file: EventFile) -> None:
+    def __init__(self, file: EventFile | EventFolder) -> None:
         self._file = file
         self.path, self.limit, self.format = file.path, file.limit, file.format
         self._done = self._total = 0

@@ -14,6 +14,7 @@ from stream.mapping.config import EventsConfig
 from stream.schema.decoder import decode_events
 from stream.schema.events import ActionsConfig
 from stream.sources.files.event_file import EventFile
+from stream.sources.files.event_folder import open_events
 from stream.sources.files.options import parse_options
 from stream.sources.files.sorted_events import SortedEvents
 
@@ -98,3 +99,47 @@ def test_a_mapping_that_does_not_fit_is_refused_in_one_line(options: dict[str, s
     with pytest.raises((SourceError, ConfigError)) as caught:
         opened(DATA / "segment.jsonl", **options)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
+    folder = tmp_path / "sets"
+    (folder / "day=2").mkdir(parents=True)
+    (folder / "_tmp").mkdir()
+    (folder / "_tmp" / "x.csv").write_text("broken")
+    (folder / "b.csv.bz2").write_bytes((DATA / "plain.csv.bz2").read_bytes())
+    (folder / "a.jsonl").write_bytes((DATA / "iso.jsonl").read_bytes())
+    (folder / "day=2" / "part-0.parquet").write_bytes((DATA / "float_ids.parquet").read_bytes())
+    (folder / "README.md").write_text("words")
+    (folder / "_SUCCESS").write_text("")
+    source = open_events(folder)
+    chunks = list(source)
+    assert [len(chunk) for chunk in chunks] == [60, 60, 60] and source.fraction == 1.0
+    assert "3 files in the order of their names" in str(source.format) and "left out: README.md" in str(source.format)
+    assert "part-0.parquet is parquet" in str(source.format)
+    assert sum(len(chunk) for chunk in open_events(folder, 70)) == 70
+    assert sum(len(chunk.values) for chunk in SortedEvents(open_events(folder))) == 180
+    (folder / "c.csv").write_bytes(b"\x00\x01" * 100)
+    with pytest.raises(SourceError, match="c.csv"):
+        open_events(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="no event file in this folder"):
+        open_events(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_object_that_holds_the_events(indent: int | None, tmp_path: Path) -> None:
+    rows = [{"user": f"u{n}", "item": n, "ts": TS + n} for n in range(5)]
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps({"meta": {"pages": 1}, "data": rows}, indent=indent))
+    assert [chunk.users for chunk in opened(path)] == [[f"u{n}" for n in range(5)]]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Customer ID;Product-Id;Event Time", "customerId|productId|eventTime", '"CUSTOMER_ID","PRODUCT_ID","event_time"'],
+)
+def test_headers_are_known_however_their_words_are_joined(header: str, tmp_path: Path) -> None:
+    separator = next(one for one in ";|," if one in header)
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{header}\r\n7{separator}9{separator}01.10.2019 08:00\r\n".encode())
+    assert [(c.users, c.items, c.ts.tolist()) for c in opened(path)] == [(["7"], ["9"], [1_569_916_800_000])]

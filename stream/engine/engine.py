@@ -241,7 +241,7 @@ class Engine:
             users = self._users.blank(users, erasure.user)
             self.learner.forget(int(user_keys([erasure.user])[0]))
             self.counters["erased"] += 1
-            receipts += erasure_messages(erasure, self.step_number)
+            receipts += erasure_messages(erasure, self.step_number, self.config.events.topic)
         self.counters["events"] += int((~keyed.keep).sum())  # as if the request came a step later
         return Arrivals(keyed.events.select(keyed.keep), users, receipts)
 

@@ -45,10 +45,10 @@ def dead_letter(batch: RecordBatch, bad: Rejection) -> Message:
     return Message(topics.DEAD_LETTERS, key, value, batch.timestamps_ms[bad.index], encode_headers(headers))
 
 
-def erasure_messages(erasure: Erasure, step: int) -> list[Message]:
-    """Build the tombstone of the user's list and the receipt."""
+def erasure_messages(erasure: Erasure, step: int, events: str = topics.EVENTS) -> list[Message]:
+    """Build the tombstone of the user's list and the receipt; `events` is the topic of the events."""
     user, as_of = erasure.user, AsOf(partition=erasure.partition, offset=erasure.offset, ts=erasure.ts)
-    kept = {spec.name: spec.retention_ms or 0 for spec in topics.topic_specs(1)}
+    kept = {spec.name: spec.retention_ms or 0 for spec in topics.topic_specs(1, events)}
 
     def until(what: str, topic: str) -> str:
         return (
@@ -63,7 +63,7 @@ def erasure_messages(erasure: Erasure, step: int) -> list[Message]:
             "checkpoints made before": "each is removed, its copy too, when `engine.keep_checkpoints` newer "
             "ones are finished",
             "deleted rows in database files": "until RocksDB next merges those files",
-            topics.EVENTS: until("the user's events and the request", topics.EVENTS),
+            events: until("the user's events and the request", events),
             topics.RECOMMENDATIONS: "earlier lists, behind the tombstone: until the log next compacts the topic",
             topics.INTENT_SHIFTS: until("earlier shifts", topics.INTENT_SHIFTS),
             topics.DEAD_LETTERS: until("refused records, if there were any", topics.DEAD_LETTERS),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.errors import SourceError
+from stream.mapping.actions import ActionNames
 from stream.mapping.columns import LINE_ORDER, EventField, find_columns, known_fields, preset_columns
 from stream.mapping.time_forms import find_times
 from stream.mapping.times import NumberTimes, TimeReader, in_time_order
@@ -174,13 +175,23 @@ def no_header(path: Path, records: Sequence[bytes], separator: bytes | None) -> 
     text = first[:_LINE_SHOWN].decode(errors="replace").replace("\n", " ")
     shown = "".join(one if one.isprintable() or one == "\t" else "\N{REPLACEMENT CHARACTER}" for one in text)
     time = next((place for place in range(len(row)) if _holds_times(records, separator, place)), None)
+    action = next((place for place in range(len(row)) if _holds_actions(records, separator, place)), None)
     option = "user=?,item=?" + ("" if time is None else f",ts={time + 1}")
+    option += "" if action is None else f",action={action + 1}"
     order = "; without ts= the order of the lines counts" if time is None else ""
     return SourceError(f"{path}: no header, first line {shown!r}: say what its columns hold: --columns {option}{order}")
 
 
+def _cells(records: Sequence[bytes], separator: bytes | None, place: int) -> list[bytes]:
+    return [row[place] for record in records[:_LOOKED_AT] if len(row := split_quoted(record, separator)) > place]
+
+
+def _holds_actions(records: Sequence[bytes], separator: bytes | None, place: int) -> bool:
+    return ActionNames().are_actions([cell.decode(errors="replace") for cell in _cells(records, separator, place)])
+
+
 def _holds_times(records: Sequence[bytes], separator: bytes | None, place: int) -> bool:
-    cells = [row[place] for record in records[:_LOOKED_AT] if len(row := split_quoted(record, separator)) > place]
+    cells = _cells(records, separator, place)
     try:
         times = find_times(cells, "", Path())
         read = times.read_cells(cells)

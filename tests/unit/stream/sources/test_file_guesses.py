@@ -211,6 +211,7 @@ def test_the_header_decides_in_every_separator(write: Write) -> None:
         (b"1 5 3\n2 6 4\n3 7 5\n", "--columns user=?,item=?"),  # each user once, and still a table
         (b"A1,B1,5.0,1341100800\nA2,B2,3.0,1341100801\n", "--columns user=?,item=?,ts=4"),
         (b"1,2019-10-13T20:53:20Z,7\n2,2019-10-13T20:53:27Z,8\n", "--columns user=?,item=?,ts=2"),
+        (b"1,7,4004,pv,1511544070\n2,8,4004,buy,1511544071\n", "--columns user=?,item=?,ts=5,action=4"),
     ],
 )
 def test_without_a_header_the_first_line_and_the_option_are_said(write: Write, data: bytes, option: str) -> None:

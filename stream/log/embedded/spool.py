@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +33,17 @@ logger = logging.getLogger(__name__)
 _SUFFIX: Final = ".batch"
 _UNFINISHED_S: Final = 60  # longer than a live producer writes one file
 _KEYED_SUFFIX: Final = ".keyed" + _SUFFIX  # of files with idempotency keys
+_FILE_NAME: Final = re.compile(r"[0-9]{20}-[0-9a-f]{12}(?:\.keyed)?\.batch", re.ASCII)
 _MAX_BYTES: Final = 1024 * 1024 * 1024  # what may wait for a writer before producers are told to stop
 _TAKE_BYTES: Final = 8 * 1024 * 1024  # taken in at once, so that a long backlog does not hold a poll up
 
 
 def _waiting(folder: Path) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name.endswith(_SUFFIX))
+    """Names of the files that producers finished; what else lies in the folder is none of ours."""
+    with os.scandir(folder) as found:
+        return sorted(
+            one.name for one in found if _FILE_NAME.fullmatch(one.name) and one.is_file(follow_symlinks=False)
+        )
 
 
 def remove_leftovers(folder: Path) -> None:

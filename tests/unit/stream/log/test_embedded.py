@@ -381,6 +381,22 @@ def test_a_damaged_spool_file_is_left_alone_and_named(tmp_path: Path, caplog: py
         assert damaged.exists()
 
 
+def test_what_else_lies_in_the_spool_is_neither_read_nor_removed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with EmbeddedLog(path) as log:
+        log.create_topics([EVENTS])
+        SpoolWriter(path).put([AppendRequest(messages_of("events", 10))])
+        spool = path / "spool"
+        (good,) = spool.iterdir()
+        (tmp_path / "elsewhere").write_bytes(good.read_bytes())
+        (spool / ("0" * 20 + "-" + "a" * 12 + ".batch")).symlink_to(tmp_path / "elsewhere")
+        (spool / ("1" * 20 + "-" + "a" * 12 + ".batch")).mkdir()
+        (spool / "notes.batch").write_bytes(good.read_bytes())
+        assert take_ten(log) == wanted(10)
+        assert sum(log.end_offsets("events")) == 10
+        assert len(list(spool.iterdir())) == 3 and not good.exists()
+
+
 def test_a_spool_that_nobody_takes_in_fills_up(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with EmbeddedLog(path) as log:

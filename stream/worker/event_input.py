@@ -36,6 +36,7 @@ class EventInput:
         self._ends_due = 0.0
         self._partitions_due = 0.0
         self._outage = Outage("reading events")
+        self._misplaced_named = False
         self._control_record_ends: dict[int, int] = {}  # up to here a partition holds only marks of transactions
 
     def poll(self, positions: Positions) -> list[RecordBatch]:
@@ -88,6 +89,16 @@ class EventInput:
                 len(positions),
             )
         return [RecordBatch(self._topic, partition, [], [], [], [], [], 0) for partition in added]
+
+    def name_misplaced(self, count: int) -> None:
+        """Say once that events were in another partition than their user's."""
+        if count and not self._misplaced_named:
+            self._misplaced_named = True
+            logger.info(
+                "%s: %d events so far were in another partition than their user's: the worker repartitions by user",
+                self._topic,
+                count,
+            )
 
     def skip_control_records(self, batches: list[RecordBatch]) -> None:
         """Read on behind batches that hold no record."""

@@ -205,6 +205,7 @@ class Worker:
         self.engine.learn(entry.learn_steps)
         times = StepTimes(polled, stepped, committed, learned=self._clock())
         self.input.refresh_ends()
+        self.input.name_misplaced(self.engine.counters["misplaced"])
         self.checkpoints.redo_s += times.redo_s
         if entry.checkpoint:
             self.checkpoints.begin(self.engine)

@@ -419,7 +419,10 @@ def test_the_pace_of_steps_longer_than_its_window_is_not_zero(tmp_path: Path) ->
         worker.close()
 
 
-def test_status_says_that_events_were_brought_to_their_users_partition(tmp_path: Path) -> None:
+def test_status_says_that_events_were_brought_to_their_users_partition(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     config, log = open_filled(tmp_path, records=50)
     with log:
         worker = started(config, log, tmp_path / "state")
@@ -428,7 +431,7 @@ def test_status_says_that_events_were_brought_to_their_users_partition(tmp_path:
         now_ms = reports(log)[-1].ts
         worker.checkpoint()
         found = worker_health(config, log, tmp_path / "state", now_ms=now_ms, max_lag=10**9)
-        assert found.problems == []
+        assert found.problems == [] and "repartitions" not in caplog.text
         messages = [replace(message, partition=0) for message in as_messages(events(30, seed=3))]
         log.append(messages)
         drain(worker, log)
@@ -437,4 +440,5 @@ def test_status_says_that_events_were_brought_to_their_users_partition(tmp_path:
         misplaced = sum(partition_of(message.key, 2) != 0 for message in messages)
         found = worker_health(config, log, tmp_path / "state", now_ms=now_ms, max_lag=10**9)
         assert 0 < misplaced == found.repartitioned
+        assert caplog.text.count("the worker repartitions by user") == 1
         assert found.problems == []

@@ -156,7 +156,9 @@ class Telemetry(Collector):
         steps = CounterMetricFamily("intentstream_steps", "Engine steps made.", labels=["worker"])
         lag = GaugeMetricFamily("intentstream_input_lag_records", "Records waiting.", labels=["worker", "partition"])
         event_time = GaugeMetricFamily(
-            "intentstream_event_timestamp_seconds", "Newest event time, Unix time.", labels=["worker"]
+            "intentstream_event_timestamp_seconds",
+            "Median time of the newest 512 events, each user once; Unix time.",
+            labels=["worker"],
         )
         state = GaugeMetricFamily(
             "intentstream_worker_state", "1 for the state last reported.", labels=["worker", "state"]

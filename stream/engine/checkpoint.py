@@ -19,6 +19,7 @@ from state.watermarks import Watermarks
 from stream.config import StreamConfig
 from stream.engine.accuracy import Accuracy
 from stream.engine.drift import DriftControl
+from stream.engine.event_clock import EventClock
 from stream.engine.intents import IntentFollower
 from stream.engine.migrations import STATE_FORMAT, StoredState
 from stream.errors import StateMismatch
@@ -51,13 +52,14 @@ class EngineParts(Protocol):
     @property
     def accuracy(self) -> Accuracy: ...
     @property
+    def event_clock(self) -> EventClock: ...
+    @property
     def clocks(self) -> Watermarks: ...
     @property
     def counters(self) -> dict[str, int]: ...
 
     step_number: int
     record_number: int
-    event_ts: int
     positions: dict[int, int]
     partition_counts: list[int]
     last_loss: float
@@ -95,7 +97,7 @@ def to_state(engine: EngineParts) -> dict[str, Any]:
         "record_number": engine.record_number,
         "intents": engine.intents.to_state(),
         "drift": engine.drift.to_state(),
-        "event_ts": engine.event_ts,
+        "event_clock": engine.event_clock.to_state(),
         "clocks": engine.clocks.to_state(),
         "positions": {str(partition): offset for partition, offset in sorted(engine.positions.items())},
         "partition_counts": engine.partition_counts,
@@ -125,7 +127,7 @@ def load(engine: EngineParts, stored: StoredState) -> None:
     state = stored.engine
     engine.step_number = state["step"]
     engine.record_number = state["record_number"]
-    engine.event_ts = state["event_ts"]
+    engine.event_clock.load_state(state["event_clock"])
     engine.clocks.load_state(state["clocks"])
     engine.positions = {int(partition): offset for partition, offset in state["positions"].items()}
     engine.counters.update(state["counters"])

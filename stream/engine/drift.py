@@ -125,7 +125,7 @@ class DriftControl:
         event_number
             Events accepted so far, this step included.
         ts
-            Newest event time so far, epoch milliseconds.
+            The stream's own time, epoch milliseconds; it may go back.
         step
             Engine step.
         """

@@ -29,6 +29,7 @@ from stream.engine import checkpoint as saved
 from stream.engine.accuracy import Accuracy, ServedScore
 from stream.engine.decoding import DecodedStep, decode_batches
 from stream.engine.drift import DriftControl, StepStats
+from stream.engine.event_clock import EventClock
 from stream.engine.gauges import gauges
 from stream.engine.init_model import first_notes, keep_model, kept_model, warn_of_other
 from stream.engine.intents import IntentFollower
@@ -96,7 +97,7 @@ class Engine:
         self._publisher = Publisher(config.engine, self.learner)
         self.step_number = 0
         self.record_number = 0
-        self.event_ts = 0
+        self.event_clock = EventClock()
         self.clocks = Watermarks(partitions, config.state.history_ttl_ms)  # by which users are forgotten
         self.positions: dict[int, int] = {partition: 0 for partition in range(partitions)}
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
@@ -177,8 +178,8 @@ class Engine:
             items=outcome.items,
             learned=outcome.learned,
         )
-        alerts = self.drift.detect(stats, self.event_number, self.event_ts, self.step_number)
-        catalog = self.intents.catalog(self.event_number, self.event_ts, self.step_number)
+        alerts = self.drift.detect(stats, self.event_number, self.event_clock.now, self.step_number)
+        catalog = self.intents.catalog(self.event_number, self.event_clock.now, self.step_number)
         self.counters["alerts"] += len(alerts)
         messages = [*decoded.dead_letters, *arrived.receipts, *outcome.messages, *alerts, *catalog]
         return StepResult(
@@ -187,7 +188,7 @@ class Engine:
             messages,
             checksum(messages),
             self._step_records,
-            self.event_ts,
+            self.event_clock.now,
             outcome.shifts,
             self._notes(),
         )
@@ -226,7 +227,7 @@ class Engine:
         self.counters["unknown_fields"] += decoded.unknown_fields
         self.counters["values_dropped"] += decoded.values_dropped
         self.counters |= {"skipped": n + self.counters.get("skipped", 0)} if (n := decoded.skipped) else {}
-        self.event_ts = max(self.event_ts, int(decoded.events.ts.max(initial=0)))
+        self.event_clock.advance(decoded.events)
         keyed = key_by_user(decoded.events, decoded.kept(), decoded.erasures, self.store.partitions)
         users = self._users.read(keyed.names, keyed.partitions, self.clocks.floor)
         events, user_rows = keyed.events, keyed.events.user_rows

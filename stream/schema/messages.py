@@ -126,7 +126,12 @@ class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         Meta(description="events_per_second, lag, freshness_p50_ms, freshness_p99_ms, loss, served_hr@10, ..."),
     ]
     lag: Annotated[dict[str, int], Meta(description="records not yet read, per input partition")] = {}
-    event_ts: Annotated[int, Meta(description="newest event time seen, epoch milliseconds; 0 before the first")] = 0
+    event_ts: Annotated[
+        int,
+        Meta(
+            description="median time of the newest 512 events, each user once; epoch milliseconds, 0 before the first"
+        ),
+    ] = 0
 
 
 class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="schema", tag=1):

@@ -129,7 +129,7 @@ class WorkerMetrics:
                 **engine.gauges(),
             },
             lag=dict(lag),
-            event_ts=engine.event_ts,
+            event_ts=engine.event_clock.now,
         )
 
     def message(self, report: StreamMetrics) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import Iterator
 from typing import Annotated, Final
 from urllib.parse import quote
@@ -56,6 +57,7 @@ def split_events(content_type: str, body: bytes, most: int) -> list[bytes]:
         415 another content type, 400 not JSON, 422 no event, 413 too many.
     """
     kind = content_type.partition(";")[0].strip().lower()
+    body = body.removeprefix(codecs.BOM_UTF8)
     if kind in _LINES:
         values = _split_lines(body, most)
     elif kind == "application/json":

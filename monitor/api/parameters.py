@@ -12,7 +12,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
 from monitor.http.problems import Problem
-from stream.schema.events import MAX_ID_BYTES
+from stream.schema.events import MAX_ID_BYTES, is_visible
 
 User = Annotated[str, Path(min_length=1, max_length=MAX_ID_BYTES, description="user id, 1 to 256 bytes of UTF-8")]
 Limit = Annotated[int, Query(ge=1, le=500, description="most entries of the answer")]
@@ -47,6 +47,8 @@ def checked_id(given: str, kind: str) -> str:
         raise Problem(422, f"the {kind} id is not UTF-8") from None
     if not 1 <= size <= MAX_ID_BYTES:
         raise Problem(422, f"the {kind} id has {size} bytes; it must have 1 to {MAX_ID_BYTES}")
+    if not is_visible(given):
+        raise Problem(422, f"the {kind} id must have one visible character at least, and no NUL")
     return given
 
 

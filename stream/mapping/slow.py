@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from stream.mapping.extract import Fields
 from stream.mapping.ids import id_text
 from stream.mapping.reader import RecordReader, UnreadableRecord
 from stream.mapping.shape import RecordShape
+from stream.schema.bare_numbers import unwrapped, wrap_bare_numbers
 from stream.schema.decoder import Decoded, Decoder, shortened
 from stream.schema.events import ERASE, ActionsConfig, Reason, Rejection
 
@@ -40,6 +42,7 @@ class _Made:
 class _Refused(Exception):
     def __init__(self, reason: Reason, name: EventField, value: Any, rule: str) -> None:
         self.reason, self.name, self.rule = reason, name, rule
+        value = unwrapped(value)
         self.value = shortened(value if isinstance(value, str | bytes) else str(value))
 
 
@@ -103,7 +106,9 @@ class OneByOne:
     def _read(self, value: bytes | None) -> Any:
         if not value:
             return None
-        return _decode(value) if self._reader is None else self._reader.read(value)
+        if self._reader is not None:
+            return self._reader.read(value)
+        return _decode(wrap_bare_numbers(value.removeprefix(codecs.BOM_UTF8)))
 
     def _add_events(self, record: Any, place: int, made: _Made) -> None:
         events = self._shape.extractor.events(record) if self._shape.extractor.is_event(record) else []

@@ -21,7 +21,7 @@ from stream.mapping.slow import MAX_EVENTS, MAX_MAPPED_BYTES
 from stream.mapping.times import TimeReader
 from stream.schema.decoder import Decoded
 from stream.schema.event_batch import EventBatch
-from stream.schema.events import ERASE, MAX_ID_BYTES, MAX_TS, MIN_TS, ActionsConfig
+from stream.schema.events import ERASE, MAX_ID_BYTES, MAX_TS, MIN_TS, ActionsConfig, is_visible
 
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 _KEPT: Final = 50_000  # ids and actions that are not converted again
@@ -302,7 +302,7 @@ def _user(raw: str | int | None) -> bytes:
         user = b"" if raw is None else id_text(raw).encode()
     except ValueError:
         return b""
-    return user if len(user) <= MAX_ID_BYTES else b""
+    return user if len(user) <= MAX_ID_BYTES and is_visible(user.decode()) else b""
 
 
 def _item(raw: str | int | None) -> str:
@@ -311,7 +311,7 @@ def _item(raw: str | int | None) -> str:
         item = "" if raw is None else id_text(raw)
     except ValueError:
         return ""
-    return item if len(item) <= MAX_ID_BYTES // 4 else ""  # a character has at most 4 bytes
+    return item if len(item) <= MAX_ID_BYTES // 4 and is_visible(item) else ""  # a character has at most 4 bytes
 
 
 __all__ = ["TypedEvents", "TypedPass", "merge"]

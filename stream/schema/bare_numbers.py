@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 _NAMES: Final = (b"NaN", b"Infinity")
 # A string is passed over as a whole, also one without end: each byte is looked at once.
@@ -27,9 +27,16 @@ def unwrap_bare_number(token: bytes) -> bytes:
     return _SOURCES.get(token, token)
 
 
+def unwrapped(value: Any) -> Any:
+    """The name of the number, where a parsed value is one that `wrap_bare_numbers` made; any other value as it is."""
+    if isinstance(value, list) and len(value) == 1 and b'["%b"]' % str(value[0]).encode("utf-8", "replace") in _SOURCES:
+        return value[0]
+    return value
+
+
 def _wrap(match: re.Match[bytes]) -> bytes:
     found = match.group()
     return found if found.startswith(b'"') else b'["%b"]' % found
 
 
-__all__ = ["unwrap_bare_number", "wrap_bare_numbers"]
+__all__ = ["unwrap_bare_number", "unwrapped", "wrap_bare_numbers"]

@@ -7,6 +7,7 @@ never converted, because that takes time in the square of their digits.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from stream.schema.events import (
     Erasure,
     Reason,
     Rejection,
+    is_visible,
 )
 
 _SHOWN: Final = 80  # characters of a bad value that are kept
@@ -39,6 +41,7 @@ _NUMBER_BYTES: Final = 400  # of a `value`; the largest float has 309 digits
 _FIELDS: Final = frozenset(BehaviorEvent.__struct_fields__)
 _TIME_RULE: Final = f"epoch milliseconds from {MIN_TS} (1990) to below {MAX_TS} (2100)"
 _ID_RULE: Final = f"1 to {MAX_ID_BYTES} bytes of UTF-8"
+_VISIBLE_RULE: Final = "one visible character at least, and no NUL"
 _integer = re.compile(rb"-?[0-9]+").fullmatch
 _parse = msgspec.json.Decoder(msgspec.Raw).decode
 _parse_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -177,6 +180,8 @@ class Decoder:
             if (
                 0 < len(user) <= MAX_ID_BYTES
                 and 0 < len(item) <= MAX_ID_BYTES // 4  # a character has at most 4 bytes
+                and is_visible(item)
+                and (type(event.user) is not str or is_visible(event.user))
                 and (code > 0 or event.action in codes)
                 and (key is None or key == user)
                 and event.ts <= latest[place]
@@ -221,6 +226,7 @@ def _columns(events: Sequence[_Event]) -> EventBatch:
 
 def _fields(value: bytes | None) -> dict[str, bytes]:
     """The fields of a record, each as its JSON text: nothing in them is converted."""
+    value = value.removeprefix(codecs.BOM_UTF8) if value else value
     if not value:
         raise _Refused("empty", "record", "", "a JSON object")
     if len(value) > MAX_RECORD_BYTES:
@@ -265,6 +271,8 @@ def _identifier(name: str, fields: dict[str, bytes]) -> bytes:
         data = text.encode()
         if not 1 <= len(data) <= MAX_ID_BYTES:
             raise _Refused("bad_id", name, text, f"{_ID_RULE}, not {len(data)}")
+        if not is_visible(text):
+            raise _Refused("bad_id", name, ascii(text), _VISIBLE_RULE)
         return data
     if not _integer(token):
         raise _Refused("wrong_type", name, token, "text or an integer")

@@ -38,10 +38,24 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 Identifier = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)] | int
 
 
+def is_visible(text: str) -> bool:
+    r"""Whether a text can be an id by its characters: a visible one among them, and no NUL.
+
+    >>> [is_visible(text) for text in ["lamp", "a b", "a\nb", " ", "\x1f", "\u200b", "a\0"]]
+    [True, True, True, False, False, False, False]
+    """
+    if text.isprintable():
+        return not text.isspace()
+    return "\0" not in text and any(one.isprintable() and not one.isspace() for one in text)
+
+
 class BehaviorEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing a user did. Topic `behavior-events`, key user; `action` "erase" asks to forget the user."""
 
-    user: Annotated[Identifier, Meta(description="1 to 256 bytes of UTF-8; an integer counts as its decimal text")]
+    user: Annotated[
+        Identifier,
+        Meta(description="1 to 256 bytes of UTF-8, visible, without NUL; an integer counts as its decimal text"),
+    ]
     item: Annotated[Identifier | UnsetType, Meta(description="like user; needed unless the action is erase")] = UNSET
     ts: Annotated[
         Annotated[int, Meta(ge=MIN_TS, lt=MAX_TS)] | UnsetType,
@@ -147,4 +161,5 @@ __all__ = [
     "Reason",
     "Rejection",
     "encode_event",
+    "is_visible",
 ]

@@ -33,10 +33,10 @@ HOSTILE = [
     "مستخدم",
     "a/b?c=d#e",
     "..%2f..",
-    " ",
+    " x ",
     "' or 1=1 --",
     "\u202eevil",
-    "\n",
+    "\nx",
     "two\nlines\n",
 ]
 
@@ -125,6 +125,22 @@ def test_events_are_in_the_log_when_the_answer_comes(log: EventLog, make_client:
     more = client.post("/events", content=lines, headers={"content-type": "application/x-ndjson"}).json()
     assert more["appended"] == 1 and more["refused"][0]["reason"] == "not_json"
     assert len(records(log, topics.EVENTS)) == 4
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])
+def test_a_byte_order_mark_is_passed_over_and_invisible_ids_are_refused(
+    log: EventLog, make_client: MakeClient, form: str
+) -> None:
+    client = make_client()
+    good = b'{"user":"anna","item":"tent","ts":%d}' % NOW_MS
+    sent = client.post("/events", content=b"\xef\xbb\xbf" + good, headers={"content-type": form})
+    assert sent.json() == {"appended": 1, "refused": []}
+    assert records(log, topics.EVENTS) == [good]
+    for bad in (" ", "\u200b", "a\0"):
+        answer = client.post("/events", json={"user": bad, "item": "tent", "ts": NOW_MS})
+        assert answer.status_code == 422 and answer.json()["refused"][0]["reason"] == "bad_id"
+        assert client.delete(f"/users/{quote(bad, safe='')}").status_code == 422
+    assert len(records(log, topics.EVENTS)) == 1
 
 
 @pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])

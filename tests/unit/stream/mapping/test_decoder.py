@@ -164,6 +164,29 @@ def test_values_that_are_no_numbers_are_dropped() -> None:
     assert len(found.events) == 5 and found.values_dropped == 2
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_bare_nan_costs_its_value_and_not_the_event(number: str) -> None:
+    shape: dict[str, Any] = {"user": "u", "item": "i", "ts": "t", "action": "a", "value": "v"}
+    values = [f'{{"u": 1, "i": "x", "t": {TS}, "more": [{number}], "v": {number}}}'.encode()]
+    found = decode(values, **shape)
+    assert rows(found) == [(0, b"1", "x", TS, 0)] and found.values_dropped == 1 and not found.rejections
+    for field in ("u", "i", "a"):
+        record = {"u": 1, "i": "x", "t": TS} | {field: float(number.replace("inity", ""))}
+        bad = decode([record], **shape).rejections[0]
+        assert (bad.reason, bad.field[0], bad.value) == ("wrong_type", field, number)
+
+
+def test_a_byte_order_mark_in_front_of_a_record_is_passed_over() -> None:
+    found = decode([b"\xef\xbb\xbf" + json.dumps({"u": 1, "i": "x", "t": TS}).encode()], user="u", item="i", ts="t")
+    assert rows(found) == [(0, b"1", "x", TS, 0)]
+
+
+@pytest.mark.parametrize("bad", ["a\0", "\u200b", "\x01"])
+def test_an_id_without_a_visible_character_or_with_a_nul_is_refused(bad: str) -> None:
+    found = decode([{"u": bad, "i": 1, "t": TS}, {"u": 1, "i": bad, "t": TS}], user="u", item="i", ts="t")
+    assert [(one.reason, one.field) for one in found.rejections] == [("bad_id", "user"), ("bad_id", "item")]
+
+
 SHAPES: list[dict[str, Any]] = [
     {"user": "a.u|u", "item": "l[].i|a.i|i", "ts": "l[].t|a.t|t", "action": "a.x|x", "value": "a.v|v"},
     {"user": "u", "item": "i", "ts": "t", "action": "x", "value": "v", "where": {"k": "yes|1|true"}},
@@ -174,7 +197,26 @@ SHAPES: list[dict[str, Any]] = [
 
 def odd(generator: random.Random) -> Any:
     """A record that fits the shapes somewhat."""
-    ids = ["u1", "7", 7, 7.0, 7.5, "nan", "", " x ", None, [1], {"a": 1}, True, "1e+05", "a-b", "x" * 300, 10**30]
+    ids = [
+        "u1",
+        "7",
+        7,
+        7.0,
+        7.5,
+        "nan",
+        "",
+        " x ",
+        "\0",
+        "\u200b",
+        None,
+        [1],
+        {"a": 1},
+        True,
+        "1e+05",
+        "a-b",
+        "x" * 300,
+        10**30,
+    ]
     times = [TS, TS // 1000, TS / 1000, str(TS), "2019-10-13T20:53:20Z", "2019-10-13", "x", None, -1, 10**40, 20191013]
     actions = ["view", "Cart", "erase", "fly", None, 3, ["view"], "add to cart", "com.shop.viewed"]
     choices: dict[str, list[Any]] = {"u": ids, "i": ids, "t": times, "x": actions, "v": [1, 1.5, "1", "x", None, []]}

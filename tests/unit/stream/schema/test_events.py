@@ -22,6 +22,7 @@ from stream.schema.events import (
     ActionsConfig,
     BehaviorEvent,
     encode_event,
+    is_visible,
 )
 from stream.schema.topics import DAY_MS
 from stream.schema.user_keys import user_keys
@@ -29,7 +30,7 @@ from stream.schema.user_keys import user_keys
 TS = 1_506_826_800_000
 GOOD: dict[str, Any] = {"user": "anna", "item": "lamp", "ts": TS}
 
-identifiers = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64)
+identifiers = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64).filter(is_visible)
 numbers = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -140,6 +141,11 @@ def test_what_is_encoded_is_decoded(events: list[BehaviorEvent]) -> None:
         ({**GOOD, "item": 1.5}, ("wrong_type", "item")),
         ({**GOOD, "user": ""}, ("bad_id", "user")),
         ({**GOOD, "item": "ä" * 129}, ("bad_id", "item")),
+        ({**GOOD, "user": " "}, ("bad_id", "user", "' '")),
+        ({**GOOD, "item": "\u2003\u200b"}, ("bad_id", "item", r"'\u2003\u200b'")),
+        ({**GOOD, "item": "\x1f\n"}, ("bad_id", "item", r"'\x1f\n'")),
+        ({**GOOD, "user": "anna\0"}, ("bad_id", "user", r"'anna\x00'")),
+        (b"\xef\xbb\xbf", ("empty", "record")),
         ({**GOOD, "ts": str(TS)}, ("wrong_type", "ts")),
         ({**GOOD, "ts": float(TS)}, ("wrong_type", "ts")),
         ({**GOOD, "ts": TS // 1000}, ("bad_ts", "ts")),
@@ -159,6 +165,16 @@ def test_what_is_encoded_is_decoded(events: list[BehaviorEvent]) -> None:
 )
 def test_every_reason_names_its_field(event: object, expected: tuple[str, ...]) -> None:
     assert one(event)[: len(expected)] == expected
+
+
+def test_a_byte_order_mark_in_front_of_a_record_is_passed_over() -> None:
+    decoded = decode_events([b"\xef\xbb\xbf" + json.dumps(GOOD).encode()])
+    assert (decoded.events.users, decoded.events.items, decoded.rejections) == ([b"anna"], ["lamp"], [])
+
+
+def test_ids_with_newlines_or_blanks_inside_stay_as_they_are() -> None:
+    decoded = decode_events([json.dumps({**GOOD, "user": " a\nb", "item": "c "}).encode()])
+    assert (decoded.events.users, decoded.events.items) == ([b" a\nb"], ["c "])
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,18 @@ def test_rows_with_bad_ids_are_left_to_the_engine(write: Write) -> None:
     assert [(one.index, one.reason, one.field) for one in bad] == [(0, "bad_id", "user")]
 
 
+@pytest.mark.parametrize("bad", [" ", "\x1f", "\u200b", "\x01", "a\0"])
+def test_ids_that_a_topic_refuses_are_refused_in_files_too(write: Write, bad: str) -> None:
+    rows = [{"user": bad, "item": "lamp", "ts": TS * 1000}, {"user": "u1", "item": "lamp", "ts": TS * 1000}]
+    lines = "user,item,ts\n" + "".join([f"{row['user']},{row['item']},{row['ts']}\n" for row in rows])
+    objects = "\n".join(json.dumps(row) for row in rows)
+    for file in (write("a.csv", lines.encode()), write("a.jsonl", objects.encode())):
+        chunk = next(iter(read_events(file)))
+        found = decode_events(chunk.values, chunk.keys)
+        assert [(one.index, one.reason, one.field) for one in found.rejections] == [(0, "bad_id", "user")]
+        assert found.events.users == [b"u1"]
+
+
 def test_actions_and_values_go_along(write: Write) -> None:
     data = b"user,item,ts,action,rating\nu1,a,1506826800,cart,\nu1,b,1506826801,,4.5\n"
     chunk = next(iter(read_events(write("a.csv", data))))

@@ -129,7 +129,7 @@ def child(folder: Path, log_url: str, aim: str, count: int) -> None:
             PendingCheckpoint.finish = deadly(PendingCheckpoint.finish, after=True)  # type: ignore[method-assign]
         sys.stdout.write("recovered\n")
         sys.stdout.flush()
-        ends = log.end_offsets(topics.EVENTS)
+        ends = log.end_offsets(config.events.topic)
         first = True
         while any(engine.positions.get(p, 0) < end for p, end in enumerate(ends)):
             if worker.turn() and first:

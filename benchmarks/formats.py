@@ -10,11 +10,16 @@ of our own JSON before there was a mapping. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import http.server
+import io
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import fastavro
 
 from stream.mapping.config import EventsConfig
 from stream.mapping.decoder import EventDecoder, make_decoder
@@ -88,6 +93,51 @@ def make_records(shape: Callable[..., Any], count: int) -> list[bytes | None]:
     ]
 
 
+AVRO: Final = {
+    "type": "record",
+    "name": "Click",
+    "fields": [
+        {"name": "user_id", "type": "string"},
+        {"name": "product_id", "type": "string"},
+        {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "event_type", "type": {"type": "enum", "name": "Kind", "symbols": list(ACTIONS)}},
+    ],
+}
+
+
+class _Registry(http.server.BaseHTTPRequestHandler):
+    """A registry that has one schema."""
+
+    def do_GET(self) -> None:  # noqa: N802  # the base class calls it so
+        body = json.dumps({"schema": json.dumps(AVRO)}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing is printed."""
+
+
+def make_avro(own_records: Sequence[bytes | None]) -> tuple[EventDecoder, list[bytes | None]]:
+    """A decoder of framed Avro, and the records as such."""
+    parsed, framed = fastavro.parse_schema(AVRO), list[bytes | None]()
+    for record in map(json.loads, own_records):  # type: ignore[arg-type]  # none is missing
+        written = io.BytesIO()
+        fields = {"user_id": record["user"], "product_id": record["item"], "event_time": record["ts"]}
+        fastavro.schemaless_writer(written, parsed, fields | {"event_type": record["action"]})
+        framed.append(b"\0\0\0\0\1" + written.getvalue())
+    with http.server.HTTPServer(("127.0.0.1", 0), _Registry) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        paths = {"user": "user_id", "item": "product_id", "ts": "event_time", "action": "event_type"}
+        decoder = make_decoder(EventsConfig(format="avro", registry_url=url, **paths), ActionsConfig())  # type: ignore[arg-type]
+        decoder.prepare(framed[:1])
+        server.shutdown()
+    return decoder, framed
+
+
 def seconds(decoder: EventDecoder, records: Sequence[bytes | None]) -> float:
     """Processor time of decoding all records, batch by batch."""
     found = 0
@@ -108,6 +158,7 @@ def main() -> None:
     actions = ActionsConfig()
     decoders: dict[str, EventDecoder] = {name: make_decoder(events, actions) for name, (_, events) in FORMS.items()}
     records = {name: make_records(shape, arguments.events) for name, (shape, _) in FORMS.items()}
+    decoders["Avro, framed"], records["Avro, framed"] = make_avro(records[OWN])
     decoders["direct"], records["direct"] = Decoder(actions), records[OWN]
     passes: list[dict[str, float]] = []
     for number in range(arguments.passes):

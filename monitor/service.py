@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 from fastapi import FastAPI
 
 from monitor.appending import Appender
@@ -79,7 +80,8 @@ class Service:
         self.lists = ListsOnRequest(ranker)
         self.actions = actions or ActionsConfig()
         self.events = events or EventsConfig()
-        self.decoder = make_decoder(self.events, self.actions)
+        # Events over HTTP are JSON of the topic's shape, also where its records have another format.
+        self.decoder = make_decoder(msgspec.structs.replace(self.events, format="json"), self.actions)
         self.recent_keys = RecentKeys(now_ms=clock_ms())
         self.health = HealthCheck(self.view, self.reader, config, clock_ms)
         self.telemetry = Telemetry(self.view, self.reader, self.health, clock_ms, streams=lambda: len(self.hub))

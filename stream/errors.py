@@ -6,6 +6,7 @@ StreamError
 ├── StateMismatch    a checkpoint was made with settings that this configuration contradicts
 ├── JournalError     the journal or the input it names is not all there, or says otherwise
 ├── DeadLetterError  there is no such dead letter
+├── SchemasUnavailable  the schema registry does not answer; asked again later
 └── EngineError      anything else the engine refuses
 """
 
@@ -38,6 +39,12 @@ class JournalError(StreamError):
 
 class DeadLetterError(StreamError):
     """There is no dead letter at the place that was named."""
+
+
+class SchemasUnavailable(StreamError):
+    """The schema registry does not answer: the records that need it wait."""
+
+    retriable = True
 
 
 class EngineError(StreamError):

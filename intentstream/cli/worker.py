@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,13 +13,17 @@ from intentstream.config import Config, load_config
 from intentstream.printing import open_console
 from intentstream.terminal import LiveView
 from learner.runtime import set_threads
+from stream.errors import SchemasUnavailable
 from stream.log import EventLog, open_log
 from stream.mapping.check import FIRST_RECORDS, check_mapping, decode_records, describe
 from stream.mapping.shape import FIELDS, resolve_shape
+from stream.mapping.wire import open_reader
 from stream.schema import topics
 from stream.sources.item_metadata import Titles, read_items
 from stream.worker.first_records import first_records
 from stream.worker.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 def worker(
@@ -55,10 +60,15 @@ def announce_mapping(chosen: Config, opened: EventLog) -> None:
     if not events.renames:
         return
     shape = resolve_shape(events, chosen.actions.names())
-    if events.format != "json":
-        return
     values = [value for batch in first_records(opened, events.topic, FIRST_RECORDS) for value in batch.values]
-    records = decode_records(values)
+    reader = open_reader(events)
+    if reader is not None:
+        try:
+            reader.prepare(values)
+        except SchemasUnavailable as exc:
+            logger.warning("the mapping is not checked with the first records: %s", exc)
+            return
+    records = decode_records(values, reader)
     if records:
         check_mapping(shape, records, [field for field in FIELDS if getattr(events, field)])
         open_console(stderr=True).print(f"{events.topic}: {describe(shape, records)}", markup=False, soft_wrap=True)

@@ -161,8 +161,6 @@ async def append(service: Service, messages: list[Message], idempotency_key: byt
 
 async def append_events(service: Service, content_type: str, body: bytes, key: str | None = None) -> Response:
     """Append the good events of a request; once for an idempotency key."""
-    if service.events.format != "json":
-        raise Problem(501, f"the records of {service.events.topic} are {service.events.format}: send them to the topic")
     values = split_events(content_type, body, service.config.max_batch_events)
     judged = await judge(service, values)
     messages, refused = judged.messages, judged.refused

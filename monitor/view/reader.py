@@ -11,6 +11,7 @@ from typing import Final
 
 from monitor.errors import ViewError
 from monitor.view.view import View
+from stream.errors import SchemasUnavailable
 from stream.log.base import EventLog, LogError, OffsetOutOfRange, RecordBatch, TopicMismatch, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -86,9 +87,10 @@ class Reader:
                 while not self._stop.is_set():
                     if self.turn() < self._max_records:
                         self._stop.wait(self._interval_s)
-            except (TopicMismatch, LogError) as exc:
+            except (TopicMismatch, LogError, SchemasUnavailable) as exc:
+                if str(exc) != self.reading.problem:
+                    logger.warning("reading the topics: %s; trying again", exc)
                 self.reading = Reading(problem=str(exc))
-                logger.warning("reading the topics: %s; trying again", exc)
                 self._stop.wait(_RETRY_S)
             except ViewError as exc:
                 self._recover(exc)
@@ -119,6 +121,9 @@ class Reader:
             logger.warning("reading the topics: %s", exc)
             self._place()
             return 0
+        for batch in batches:
+            if batch.topic == self._view.topics[0]:
+                self._view.users.prepare(batch)
         count = self._view.apply(batches)
         if count:
             self._on_batches(batches)

@@ -54,6 +54,10 @@ class UserRecords:
         """Forget the erasures of the batches before, which are written now."""
         self._erased.clear()
 
+    def prepare(self, batch: RecordBatch) -> None:
+        """Fetch the schemas that the events of a batch need; raises `SchemasUnavailable`."""
+        self._decoder.prepare(batch.values)
+
     # -- records of the topics ----------------------------------------------------------------------------------------
 
     def apply_events(self, write: WriteBatch, batch: RecordBatch) -> None:

@@ -62,6 +62,18 @@ class DecodedStep:
         return keep
 
 
+def fetch_schemas(decoder: EventDecoder, batches: Sequence[RecordBatch]) -> None:
+    """Fetch the schemas that decoding these records needs.
+
+    Raises
+    ------
+    SchemasUnavailable
+        The schema registry does not answer.
+    """
+    for batch in batches:
+        decoder.prepare(batch.values)
+
+
 def decode_batches(decoder: EventDecoder, batches: Sequence[RecordBatch]) -> DecodedStep:
     """Decode and validate the records of batches that are sorted by partition."""
     events: list[EventBatch] = []
@@ -109,4 +121,4 @@ def _dead_letters(batch: RecordBatch, rejections: Sequence[Rejection]) -> list[M
     return [dead_letter(batch, one) for one in rejections]
 
 
-__all__ = ["DecodedStep", "FileBatch", "decode_batches"]
+__all__ = ["DecodedStep", "FileBatch", "decode_batches", "fetch_schemas"]

@@ -77,7 +77,7 @@ class Engine:
         self.config = config
         self._folder = folder
         self._checkpoints = checkpoints
-        self._decoder = make_decoder(config.events, config.actions)
+        self.decoder = make_decoder(config.events, config.actions)
         self._action_weights = np.array(config.actions.weights(), dtype=np.float32)
         self.learner = Learner(config.learner, config.actions.weights())
         self.init_fingerprint = ""  # of a fitted model
@@ -161,7 +161,7 @@ class Engine:
         self.step_number += 1
         self.add_partitions(batch.partition for batch in batches)
         batches = sorted(batches, key=lambda batch: batch.partition)
-        decoded = decode_batches(self._decoder, batches)
+        decoded = decode_batches(self.decoder, batches)
         arrived = self._arrive(decoded)
         served = self._score(arrived)
         events = self._admit(arrived.events)

@@ -61,8 +61,11 @@ class _Node:
     is_list: bool = False
 
 
-def compile_accessors(extractor: FieldExtractor) -> Accessors | None:
-    """Compile the paths of an extractor for JSON; None when they have more than one list, or none fits all of them."""
+def compile_accessors(extractor: FieldExtractor, read: Callable[[bytes], Any] | None = None) -> Accessors | None:
+    """Compile the paths of an extractor; None when they have more than one list, or none fits all of them.
+
+    `read` makes objects of a record's bytes; None: they are JSON.
+    """
     places = [place for path in (*extractor.paths.values(), *extractor.where) for place in path]
     lists = {_list_of(place) for place in places if place.lists}
     if any(place.lists > 1 for place in places) or len(lists) > 1:
@@ -74,8 +77,9 @@ def compile_accessors(extractor: FieldExtractor) -> Accessors | None:
     if not all(_add(root, place.steps, _LEAVES[use]) for use, path in uses for place in path):
         return None
     shared = next(iter(lists), None)
+    kind = _struct(root)
     return Accessors(
-        msgspec.json.Decoder(_struct(root)).decode,
+        msgspec.json.Decoder(kind).decode if read is None else lambda value: msgspec.convert(read(value), kind),
         [([_pair(place) for place in path], wanted) for path, wanted in extractor.where.items()],
         _getter(shared) if shared is not None else None,
         {

@@ -11,18 +11,19 @@ import msgspec
 from stream.errors import ConfigError
 from stream.mapping.columns import OPTIONAL_FIELDS
 from stream.mapping.paths import Place, paths_of, value_at, values_at
+from stream.mapping.reader import RecordReader
 from stream.mapping.shape import RecordShape
 
 FIRST_RECORDS: Final = 1000  # that a mapping is checked with
 _SHOWN: Final = 20
 
 
-def decode_records(values: Sequence[bytes | None]) -> list[Any]:
-    """The JSON objects among some records."""
+def decode_records(values: Sequence[bytes | None], reader: RecordReader | None = None) -> list[Any]:
+    """The objects among some records; without a reader, those that are JSON."""
     found = []
     for value in values:
         try:
-            record = msgspec.json.decode(value or b"")
+            record = msgspec.json.decode(value or b"") if reader is None else reader.read(value or b"")
         except (msgspec.MsgspecError, ValueError, RecursionError):
             continue
         if isinstance(record, dict):

@@ -57,7 +57,7 @@ class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(description="form of the bytes; all but json are framed as Confluent's serializers do"),
     ] = "json"
     registry_url: Annotated[
-        str, Meta(description='schema registry, such as "https://registry:8081"; needed unless the format is json')
+        str, Meta(description='schema registry, such as "https://registry:8081"; for avro and protobuf')
     ] = ""
     registry_username: Annotated[str, Meta(description='user for the registry, "" for none')] = ""
     registry_password_env: Annotated[str, Meta(description="environment variable with the registry's password")] = ""
@@ -69,7 +69,7 @@ class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     registry_keyfile: Annotated[str, Meta(description="file with the key of our certificate (PEM)")] = ""
 
     def __post_init__(self) -> None:
-        if self.format != "json" and not self.registry_url:
+        if self.format in ("avro", "protobuf") and not self.registry_url:
             raise ValueError(f'registry_url = "": format = "{self.format}" needs one')
         if self.registry_password_env and self.registry_password_file:
             raise ValueError("registry_password_env and registry_password_file: give one of them, not both")

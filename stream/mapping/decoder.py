@@ -13,19 +13,28 @@ from typing import Protocol
 
 import numpy as np
 
-from stream.errors import ConfigError
 from stream.mapping.accessors import compile_accessors
 from stream.mapping.config import EventsConfig
 from stream.mapping.reader import RecordReader
 from stream.mapping.shape import RecordShape, resolve_shape
 from stream.mapping.slow import OWN_ERASURE, OneByOne, is_own_erasure
 from stream.mapping.typed import TypedPass, merge
+from stream.mapping.wire import open_reader
 from stream.schema.decoder import Decoded, Decoder
 from stream.schema.events import MAX_TS, ActionsConfig
 
 
 class EventDecoder(Protocol):
     """Turns batches of records into events."""
+
+    def prepare(self, values: Sequence[bytes | None]) -> None:
+        """Fetch the schemas that decoding these records needs.
+
+        Raises
+        ------
+        SchemasUnavailable
+            The registry does not answer.
+        """
 
     def decode(
         self,
@@ -36,21 +45,15 @@ class EventDecoder(Protocol):
         """See `stream.schema.decoder.Decoder.decode`."""
 
 
-def make_decoder(events: EventsConfig, actions: ActionsConfig, reader: RecordReader | None = None) -> EventDecoder:
+def make_decoder(events: EventsConfig, actions: ActionsConfig) -> EventDecoder:
     """Return the decoder for what the section `[events]` says; for our own JSON, the one of the schema.
-
-    Parameters
-    ----------
-    reader
-        Reads the bytes where the format is not JSON.
 
     Raises
     ------
     ConfigError
-        The section is not understood.
+        The section is not understood, or the libraries of its format are not installed.
     """
-    if reader is None and events.format != "json":
-        raise ConfigError(f'events.format = "{events.format}": no reader of this format')
+    reader = open_reader(events)
     if reader is None and not events.renames and events.key == "user":
         return Decoder(actions)
     return MappedDecoder(
@@ -78,8 +81,14 @@ class MappedDecoder:
         self._check_keys = check_keys
         self._max_ahead_ms = actions.max_ahead_ms
         self._one_by_one = OneByOne(shape, actions, reader)
-        accessors = compile_accessors(shape.extractor) if reader is None else None
+        self._reader = reader
+        accessors = compile_accessors(shape.extractor, None if reader is None else reader.read)
         self._typed = TypedPass(shape, actions, accessors) if accessors is not None else None
+
+    def prepare(self, values: Sequence[bytes | None]) -> None:
+        """Fetch the schemas of these records; see `EventDecoder.prepare`."""
+        if self._reader is not None:
+            self._reader.prepare(values)
 
     def decode(
         self,
@@ -89,7 +98,8 @@ class MappedDecoder:
     ) -> Decoded:
         """Decode and validate n records; never raises on what they contain.
 
-        An index of an event may be there several times: a record with several items.
+        But for `SchemasUnavailable`, where `prepare` has not fetched the schemas. An index of an event may be there
+        several times: a record with several items.
         """
         keys = keys if self._check_keys else [None] * len(values)
         if self._typed is None:

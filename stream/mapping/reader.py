@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from stream.schema.events import Reason
 
 
-class UnreadableRecord(Exception):
+class UnreadableRecord(ValueError):
     """The bytes of a record are not what the format says; it becomes a dead letter."""
 
     def __init__(self, reason: Reason, value: str | bytes, rule: str) -> None:
@@ -17,6 +18,15 @@ class UnreadableRecord(Exception):
 
 class RecordReader(Protocol):
     """Reads the records of one format."""
+
+    def prepare(self, values: Iterable[bytes | None]) -> None:
+        """Fetch what reading these records needs.
+
+        Raises
+        ------
+        SchemasUnavailable
+            It cannot be had now; the records are not lost by asking again later.
+        """
 
     def read(self, value: bytes) -> Any:
         """Return the record as Python objects: dicts, lists, text, numbers, datetimes.

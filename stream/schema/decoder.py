@@ -110,6 +110,9 @@ class Decoder:
         self._max_ahead_ms = actions.max_ahead_ms
         self._strict = msgspec.json.Decoder(_Strict).decode
 
+    def prepare(self, values: Sequence[bytes | None]) -> None:
+        """Nothing is needed to decode our own JSON."""
+
     def decode(
         self,
         values: Sequence[bytes | None],

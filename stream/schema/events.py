@@ -24,6 +24,10 @@ Reason = Literal[
     "too_large",  # more than MAX_RECORD_BYTES
     "not_utf8",
     "not_json",
+    "not_framed",  # no byte 0 and schema id in front, on a topic of another format than JSON
+    "unknown_schema",  # the registry has no schema of this id, or one that cannot be read
+    "not_avro",
+    "not_protobuf",
     "not_an_object",
     "missing_field",
     "wrong_type",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from stream.config import EngineConfig
-from stream.errors import JournalError
+from stream.errors import JournalError, SchemasUnavailable
 from stream.log.base import EventLog, LogUnavailable, OffsetOutOfRange, RecordBatch
 from stream.schema import topics
 from stream.worker.journal import log_positions
@@ -36,6 +36,7 @@ class EventInput:
         self._ends_due = 0.0
         self._partitions_due = 0.0
         self._outage = Outage("reading events")
+        self.registry = Outage("schemas of the events")
         self._misplaced_named = False
         self._control_record_ends: dict[int, int] = {}  # up to here a partition holds only marks of transactions
 
@@ -63,6 +64,11 @@ class EventInput:
     def wait_for_log(self, error: LogUnavailable) -> None:
         """Wait a moment before the next call to a log that does not answer."""
         self._outage.failed(error)
+        time.sleep(RETRY_S)
+
+    def wait_for_registry(self, error: SchemasUnavailable) -> None:
+        """Wait a moment before the next call to a schema registry that does not answer."""
+        self.registry.failed(error)
         time.sleep(RETRY_S)
 
     def added_partitions(self, positions: Positions) -> list[RecordBatch]:

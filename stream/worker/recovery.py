@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from stream.engine.decoding import fetch_schemas
 from stream.engine.engine import Engine, StepResult
 from stream.engine.init_model import PARTITIONS_NOTE, refuse_other
-from stream.errors import JournalError
-from stream.log.base import EventLog
+from stream.errors import JournalError, SchemasUnavailable
+from stream.log.base import EventLog, RecordBatch
 from stream.schema import topics
 from stream.schema.messages import JournalEntry
 from stream.worker.journal import journal_end, last_step, read_input
+from stream.worker.outage import Outage
 
 logger = logging.getLogger(__name__)
+
+_RETRY_S: Final = 0.5
 
 
 def redo(
@@ -64,9 +69,23 @@ def redo(
     engine.add_partitions(partition for partition, _, _ in entry.ranges)
     for partition, start, _ in entry.ranges:
         engine.seek(partition, start)  # a jump over truncated input shows as a gap between ranges
+    _wait_for_schemas(engine, batches)
     result = engine.step(batches)
     engine.learn(entry.learn_steps)
     return result
+
+
+def _wait_for_schemas(engine: Engine, batches: Sequence[RecordBatch]) -> None:
+    outage = Outage("schemas of the journalled events")
+    while True:
+        try:
+            fetch_schemas(engine.decoder, batches)
+        except SchemasUnavailable as exc:
+            outage.failed(exc)
+            time.sleep(_RETRY_S)
+        else:
+            outage.over()
+            return
 
 
 def is_as_published(

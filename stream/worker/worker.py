@@ -18,7 +18,9 @@ from pathlib import Path
 
 from state.folder_lock import lock_folder
 from stream.config import StreamConfig
+from stream.engine.decoding import fetch_schemas
 from stream.engine.engine import Engine, StepResult
+from stream.errors import SchemasUnavailable
 from stream.log.base import (
     EventLog,
     LogError,
@@ -214,7 +216,13 @@ class Worker:
 
     def _poll(self) -> list[RecordBatch]:
         try:
-            return self.input.poll(self.engine.positions)
+            batches = self.input.poll(self.engine.positions)
+            fetch_schemas(self.engine.decoder, batches)
+            self.input.registry.over()
+            return batches
+        except SchemasUnavailable as exc:
+            self.input.wait_for_registry(exc)
+            return []  # polled again
         except OffsetOutOfRange as exc:
             try:
                 targets = self.input.after_lost_input(self.engine.positions, exc)

@@ -36,7 +36,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     "stream.worker": {"learner.*", "state", *_INPUT, "stream.engine"},
     "stream.replay": {"learner.*", "state", *_INPUT, "stream.engine"},
     "stream.serving": {"learner.*", "state", *_INPUT, "stream.engine"},
-    "monitor": {"stream.log", "stream.schema", "stream.mapping"},
+    "monitor": {"stream", "stream.log", "stream.schema", "stream.mapping"},
     "intentstream": {"learner.*", "monitor", "state", "stream.*"},  # the only one that sees everything
 }
 

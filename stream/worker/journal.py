@@ -92,12 +92,20 @@ def _entry(value: bytes, offset: int) -> JournalEntry:
             f"{topics.JOURNAL}[0] offset {offset}: not a journal entry of this version ({exc}): go on with the version "
             "that wrote it"
         ) from exc
-    if entry.step < 1 or entry.learn_steps < 0 or not all(_is_range(one) for one in entry.ranges):
+    if not _is_step(entry):
         raise JournalError(
-            f"{topics.JOURNAL}[0] offset {offset}: step {entry.step}, {entry.learn_steps} learning steps and ranges "
+            f"{topics.JOURNAL}[0] offset {offset}: step {entry.step}, {entry.learn_steps} learning steps, "
+            f"{entry.records} records, {entry.messages} messages with checksum {entry.checksum} and ranges "
             f"{str(entry.ranges)[:200]} are of no step: no worker of ours wrote this entry"
         )
     return entry
+
+
+def _is_step(entry: JournalEntry) -> bool:
+    if entry.step < 1 or entry.learn_steps < 0 or entry.messages < 0 or not 0 <= entry.checksum < 1 << 32:
+        return False
+    offsets = sum(stop - start for _, start, stop in entry.ranges)
+    return all(map(_is_range, entry.ranges)) and -1 <= entry.records <= offsets
 
 
 def _is_range(span: tuple[int, int, int]) -> bool:

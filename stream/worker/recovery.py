@@ -65,7 +65,7 @@ def redo(
                 '`engine.on_truncated_input` to "earliest" to go on without them'
             )
         engine.counters["truncated"] += gone
-        logger.warning("%s: going on without them", text)
+        logger.info("%s: going on without them", text)
     engine.add_partitions(partition for partition, _, _ in entry.ranges)
     for partition, start, _ in entry.ranges:
         engine.seek(partition, start)  # a jump over truncated input shows as a gap between ranges

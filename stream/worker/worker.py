@@ -121,6 +121,7 @@ class Worker:
         self.publish_metrics()
         self.engine = without_lost_step(self.engine, log, worker, self._state, self._reopen)
         redone = differing = 0
+        truncated = self.engine.counters["truncated"]
         for entry in read_entries(log, worker, self.engine.step_number, self.engine.journal_from):
             began = self._clock()
             result = redo(self.engine, log, entry, self._state, config.on_truncated_input)
@@ -133,6 +134,8 @@ class Worker:
                 self._show()
         if differing:
             logger.warning("recovered: %d of %d steps made other messages than were published", differing, redone)
+        if gone := self.engine.counters["truncated"] - truncated:
+            logger.warning("recovered: %d records of the %d steps are gone: went on without them", gone, redone)
         self.engine.keep_init()
         self.input.refresh_ends()
         self.status.state = "running"

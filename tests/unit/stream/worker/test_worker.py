@@ -304,6 +304,11 @@ def test_recovery_by_other_code_warns_once_and_counts_the_steps(
         {"ranges": [(10**9, 0, 5)]},
         {"ranges": [(0, 5, 3)]},
         {"ranges": [(0, -1, 3)]},
+        {"ranges": [(0, 0, 3)], "records": 4},
+        {"records": -2},
+        {"messages": -1},
+        {"checksum": -1},
+        {"checksum": 1 << 32},
     ],
 )
 def test_a_journal_entry_of_no_step_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:

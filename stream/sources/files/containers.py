@@ -85,7 +85,10 @@ def refuse_unsupported(path: Path, head: bytes) -> None:
         if head.startswith(magic):
             raise SourceError(f"{path}: is {kind}: convert it to CSV, JSON lines or Parquet, gzipped or not")
     if head[257:262] == b"ustar":
-        raise SourceError(f"{path}: is a tar archive: unpack it and give the file")
+        name = repr(head[:100].rstrip(b"\x00").decode("utf-8", "replace"))[1:-1]
+        raise SourceError(
+            f"{path}: is a tar archive, its first member {name}: unpack it and give the file or the folder"
+        )
     if head.count(b"\x00") * _NUL_SHARE > len(head):
         raise SourceError(
             f"{path}: holds NUL bytes: a binary file, or UTF-16 without byte order mark, for which --encoding "
@@ -164,7 +167,7 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         names = ", ".join(repr(member.filename)[1:-1] for member in members[:5]) + (", …" if len(members) > 5 else "")
         raise SourceError(
             f"{path}: a zip with {len(members)} files{' (' + names + ')' if names else ''}: "
-            "expected one: unpack it and give the file"
+            "expected one: unpack it and give the file or the folder"
         )
     return members[0]
 

@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
@@ -94,7 +95,10 @@ def test_a_zip_of_several_files_names_them(write: Write) -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in ("a.csv", "b.csv"):
             archive.writestr(name, CSV)
-    with pytest.raises(SourceError, match=r"a zip with 2 files \(a.csv, b.csv\): expected one"):
+    with pytest.raises(
+        SourceError,
+        match=r"a zip with 2 files \(a.csv, b.csv\): expected one: unpack it and give the file or the folder",
+    ):
         opened(write("a.zip", buffer.getvalue()))
 
 
@@ -118,7 +122,10 @@ def test_other_encodings_are_given(write: Write) -> None:
     ("data", "words"),
     [
         (b"7z\xbc\xaf\x27\x1c\x00\x04", "is a 7z archive"),
-        (b"a.csv" + bytes(252) + b"ustar" + bytes(300), "is a tar archive"),
+        (
+            b"a.csv" + bytes(252) + b"ustar" + bytes(300),
+            "is a tar archive, its first member a.csv: unpack it and give the file or the folder",
+        ),
         (b"Obj\x01\x04", "is an Avro file"),
         ("user,item".encode("utf-16-le"), "NUL bytes: a binary file, or UTF-16 without byte order mark"),
         (bytes(range(128, 200)) * 3, "is no UTF-8 text"),
@@ -488,3 +495,13 @@ def test_bytes_that_are_no_text_are_refused_and_not_shown(write: Write, data: by
 def test_a_column_name_without_end_is_shown_in_part(write: Write) -> None:
     file = opened(write("file.csv", b"user,item,ts," + b"c" * 100_000 + f"\nu1,a,{TS},1\n".encode()))
     assert rows(file) == [("u1", "a", TS * 1000)] and len(str(file.format)) < 300
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_a_tar_archive_is_refused_with_its_first_member(tmp_path: Path, mode: Any) -> None:
+    (tmp_path / "one.csv").write_text("user,item,ts\nu,i,1506826800\n")
+    file = tmp_path / "events.csv"
+    with tarfile.open(file, mode) as archive:
+        archive.add(tmp_path / "one.csv", "day/one.csv")
+    with pytest.raises(SourceError, match="is a tar archive, its first member day/one.csv: unpack it"):
+        EventFile(file)

@@ -59,6 +59,7 @@ _MARKS: Final = {  # byte order marks; the longer ones first, since one begins w
     codecs.BOM_UTF8: "utf-8-sig",
 }
 HEAD_BYTES: Final = 512  # as many as a tar needs to be known
+_TAR_EXTENSIONS: Final = (b"x", b"g", b"L", b"K")  # of a header whose name is that of no member
 _NUL_SHARE: Final = 8  # more than one in so many bytes is no text in UTF-8
 _BLOCK_BYTES: Final = 1 << 20
 _SUFFIXES: Final = (".gz", ".bz2", ".xz", ".zip", ".zst", ".zstd")
@@ -86,9 +87,8 @@ def refuse_unsupported(path: Path, head: bytes) -> None:
             raise SourceError(f"{path}: is {kind}: convert it to CSV, JSON lines or Parquet, gzipped or not")
     if head[257:262] == b"ustar":
         name = repr(head[:100].rstrip(b"\x00").decode("utf-8", "replace"))[1:-1]
-        raise SourceError(
-            f"{path}: is a tar archive, its first member {name}: unpack it and give the file or the folder"
-        )
+        first = "" if head[156:157] in _TAR_EXTENSIONS else f", its first member {name}"
+        raise SourceError(f"{path}: is a tar archive{first}: unpack it and give the file or the folder")
     if head.count(b"\x00") * _NUL_SHARE > len(head):
         raise SourceError(
             f"{path}: holds NUL bytes: a binary file, or UTF-16 without byte order mark, for which --encoding "

@@ -501,7 +501,7 @@ def test_a_column_name_without_end_is_shown_in_part(write: Write) -> None:
 def test_a_tar_archive_is_refused_with_its_first_member(tmp_path: Path, mode: Any) -> None:
     (tmp_path / "one.csv").write_text("user,item,ts\nu,i,1506826800\n")
     file = tmp_path / "events.csv"
-    with tarfile.open(file, mode) as archive:
+    with tarfile.open(file, mode, format=tarfile.USTAR_FORMAT) as archive:
         archive.add(tmp_path / "one.csv", "day/one.csv")
     with pytest.raises(SourceError, match="is a tar archive, its first member day/one.csv: unpack it"):
         EventFile(file)

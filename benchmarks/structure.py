@@ -1,4 +1,4 @@
-"""How the code is built: modules, their length, circles, imports against the layers, reaches into private names.
+"""How the code is built: modules, their length, import cycles, imports against the layers, reaches into private names.
 
     python -m benchmarks.structure [--root DIR]
 
@@ -105,8 +105,8 @@ def main() -> None:
     for title, key in (
         ("modules above 400 lines", "above_400_lines"),
         (f"functions above {LONGEST_FUNCTION} lines", "long_functions"),
-        ("circles of modules", "module_circles"),
-        ("circles of packages", "package_circles"),
+        ("import cycles of modules", "module_circles"),
+        ("import cycles of packages", "package_circles"),
         ("imports against the layers", "against_the_layers"),
     ):
         print(f"{title:<28}{len(found[key])}")

@@ -38,7 +38,7 @@ COMMANDS: Final[dict[str, Command]] = {
         ("monitor", "monitor", "monitor", "Serve the page, the HTTP API and the metrics beside a worker."),
         ("simulate", "simulate", "simulate", "Append a simulated shop's events to the log."),
         ("replay", "replay", "replay", "Send a file through the engine and report the accuracy."),
-        ("map", "map", "map_records", "Print a section [events] to start from, for a file or a topic."),
+        ("map", "map", "map_records", "Print an events section to start from, for a file or a topic."),
         ("fit", "fit", "fit", "Train on a file of sequences, choose by the validation items, test once."),
         ("evaluate", "fit", "evaluate", "Test a model by the paper's protocol."),
         ("tune", "tune", "tune", "Search for better settings on the first part of a file."),

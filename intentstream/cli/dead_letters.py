@@ -1,4 +1,4 @@
-"""`intentstream dead-letters list|show|replay`: what was refused, why, and once more after the cause is mended."""
+"""`intentstream dead-letters list|show|replay`: list refused records, show one, send them again."""
 
 from __future__ import annotations
 

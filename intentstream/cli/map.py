@@ -32,7 +32,7 @@ def map_records(
     log: LogOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Print a section [events] to start from, for a file or a topic.
+    """Print an events section to start from, for a file or a topic.
 
     It looks at the first records; comments name what is not sure. The output is a configuration file as it is.
     """

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from intentstream import config_file
+from intentstream.cli.process import refuse_overwriting
 from intentstream.config import Config
 from intentstream.printing import open_console
 from learner.offline.config import DeviceName, FitConfig
@@ -55,6 +56,7 @@ def fit(
     ] = None,
 ) -> None:
     """Train on a file of sequences, choose by the validation items, test once."""
+    refuse_overwriting({"--report": report, "--curve": curve}, [data, config])
     torch.set_num_threads(threads)
     console = open_console()
     settings = _settings(preset, config, epochs=epochs, seed=seed, device=device)
@@ -132,6 +134,7 @@ def evaluate(
 
     All items are ranked; the user's own history is excluded.
     """
+    refuse_overwriting({"--report": report}, [*data, checkpoint])
     torch.set_num_threads(threads)
     console = open_console()
     if len(data) != (2 if checkpoint is None else 1):

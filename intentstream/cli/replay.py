@@ -28,7 +28,7 @@ from intentstream.cli.options import (
     TimeFormatOption,
     TimeOriginOption,
 )
-from intentstream.cli.process import refuse_unwritable, stop_on_signals
+from intentstream.cli.process import refuse_overwriting, refuse_unwritable, stop_on_signals
 from intentstream.config import Config, load_config
 from intentstream.printing import open_console, readable
 from learner.runtime import set_threads
@@ -72,7 +72,7 @@ def replay(
     """
     loaded = load_config(config)
     chosen = _settings(loaded, evaluate_every, ttl)
-    refuse_unwritable(report)
+    _refuse_outputs(report, intents, [file, items, config])
     given = (columns, actions, time_format, time_origin, encoding, preset)
     options = parse_options(chosen.actions.names(), *given, loaded.events)
     console = open_console(stderr=True)
@@ -102,6 +102,12 @@ def replay(
         raise failed
     if not figures["complete"]:
         _say_stopped(figures["records"], console, kept=state is not None)
+
+
+def _refuse_outputs(report: Path | None, intents: Path | None, inputs: list[Path | None]) -> None:
+    refuse_overwriting({"--report": report, "--intents": intents}, inputs)
+    refuse_unwritable(report)
+    refuse_unwritable(intents)
 
 
 def _say_stopped(records: int, console: Console, *, kept: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from intentstream.cli.options import ConfigOption, LogOption, ShopOption
-from intentstream.cli.process import refuse_mapping, refuse_unwritable, stop_on_signals
+from intentstream.cli.process import refuse_mapping, refuse_overwriting, refuse_unwritable, stop_on_signals
 from intentstream.config import load_config, load_shop
 from stream.errors import SourceError
 from stream.log import open_log
@@ -39,6 +39,7 @@ def simulate(
     refuse_mapping(chosen)
     if limit is not None and limit < 1:
         raise SourceError(f"limit {limit}: must be at least 1; leave it out to go on until Ctrl-C")
+    refuse_overwriting({"--truth": truth, "--keep": keep}, [shop, config])
     refuse_unwritable(truth)
     stop = stop_on_signals()
     with open_log(chosen.log.url, mode="producer", config=chosen.log) as opened:

@@ -23,6 +23,7 @@ from intentstream.cli.options import (
     TimeFormatOption,
     TimeOriginOption,
 )
+from intentstream.cli.process import refuse_overwriting
 from intentstream.config import Config, load_config
 from intentstream.printing import open_console
 from learner.offline.files import replace
@@ -63,7 +64,7 @@ def tune(
     """
     base = load_config(config)
     set_threads(base.learner.threads)
-    _refuse_place(out)
+    _refuse_place(out, file)
     console = open_console()
     given = (columns, actions, time_format, time_origin, encoding, preset)
     options = parse_options(base.actions.names(), *given, base.events)
@@ -156,8 +157,9 @@ def _write(out: Path, head: str, done: list[Trial], chosen: Config, console: Con
     console.print(f"written: {out}")
 
 
-def _refuse_place(out: Path) -> None:
-    """A search of half an hour must not end in a folder that is not there."""
+def _refuse_place(out: Path, file: Path) -> None:
+    """A search of half an hour must not end in a folder that is not there, nor replace its events."""
+    refuse_overwriting({"--out": out}, [file])
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: no folder {out.parent}: make it, or choose another place")
     if out.is_dir():

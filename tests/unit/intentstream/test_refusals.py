@@ -55,3 +55,32 @@ logging.getLogger("x").warning("word " * 100)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.count("\n") == 1
     assert logging.getLevelName(logging.WARNING) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("replay a.csv --report a.csv", "--report a.csv: the command reads it"),
+        ("replay a.csv --intents linked.csv", "--intents linked.csv: the command reads it"),
+        ("replay a.csv --intents hard.csv", "--intents hard.csv: the command reads it"),
+        ("replay a.csv --items i.csv --report ./i.csv", "--report i.csv: the command reads it"),
+        ("replay a.csv --report new.json --intents new.json", "--intents new.json: --report writes it"),
+        ("tune a.csv --out a.csv", "--out a.csv: the command reads it"),
+        ("fit a.csv --out model --curve a.csv", "--curve a.csv: the command reads it"),
+        ("evaluate model a.csv --report a.csv", "--report a.csv: the command reads it"),
+        ("simulate --truth new.json --keep new.json", "--keep new.json: --truth writes it"),
+    ],
+)
+def test_a_result_never_takes_the_place_of_a_file_that_is_read(
+    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    data = b"user,item,ts\nu,a,1506826800\nu,b,1506826801\n"
+    (tmp_path / "a.csv").write_bytes(data)
+    (tmp_path / "i.csv").write_text("item,title\na,Lamp\n")
+    (tmp_path / "linked.csv").symlink_to("a.csv")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "a.csv")
+    assert expected in refusal(*words.split())
+    assert (tmp_path / "a.csv").read_bytes() == data
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "hard.csv", "i.csv", "linked.csv"]

@@ -229,6 +229,10 @@ class Guard:
             return Problem(401, "a bearer token is required", {"www-authenticate": 'Bearer realm="intentstream"'})
         if not _is_utf8(scope.get("raw_path") or b""):
             return Problem(400, "the path is not UTF-8 when its %-signs are decoded")  # else another user is named
+        if (coding := headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+            # decompressed, a small body could be of any size
+            detail = f"content encoding {coding[:80]!r} is not supported: send the body uncompressed"
+            return Problem(415, detail, {"accept-encoding": "identity"})
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > config.max_body_bytes:
             return Problem(413, f"body of {length[:20]} bytes; at most {config.max_body_bytes} are accepted")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -125,6 +126,18 @@ def test_events_are_in_the_log_when_the_answer_comes(log: EventLog, make_client:
     more = client.post("/events", content=lines, headers={"content-type": "application/x-ndjson"}).json()
     assert more["appended"] == 1 and more["refused"][0]["reason"] == "not_json"
     assert len(records(log, topics.EVENTS)) == 4
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])
+def test_a_compressed_body_is_refused_by_its_encoding(log: EventLog, make_client: MakeClient, form: str) -> None:
+    body = gzip.compress(b'{"user":"anna","item":"tent","ts":%d}' % NOW_MS)
+    client = make_client()
+    for path in ("/events", "/recommendations"):
+        headers = {"content-type": form, "content-encoding": "GZIP"}
+        answer = client.post(path, content=body, headers=headers)
+        assert answer.status_code == 415 and answer.headers["accept-encoding"] == "identity"
+        assert answer.json()["detail"] == "content encoding 'gzip' is not supported: send the body uncompressed"
+    assert not records(log, topics.EVENTS)
 
 
 @pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from intentstream.config import Config
 from learner.config import LearnerConfig
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.step import StepBatch
 from learner.runtime import set_threads
@@ -114,8 +115,8 @@ def learning_step(items: int, steps: int, seed: int = 0) -> dict[str, Any]:
         contexts = np.zeros((STEP, learner.config.max_len), dtype=np.int64)
         contexts[:, -9:] = handles[:, :9]
         users, ts = random.integers(0, 2**32, STEP).astype(np.uint64), np.arange(STEP)
-        blank, weights = np.zeros(contexts.shape, dtype=np.uint8), np.ones(STEP, dtype=np.float32)
-        learner.observe(StepBatch(users, contexts, blank, contexts * 0, handles[:, 9], weights, ts), evaluate=False)
+        weights = np.ones(STEP, dtype=np.float32)
+        learner.observe(StepBatch(users, Histories.of_items(contexts), handles[:, 9], weights, ts), evaluate=False)
         start_s = time.perf_counter()
         learner.learn(1)
         times.append(time.perf_counter() - start_s)

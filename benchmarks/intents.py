@@ -34,6 +34,7 @@ from benchmarks.simulated import Cost, Step, normalised_mutual_information, one_
 from intentstream.config import Config
 from learner.model.centers import interests, kmeans
 from learner.model.config import IntentConfig
+from learner.online.histories import Histories
 from learner.runtime import set_threads
 from stream.engine.engine import Engine
 from stream.replay.runner import replay
@@ -213,8 +214,7 @@ class Watcher:
 def user_rows(engine: Engine, users: list[str]) -> tuple[Any, Any]:
     """Table rows of what the users liked, (B, L), and their records."""
     records = engine.records([user.encode() for user in users])
-    histories, actions = np.ascontiguousarray(records["items"]), np.ascontiguousarray(records["actions"])
-    return engine.learner._histories(histories, actions).liked, records  # noqa: SLF001
+    return engine.learner._history_rows(Histories.of_records(records)).liked, records  # noqa: SLF001
 
 
 def run(config: Config, seed: int, events: int, learning_steps: int) -> Run:

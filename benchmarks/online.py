@@ -29,6 +29,7 @@ from river import reco
 from learner.config import LearnerConfig
 from learner.metrics import NOT_EVALUATED, UNRANKED, RankMetrics
 from learner.offline.tuning import Recorded, batches
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.runtime import set_threads
 from stream.replay.baselines import BASELINES
@@ -153,8 +154,8 @@ def run_learner(
         ranks.append(learner.observe(batch).ranks)
         taken = clock()
         if recommend:
-            histories = np.concatenate([batch.contexts[:, 1:], batch.items[:, None]], axis=1)
-            learner.recommend(histories, batch.context_actions, batch.context_ts, 20)
+            items = np.concatenate([batch.histories.items[:, 1:], batch.items[:, None]], axis=1)
+            learner.recommend(Histories(items, batch.histories.actions, batch.histories.ts), 20)
         listed = clock()
         if config.mix.parts != "item_statistics":
             learner.learn(1)

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentstream.config import Config, load_config
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.step import StepBatch
 from learner.runtime import set_threads
@@ -230,9 +231,7 @@ def events_of(items: int, count: int, rng: np.random.Generator) -> StepBatch:
     contexts[:, -MEAN_LEN:] = rng.zipf(1.2, (count, MEAN_LEN)) % items + 1
     return StepBatch(
         users=rng.integers(0, 1 << 62, count).astype(np.uint64),
-        contexts=contexts,
-        context_actions=np.zeros((count, MAX_LEN), dtype=np.uint8),
-        context_ts=(contexts > 0) * START_TS,
+        histories=Histories(contexts, np.zeros(contexts.shape, dtype=np.uint8), (contexts > 0) * START_TS),
         items=rng.zipf(1.2, count) % items + 1,
         weights=np.ones(count, dtype=np.float32),
         ts=np.full(count, START_TS),

@@ -273,7 +273,7 @@ class IntentTracker:
             retired=(holds >= 0) & (places < 0),
         )
 
-    def pull(
+    def attraction(
         self, rows: NDArray[np.int64], origin: NDArray[np.integer[Any]], to: NDArray[np.integer[Any]]
     ) -> NDArray[np.float32]:
         """How much items (m, w), table rows, draw towards `to` (m,) and away from `origin` (m,): -1 to 1, (m, w).

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
 from learner.metrics import RankMetrics
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.step import StepBatch
 
@@ -115,9 +116,8 @@ def batches(stream: Recorded, learner: Learner, step_events: int = 256) -> Itera
         names = [stream.names[number] for number in stream.items[start:stop].tolist()]
         yield StepBatch(
             users=stream.users[start:stop].astype(np.uint64),
-            contexts=contexts,  # numbers are handles as long as no row is recycled
-            context_actions=np.zeros(contexts.shape, dtype=np.uint8),
-            context_ts=context_ts,
+            # numbers are handles as long as no row is recycled
+            histories=Histories(contexts, np.zeros(contexts.shape, dtype=np.uint8), context_ts),
             items=learner.admit(names, np.arange(start, stop)),
             weights=stream.weights[start:stop],
             ts=stream.ts[start:stop],

@@ -25,6 +25,11 @@ class Histories:
         """Histories of user records (B,) with the fields `items`, `actions` and `ts`."""
         return cls(*(np.ascontiguousarray(records[name]) for name in ("items", "actions", "ts")))
 
+    @classmethod
+    def of_items(cls, items: NDArray[np.int64]) -> Histories:
+        """Histories of items (B, L) of which neither actions nor times are known: nothing is disliked."""
+        return cls(items, np.zeros(items.shape, dtype=np.uint8), np.zeros(items.shape, dtype=np.int64))
+
     def __len__(self) -> int:
         return len(self.items)
 

@@ -27,6 +27,7 @@ from learner.model.elcrec import ELCRec
 from learner.online import persistence
 from learner.online.carry_over import CarriedOver, carry_over
 from learner.online.copy_buffers import CopyBuffers
+from learner.online.histories import Histories
 from learner.online.network import Network, StepOutcome
 from learner.online.parts import LearnerParts
 from learner.online.prequential import Events, learn_in_chunks
@@ -120,12 +121,12 @@ class Learner:
         far as `item_statistics.candidate_window` or `item_statistics.update_window` reach.
         """
         parts = self._parts
-        gap = np.maximum(batch.ts - batch.context_ts[:, -1], 0) / 1000.0
-        histories, rows = self._histories(batch.contexts, batch.context_actions), parts.vocabulary.rows(batch.items)
+        gap = np.maximum(batch.ts - batch.histories.ts[:, -1], 0) / 1000.0
+        histories, rows = self._history_rows(batch.histories), parts.vocabulary.rows(batch.items)
         events = Events(histories, rows, gap, batch.weights > 0)
         found = learn_in_chunks(self.config, parts.vocabulary, parts.model, events, parts.trial, update_window)
         assigned = parts.tracker.observe(histories.liked, np.where(events.positive, rows, 0))
-        liked = np.where(histories.liked > 0, batch.contexts, 0)
+        liked = np.where(histories.liked > 0, batch.histories.items, 0)
         parts.replay.add(batch.users, Pairs(liked, batch.items, batch.weights))
         shown = found.ranks if evaluate else np.full_like(found.ranks, NOT_EVALUATED)
         return PrequentialResult(shown, found.loss, found.new_items, assigned.distance, assigned.places, found.ranks)
@@ -242,9 +243,7 @@ class Learner:
 
     def recommend(
         self,
-        histories: NDArray[np.int64],
-        actions: NDArray[np.uint8],
-        ts: NDArray[np.int64],
+        histories: Histories,
         k: int,
         now: NDArray[np.int64] | None = None,
         by: Serving | None = None,
@@ -254,9 +253,7 @@ class Learner:
         Parameters
         ----------
         histories
-            (B, L) handles, right-aligned, newest last, 0 = empty.
-        actions, ts
-            (B, L) action codes and epoch milliseconds of the same events.
+            Of B users.
         k
             Length of the lists.
         now
@@ -267,7 +264,10 @@ class Learner:
         recommender = self._recommender(by or self.serving)
         rankings = [
             recommender.recommend(
-                self._histories(histories[part], actions[part]), ts[part], k, None if now is None else now[part]
+                self._history_rows(histories.select(part)),
+                histories.ts[part],
+                k,
+                None if now is None else now[part],
             )
             for part in batches_of(len(histories))
         ]
@@ -278,31 +278,27 @@ class Learner:
         best = self._parts.statistics.most_popular(self._parts.table_rows, count)
         return self._parts.vocabulary.handles(np.pad(best, (0, count - len(best))))
 
-    def reasons(
-        self, history: NDArray[np.int64], actions: NDArray[np.uint8], ts: NDArray[np.int64], items: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Handles of the newest items of one user's history (L,) that led to each of `items` (k,) most, (k, 3)."""
-        return self._recommender(self.serving).reasons(self._histories(history[None], actions[None]), items)
+    def reasons(self, history: Histories, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Handles of the newest items of one user's history that led to each of `items` (k,) most, (k, 3)."""
+        return self._recommender(self.serving).reasons(self._history_rows(history), items)
 
-    def _histories(self, handles: NDArray[np.int64], actions: NDArray[np.uint8]) -> HistoryRows:
-        """Rows of histories (B, L)."""
-        rows = self._parts.vocabulary.rows(handles)
-        return HistoryRows(np.where(self._disliked[actions], 0, rows), rows)
+    def _history_rows(self, histories: Histories) -> HistoryRows:
+        rows = self._parts.vocabulary.rows(histories.items)
+        return HistoryRows(np.where(self._disliked[histories.actions], 0, rows), rows)
 
     def intents(
         self,
-        histories: NDArray[np.int64],
-        actions: NDArray[np.uint8],
+        histories: Histories,
         held: NDArray[np.integer[Any]] | None = None,
         span: NDArray[np.integer[Any]] | None = None,
         newest_alone: NDArray[np.bool_] | None = None,
     ) -> IntentView:
-        """Where users with histories (B, L) stand among the intents; changes nothing.
+        """Where users with these B histories stand among the intents; changes nothing.
 
         Against the ids `held` (B,), held for `span` (B,) events. For those in `newest_alone` (B,) the view says where
         the newest items alone put them, and not whether they have left what they hold; without it, both for all.
         """
-        rows = self._histories(histories, actions).liked
+        rows = self._history_rows(histories).liked
         views = [
             self.tracker.view(
                 rows[part],
@@ -318,15 +314,11 @@ class Learner:
         """The ids (m,) under which these intents continue; merged ones have the id of the intent they are part of."""
         return self.tracker.current(ids)
 
-    def pull(
-        self,
-        histories: NDArray[np.int64],
-        actions: NDArray[np.uint8],
-        origin: NDArray[np.integer[Any]],
-        to: NDArray[np.integer[Any]],
+    def attraction(
+        self, histories: Histories, origin: NDArray[np.integer[Any]], to: NDArray[np.integer[Any]]
     ) -> NDArray[np.float32]:
-        """How much each item of histories (m, w) draws to intent `to` (m,), away from `origin` (m,), (m, w)."""
-        return self.tracker.pull(self._histories(histories, actions).liked, origin, to)
+        """How much each item of m histories of w items draws to intent `to` (m,), away from `origin` (m,), (m, w)."""
+        return self.tracker.attraction(self._history_rows(histories).liked, origin, to)
 
     def intent_health(self) -> dict[str, float]:
         """`active`: intents with at least 0.1% of recent events; `effective`: exp(entropy) of the shares."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.step import LearnReport, StepBatch
 
@@ -70,26 +71,22 @@ class OnlineLearner:
             self._histories[user] = key, np.append(history[1:], handles[event])
             if len(self._histories) > self._max_users:
                 self._histories.popitem(last=False)
-        blank = np.zeros((n, L), dtype=np.uint8)
-        context_ts = np.zeros((n, L), dtype=np.int64)
         weights = np.ones(n, dtype=np.float32)
-        self.learner.observe(StepBatch(keys, contexts, blank, context_ts, handles, weights, ts), evaluate=False)
+        self.learner.observe(StepBatch(keys, Histories.of_items(contexts), handles, weights, ts), evaluate=False)
 
-    def _history(self, user: Hashable) -> NDArray[np.int64]:
+    def _history(self, user: Hashable) -> Histories:
         known = self._histories.get(user)
-        return (np.zeros(self.learner.config.max_len, dtype=np.int64) if known is None else known[1])[None]
+        items = np.zeros(self.learner.config.max_len, dtype=np.int64) if known is None else known[1]
+        return Histories.of_items(items[None])
 
     def recommend(self, user: Hashable, k: int = 10) -> list[str]:
         """The k best items that the user has not taken; the popular ones for an unknown user."""
-        history = self._history(user)
-        blank = np.zeros(history.shape, dtype=np.uint8)
-        ranking = self.learner.recommend(history, blank, np.zeros_like(history), k)
+        ranking = self.learner.recommend(self._history(user), k)
         return [item for item in self.learner.item_ids(ranking.items[0]) if item]
 
     def intent(self, user: Hashable) -> int | None:
         """The user's nearest intent; None without history."""
-        history = self._history(user)
-        nearest = int(self.learner.intents(history, np.zeros(history.shape, dtype=np.uint8)).nearest[0])
+        nearest = int(self.learner.intents(self._history(user)).nearest[0])
         return None if nearest < 0 else nearest
 
     def forget(self, user: Hashable) -> None:

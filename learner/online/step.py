@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.online.histories import Histories
+
 SOURCE_MODEL: Final = 0
 SOURCE_INTENT: Final = 1
 SOURCE_POPULAR: Final = 2
@@ -17,12 +19,8 @@ class StepBatch(NamedTuple):
 
     users: NDArray[np.uint64]
     """(n,) stable key of the user"""
-    contexts: NDArray[np.int64]
-    """(n, L) handles of the user's history just before the event, right-aligned, 0 = empty"""
-    context_actions: NDArray[np.uint8]
-    """(n, L) action codes"""
-    context_ts: NDArray[np.int64]
-    """(n, L) epoch milliseconds"""
+    histories: Histories
+    """(n, L) of the users just before each event"""
     items: NDArray[np.int64]
     """(n,) handle of the item taken"""
     weights: NDArray[np.float32]

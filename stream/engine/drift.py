@@ -88,15 +88,17 @@ class DriftControl:
         if not self._fallback.due(step):
             return None
         # the learner's own ranks are those of `take`, which of the first chunk are from before anything is learned
-        wanted = np.flatnonzero((batch.contexts > 0).any(axis=1) & (batch.weights > 0))[: self._fallback.config.sample]
+        wanted = np.flatnonzero((batch.histories.items > 0).any(axis=1) & (batch.weights > 0))[
+            : self._fallback.config.sample
+        ]
         some = wanted[wanted < self._config.learner.mix.chunk]
-        histories, actions, times = batch.contexts[some], batch.context_actions[some], batch.context_ts[some]
+        histories = batch.histories.select(some)
         items, k, learner = batch.items[some], self._config.engine.list_len, self._learner
         snapshot = None
         if learner.has_snapshot:
-            snapshot = gains(learner.recommend(histories, actions, times, k, batch.ts[some], "snapshot").items, items)
-        popular = learner.popular(k + histories.shape[1])
-        return ShadowScores(some, snapshot, gains(exclude_seen(popular, histories, k), items))
+            snapshot = gains(learner.recommend(histories, k, batch.ts[some], "snapshot").items, items)
+        popular = learner.popular(k + histories.items.shape[1])
+        return ShadowScores(some, snapshot, gains(exclude_seen(popular, histories.items, k), items))
 
     def choose_serving(self, shadows: ShadowScores | None, placed: NDArray[np.int64], step: int) -> None:
         """Compare the learner's own ranks `placed` (n,) of the step's events with the shadows; this may change who

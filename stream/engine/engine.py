@@ -283,8 +283,7 @@ class Engine:
         touched = TouchedUsers.of(events)
         records = users.records[touched.rows]
         histories = Histories.of_records(records)
-        list_len = self.config.engine.list_len
-        ranking = self.learner.recommend(histories.items, histories.actions, histories.ts, list_len)
+        ranking = self.learner.recommend(histories, self.config.engine.list_len)
         update = self.intents.follow(touched, histories, records, self.step_number)
         put_intents(records, update.state)
         published = self._publisher.publish(touched, ranking, records, self.step_number)
@@ -302,9 +301,9 @@ class Engine:
         accepted = np.flatnonzero(appended.accepted)
         batch = StepBatch(
             users=users.keys[events.user_rows],
-            contexts=appended.contexts[accepted],
-            context_actions=appended.context_actions[accepted],
-            context_ts=appended.context_ts[accepted],
+            histories=Histories(
+                appended.contexts[accepted], appended.context_actions[accepted], appended.context_ts[accepted]
+            ),
             items=events.handles,
             weights=self._action_weights[events.actions],
             ts=events.ts,

@@ -134,7 +134,7 @@ class IntentFollower:
         span: NDArray[np.int64],
         settling: NDArray[np.bool_],
     ) -> IntentView:
-        return self._learner.intents(past.items, past.actions, held, span, settling)
+        return self._learner.intents(past, held, span, settling)
 
     def _test(self, rows: NDArray[np.int64], tests: ShiftTests, view: IntentView, state: IntentState) -> list[_Shifts]:
         """Make the tests `rows`, of different users; their intents in `state` go on, the shifts are returned."""
@@ -214,8 +214,8 @@ class IntentFollower:
         newest, k = past.newest(shifts.evidence_window), shifts.evidence
         if not k:
             return [[] for _ in range(len(newest))]
-        pull = self._learner.pull(newest.items, newest.actions, origin, to)
-        ids = self._learner.item_ids(strongest(newest.items, pull, k).ravel())
+        attraction = self._learner.attraction(newest, origin, to)
+        ids = self._learner.item_ids(strongest(newest.items, attraction, k).ravel())
         return [[item for item in ids[start : start + k] if item] for start in range(0, len(ids), k)]
 
     # -- catalog ----------------------------------------------------------------------------------------------------

@@ -53,11 +53,11 @@ def explanation(learner: Learner, record: NDArray[Any], user: bytes, k: int) -> 
     found = _answer(learner, user, known, k)
     history, view = known.history, known.view
     items = history.items[0]
-    pull = learner.pull(history.items, history.actions, view.runner_up, view.nearest)
-    handles = strongest(history.items, pull, 5)[0]
-    pulls = [float(pull[0][np.flatnonzero(items == handle)[-1]]) for handle in handles.tolist() if handle]
+    attraction = learner.attraction(history, view.runner_up, view.nearest)
+    handles = strongest(history.items, attraction, 5)[0]
+    pulls = [float(attraction[0][np.flatnonzero(items == handle)[-1]]) for handle in handles.tolist() if handle]
     decided = list(zip(learner.item_ids(handles[handles != 0]), pulls, strict=True))
-    reasons = learner.reasons(items, history.actions[0], history.ts[0], learner.lookup(found.items))
+    reasons = learner.reasons(history, learner.lookup(found.items))
     return Explanation(
         answer=found,
         held=None if known.held < 0 else known.held,
@@ -81,13 +81,13 @@ class _Known(NamedTuple):
 def _look_up(learner: Learner, record: NDArray[Any]) -> _Known:
     history = Histories.of_records(record)
     held, span = learner.current_intents(record["intent"]), record["intent_events"].astype(np.int64)
-    view = learner.intents(history.items, history.actions, held, span)
+    view = learner.intents(history, held, span)
     return _Known(history, int(held[0]), int(span[0]), view)
 
 
 def _answer(learner: Learner, user: bytes, known: _Known, k: int) -> Answer:
     history = known.history
-    ranking = learner.recommend(history.items, history.actions, history.ts, k)
+    ranking = learner.recommend(history, k)
     found = ranking.items[0] != 0
     return Answer(
         user=user.decode(),

@@ -107,13 +107,13 @@ def _rank(
     learner, unwanted = model.learner, set(exclude)
     history = _history(learner, config.learner.max_len, events)
     # An excluded item takes one place at most: behind as many more there are k others.
-    ranking = learner.recommend(history.items, history.actions, history.ts, k + len(unwanted))
+    ranking = learner.recommend(history, k + len(unwanted))
     found = [
         (item, score)
         for item, score in zip(learner.item_ids(ranking.items[0]), ranking.scores[0].tolist(), strict=True)
         if item and item not in unwanted
     ][:k]
-    nearest = int(learner.intents(history.items, history.actions).nearest[0])
+    nearest = int(learner.intents(history).nearest[0])
     return RankedItems(
         items=[item for item, _ in found],
         scores=[score for _, score in found],

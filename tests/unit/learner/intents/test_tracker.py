@@ -83,7 +83,7 @@ def test_items_are_looked_up_once_in_a_step_and_anew_after_it(monkeypatch: pytes
     tracker.observe(contexts, items)
     assert tracker.codes(histories).tolist() == fresh.tolist()
     tracker.view(histories)
-    tracker.pull(histories, np.array([0, 1]), np.array([1, 2]))
+    tracker.attraction(histories, np.array([0, 1]), np.array([1, 2]))
     assert len(looked_up) == 1
     others = np.array([[0, 1 + 3 * ITEMS]])  # not seen in the step
     assert tracker.codes(others)[0, 1].argmax() == 3
@@ -115,9 +115,9 @@ def test_where_the_model_moved_the_held_intent_is_stale() -> None:
 
 def test_a_pull_is_the_difference_of_shares_and_nothing_for_no_item() -> None:
     tracker, _ = make()
-    pull = tracker.pull(np.array([[0, 1, 1 + ITEMS, 1 + 2 * ITEMS]]), origin=np.array([1]), to=np.array([0]))
+    pull = tracker.attraction(np.array([[0, 1, 1 + ITEMS, 1 + 2 * ITEMS]]), origin=np.array([1]), to=np.array([0]))
     assert pull[0].tolist() == pytest.approx([0, 1, -1, 0], abs=1e-3)
-    retired = tracker.pull(np.array([[0, 1, 1 + ITEMS]]), origin=np.array([77]), to=np.array([0]))
+    retired = tracker.attraction(np.array([[0, 1, 1 + ITEMS]]), origin=np.array([77]), to=np.array([0]))
     assert retired[0].tolist() == pytest.approx([0, 1, 0], abs=1e-3)
 
 

@@ -15,6 +15,7 @@ from learner.model.config import EncoderConfig, IntentConfig, ModelConfig
 from learner.model.elcrec import ELCRec
 from learner.offline.files import Fitted, load_fitted, save_fitted
 from learner.offline.init_learner import matching, start_from
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.step import StepBatch
 
@@ -49,13 +50,11 @@ def test_a_fitted_model_starts_the_stream_and_goes_on_learning(folder: Path) -> 
     centers = learner._parts.network.centers.unit()
     # centers are means of fitted items, so that every one of them is the nearest of some
     assert len(set((vectors @ centers.T).argmax(1).tolist())) == len(centers)
-    assert (learner.intents(histories, np.zeros((2, 6), np.uint8)).nearest >= 0).all()
+    assert (learner.intents(Histories.of_items(histories)).nearest >= 0).all()
     n = 40
     batch = StepBatch(
         users=np.arange(n, dtype=np.uint64),
-        contexts=np.tile(histories[:1], (n, 1)),
-        context_actions=np.zeros((n, 6), np.uint8),
-        context_ts=np.zeros((n, 6), np.int64),
+        histories=Histories.of_items(np.tile(histories[:1], (n, 1))),
         items=np.tile(handles[2:4], n // 2),
         weights=np.ones(n, np.float32),
         ts=np.arange(n, dtype=np.int64),

@@ -17,6 +17,7 @@ from learner.errors import LearnerError, LearnerStateError
 from learner.metrics import NOT_EVALUATED, UNRANKED
 from learner.model.config import EncoderConfig, IntentConfig
 from learner.online.config import ItemStatisticsConfig, MixConfig
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.online_learner import OnlineLearner
 from learner.online.step import StepBatch
@@ -65,9 +66,7 @@ class Stream:
         self.number += n
         return StepBatch(
             users=users.astype(np.uint64),
-            contexts=columns[0],
-            context_actions=columns[1].astype(np.uint8),
-            context_ts=columns[2],
+            histories=Histories(columns[0], columns[1].astype(np.uint8), columns[2]),
             items=handles,
             weights=np.where(actions == 1, -1, 1).astype(np.float32),
             ts=numbers * 1000,
@@ -78,9 +77,9 @@ class Stream:
         padded = [(0, 0, 0)] * (CONFIG.max_len - len(history)) + history
         return np.array(padded, dtype=np.int64).T
 
-    def users(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def users(self) -> Histories:
         columns = np.stack([self.columns(user) for user in range(31)], axis=1)  # user 30 has no history
-        return columns[0], columns[1].astype(np.uint8), columns[2]
+        return Histories(columns[0], columns[1].astype(np.uint8), columns[2])
 
 
 def make(config: LearnerConfig = CONFIG) -> Learner:
@@ -105,8 +104,8 @@ def test_the_ranks_of_a_step_are_the_places_in_the_lists_before_it() -> None:
     stream = Stream(learner)
     run(learner, stream, 30)
     batch = stream.batch()
-    wanted = (batch.contexts > 0).any(axis=1) & (batch.weights > 0)
-    lists = learner.recommend(batch.contexts, batch.context_actions, batch.context_ts, 10, batch.ts, "learner").items
+    wanted = (batch.histories.items > 0).any(axis=1) & (batch.weights > 0)
+    lists = learner.recommend(batch.histories, 10, batch.ts, "learner").items
     taken = learner.observe(batch, evaluate=False)
     assert (taken.ranks == NOT_EVALUATED).all()
     found = gains(lists, batch.items)[wanted]
@@ -118,7 +117,7 @@ def test_the_popular_items_are_the_list_for_nobody() -> None:
     learner = make()
     run(learner, Stream(learner), 30)
     nothing = np.zeros((1, CONFIG.max_len), dtype=np.int64)
-    for_nobody = learner.recommend(nothing, nothing.astype(np.uint8), nothing, 12).items[0]
+    for_nobody = learner.recommend(Histories.of_items(nothing), 12).items[0]
     assert learner.popular(12).tolist() == for_nobody.tolist()
     assert learner.popular(500)[learner.size :].tolist() == [0] * (500 - learner.size)  # there are no more
 
@@ -152,18 +151,18 @@ def test_users_are_looked_at_with_the_items_as_they_are_now() -> None:
 def test_asking_changes_nothing_and_works_before_any_learning() -> None:
     learner = make()
     stream = Stream(learner)
-    empty = learner.recommend(*stream.users(), k=5)
+    empty = learner.recommend(stream.users(), k=5)
     assert not empty.items.any()
     for steps in (0, 3):
         run(learner, stream, steps)
         before = digest(learner)
-        first = learner.recommend(*stream.users(), k=5)
-        learner.intents(*stream.users()[:2])
+        first = learner.recommend(stream.users(), k=5)
+        learner.intents(stream.users())
         learner.catalog()
         learner.intent_health()
         learner.lookup(["item 1", "unknown"])
         assert digest(learner) == before
-        again = learner.recommend(*stream.users(), k=5)
+        again = learner.recommend(stream.users(), k=5)
         assert np.array_equal(first.items, again.items)
 
 
@@ -172,19 +171,19 @@ def test_lists_hold_known_items_without_repeats_history_or_dislikes(mix: MixConf
     learner = make(msgspec.structs.replace(CONFIG, mix=mix))
     stream = Stream(learner)
     run(learner, stream, 8)
-    histories, actions, ts = stream.users()
-    ranking = learner.recommend(histories, actions, ts, k=10)
+    histories = stream.users()
+    ranking = learner.recommend(histories, k=10)
     for user in range(31):
         listed = ranking.items[user].tolist()
         assert 0 not in listed
         assert len(set(listed)) == 10
-        assert not set(listed) & set(histories[user].tolist())
-        assert set(ranking.because[user].tolist()) <= {0, *histories[user][actions[user] == 0].tolist()}
+        assert not set(listed) & set(histories.items[user].tolist())
+        assert set(ranking.because[user].tolist()) <= {0, *histories.items[user][histories.actions[user] == 0].tolist()}
     assert all(learner.item_ids(ranking.items.ravel()))
     assert (np.diff(ranking.scores, axis=1) <= 0).all()
     assert ranking.source[30] == 2
     assert (ranking.source[:30] == 0).all()
-    more = learner.recommend(histories, actions, ts, k=400)
+    more = learner.recommend(histories, k=400)
     assert ((more.items != 0).sum(axis=1) < 400).all()
 
 
@@ -204,7 +203,7 @@ def test_ranks_are_those_of_the_list_that_would_be_shown() -> None:
     stream = Stream(learner)
     run(learner, stream, 6)
     batch = stream.batch()
-    shown = learner.recommend(batch.contexts, batch.context_actions, batch.context_ts, 60, now=batch.ts)
+    shown = learner.recommend(batch.histories, 60, now=batch.ts)
     taken = learner.observe(batch)
     assert (taken.ranks == NOT_EVALUATED).sum() > 0  # dislikes, and users without history
     for event in np.flatnonzero((taken.ranks >= 0) & (taken.ranks < 20)).tolist():
@@ -313,7 +312,8 @@ def test_inputs_are_not_kept() -> None:
     batch = stream.batch()
     learner.observe(batch)
     before = digest(learner)
-    for column in batch:
+    past = batch.histories
+    for column in (past.items, past.actions, past.ts, batch.users, batch.items, batch.weights, batch.ts):
         column[...] = 1
     assert digest(learner) == before
 
@@ -345,7 +345,7 @@ def test_intents_are_of_those_with_a_history() -> None:
     learner = make()
     stream = Stream(learner)
     run(learner, stream, 5)
-    view = learner.intents(*stream.users()[:2])
+    view = learner.intents(stream.users())
     assert view.nearest[30] == -1
     assert ((view.nearest[:30] >= 0) & (view.nearest[:30] < 4)).all()
     assert (view.confidence[:30] > 0).all()
@@ -361,10 +361,10 @@ def test_nothing_at_all_can_be_taken_and_learned() -> None:
     blank = np.zeros((0, CONFIG.max_len), dtype=np.int64)
     none = np.zeros(0, dtype=np.int64)
     floats = none.astype(np.float32)
-    taken = learner.observe(StepBatch(none.astype(np.uint64), blank, blank.astype(np.uint8), blank, none, floats, none))
+    taken = learner.observe(StepBatch(none.astype(np.uint64), Histories.of_items(blank), none, floats, none))
     assert len(taken.ranks) == 0
     assert learner.learn(3).examples == 0
-    assert learner.recommend(blank, blank.astype(np.uint8), blank, 5).items.shape == (0, 5)
+    assert learner.recommend(Histories.of_items(blank), 5).items.shape == (0, 5)
     assert learner.admit([], none).shape == (0,)
 
 

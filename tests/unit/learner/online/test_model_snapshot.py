@@ -12,6 +12,7 @@ import torch
 
 from learner.config import LearnerConfig
 from learner.model.config import EncoderConfig, IntentConfig
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.step import Ranking, StepBatch
 
@@ -36,17 +37,15 @@ def drive(learner: Learner, start: int, stop: int, items: int = ITEMS, teach: bo
         numbers = step * 1000 + np.arange(walk.size)
         handles = learner.admit([f"i{item}" for item in walk.ravel()], numbers).reshape(walk.shape)
         ts = np.full((32, L), step * 1000, dtype=np.int64)
-        users, codes = np.arange(32, dtype=np.uint64), np.zeros((32, L), dtype=np.uint8)
-        learner.observe(
-            StepBatch(users, handles[:, :-1], codes, ts, handles[:, -1], np.ones(32, dtype=np.float32), ts[:, 0] + 500)
-        )
+        users, histories = np.arange(32, dtype=np.uint64), Histories(handles[:, :-1], np.zeros((32, L), np.uint8), ts)
+        learner.observe(StepBatch(users, histories, handles[:, -1], np.ones(32, dtype=np.float32), ts[:, 0] + 500))
         if teach:
             learner.learn(2)
 
 
 def ask(learner: Learner, by: Any = None) -> Ranking:
     histories = learner.lookup([f"i{item}" for item in range(8 * L)]).reshape(8, L)
-    return learner.recommend(histories, np.zeros((8, L), np.uint8), np.zeros((8, L), np.int64), 5, by=by)
+    return learner.recommend(Histories.of_items(histories), 5, by=by)
 
 
 def same(one: Ranking, other: Ranking) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from learner.config import LearnerConfig
 from learner.model.config import EncoderConfig, IntentConfig
+from learner.online.histories import Histories
 from learner.online.learner import Learner
 from learner.online.online_learner import OnlineLearner
 from learner.online.step import StepBatch
@@ -37,9 +38,7 @@ def test_it_is_the_learner_with_histories_kept_by_hand() -> None:
         plain.observe(
             StepBatch(
                 users=np.array([int(user[1:]) for user in users], np.uint64),
-                contexts=contexts,
-                context_actions=np.zeros(contexts.shape, np.uint8),
-                context_ts=np.zeros(contexts.shape, np.int64),
+                histories=Histories.of_items(contexts),
                 items=handles,
                 weights=np.ones(len(users), np.float32),
                 ts=np.arange(start, start + len(users)),
@@ -47,10 +46,10 @@ def test_it_is_the_learner_with_histories_kept_by_hand() -> None:
             evaluate=False,
         )
         plain.learn(1)
-    rows = np.array([history["u3"][-4:]])
-    ranking = plain.recommend(rows, np.zeros(rows.shape, np.uint8), np.zeros(rows.shape, np.int64), 5)
+    own = Histories.of_items(np.array([history["u3"][-4:]]))
+    ranking = plain.recommend(own, 5)
     assert ours.recommend("u3", k=5) == [item for item in plain.item_ids(ranking.items[0]) if item]
-    assert ours.intent("u3") == int(plain.intents(rows, np.zeros(rows.shape, np.uint8)).nearest[0])
+    assert ours.intent("u3") == int(plain.intents(own).nearest[0])
 
 
 def test_answers_change_nothing_and_leave_out_the_newest_history() -> None:

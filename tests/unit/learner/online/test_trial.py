@@ -95,13 +95,13 @@ def test_whoever_leads_answers() -> None:
     for _ in range(4):
         idle.observe(same.batch())
         idle.learn(1)
-    histories, actions, ts = stream.users()
+    histories = stream.users()
     decide(acting, acting=0, control=UNRANKED)
-    own = acting.recommend(histories, actions, ts, 10)
+    own = acting.recommend(histories, 10)
     decide(acting, acting=UNRANKED, control=0)
     decide(acting, acting=UNRANKED, control=0)
-    without = acting.recommend(histories, actions, ts, 10)
-    assert without.items.tolist() == idle.recommend(histories, actions, ts, 10).items.tolist()
+    without = acting.recommend(histories, 10)
+    assert without.items.tolist() == idle.recommend(histories, 10).items.tolist()
     assert without.items.tolist() != own.items.tolist()
     # so do the ranks of the next events, up to the first update
     batch, again = stream.batch(), same.batch()

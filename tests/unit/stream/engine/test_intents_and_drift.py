@@ -250,10 +250,8 @@ class Moved:
         self._asked = engine.learner.intents
         engine.learner.intents = self.intents  # type: ignore[method-assign]
 
-    def intents(
-        self, histories: Any, actions: Any, held: Any = None, span: Any = None, newest_alone: Any = None
-    ) -> IntentView:
-        view = self._asked(histories, actions, held, span, newest_alone)
+    def intents(self, histories: Any, held: Any = None, span: Any = None, newest_alone: Any = None) -> IntentView:
+        view = self._asked(histories, held, span, newest_alone)
         n = len(histories)
         nearest = np.full(n, self.now, dtype=np.int32)
         return view._replace(
@@ -321,10 +319,8 @@ def test_who_moves_in_the_middle_of_a_step_is_then_compared_with_the_new_intent(
     engine = Engine.open(config, tmp_path)
     asked = engine.learner.intents
 
-    def next_one(
-        histories: Any, actions: Any, held: Any = None, span: Any = None, newest_alone: Any = None
-    ) -> IntentView:
-        view = asked(histories, actions, held, span, newest_alone)
+    def next_one(histories: Any, held: Any = None, span: Any = None, newest_alone: Any = None) -> IntentView:
+        view = asked(histories, held, span, newest_alone)
         n = len(histories)
         nearest = np.minimum(held + 1, 2).astype(np.int32)
         return view._replace(

@@ -96,7 +96,7 @@ class Cost:
         tracker = engine.learner.tracker
         self._parts = [
             Timed(engine.drift, drift),
-            Timed(engine.intents, ("follow", "update_centers", "catalog")),
+            Timed(engine.intents, ("follow", "follow_centers", "catalog")),
             Timed(tracker, ("observe",)),
         ]
 

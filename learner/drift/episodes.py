@@ -144,11 +144,11 @@ class DriftMonitor:
         return self._episode is not None
 
     def step(
-        self, seen: Observed, event_number: int, *, hold: bool = False, can_go_back: bool = False
+        self, seen: Observed, event_number: int, *, hold: bool = False, can_roll_back: bool = False
     ) -> list[EpisodeChange]:
         """Add a step that ends before event `event_number`; return the episodes that opened or closed.
 
-        With `hold` the open episode does not close; `can_go_back` says that there is something to roll back to.
+        With `hold` the open episode does not close; `can_roll_back` says that there is something to roll back to.
         """
         self._event = event_number
         for monitor in self._monitors.values():
@@ -163,10 +163,10 @@ class DriftMonitor:
             if monitor.end_bin(seen.ts):
                 alarms += [self._alarm(name)] if monitor.is_alarm else []
                 monitor.accept()
-        return self._go_on(alarms, event_number, seen.ts, hold, can_go_back)
+        return self._go_on(alarms, event_number, seen.ts, hold, can_roll_back)
 
-    def tell(
-        self, signal: str, before: float, after: float, event_number: int, ts: int, *, can_go_back: bool = False
+    def report_alarm(
+        self, signal: str, before: float, after: float, event_number: int, ts: int, *, can_roll_back: bool = False
     ) -> list[EpisodeChange]:
         """Take an alarm from elsewhere, which is always an episode of its own: one that is open closes first.
 
@@ -175,7 +175,7 @@ class DriftMonitor:
         changes = [] if self._episode is None else [self._close(self._episode, event_number, ts)]
         alarm = _Alarm(signal, signal, 0.0, before, after, event_number, ts, retained=1.0)
         waiting, self._waiting = self._waiting, []
-        return [*changes, self._open(alarm, waiting, event_number, ts, can_go_back)]
+        return [*changes, self._open(alarm, waiting, event_number, ts, can_roll_back)]
 
     def _alarm(self, name: str) -> _Alarm:
         monitor = self._monitors[name]
@@ -185,7 +185,7 @@ class DriftMonitor:
         return _Alarm(name, monitor.detector.name, monitor.score, before, after, since_event, since_ts, retained)
 
     def _go_on(
-        self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_go_back: bool
+        self, alarms: list[_Alarm], event_number: int, ts: int, hold: bool, can_roll_back: bool
     ) -> list[EpisodeChange]:
         changes = []
         if self._episode is not None:
@@ -199,7 +199,7 @@ class DriftMonitor:
         self._waiting += alarms
         if self._episode is None and self._waiting and event_number - self._closed_at >= self.config.cooldown_events:
             first = max(self._waiting, key=lambda alarm: abs(alarm.score))
-            changes.append(self._open(first, self._waiting, event_number, ts, can_go_back))
+            changes.append(self._open(first, self._waiting, event_number, ts, can_roll_back))
             self._waiting = []
         return changes
 
@@ -231,14 +231,14 @@ class DriftMonitor:
         episode.kind = self._kind(episode.signals, episode.retained)
 
     def _open(
-        self, first: _Alarm, alarms: list[_Alarm], event_number: int, ts: int, can_go_back: bool
+        self, first: _Alarm, alarms: list[_Alarm], event_number: int, ts: int, can_roll_back: bool
     ) -> EpisodeChange:
         names = list(dict.fromkeys([first.signal, *(alarm.signal for alarm in alarms)]))
         self._episodes += 1
         retained = min(alarm.retained for alarm in [first, *alarms])
         kind = self._kind(names, retained)
         actions: list[str] = [*self.config.actions.get(first.signal, self.config.actions.get(kind, []))]
-        if not can_go_back:
+        if not can_roll_back:
             actions = [action for action in actions if action != "rollback"]
         if first.signal == FALLBACK:
             actions = ["snapshot", *actions]  # done by whoever told of it

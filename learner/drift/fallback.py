@@ -104,7 +104,7 @@ class FallbackPolicy:
             self._snapshot = PairedDifference(config.half_life)
         return Verdict(self.serving, self.serving != was, renew, lead)
 
-    def went_back(self) -> None:
+    def rolled_back(self) -> None:
         """The learner took the snapshot's weights: what it did before says nothing of it any more."""
         self._snapshot = PairedDifference(self.config.half_life)
         self._in_a_row = 0

@@ -100,7 +100,7 @@ class IntentTracker:
     config
         Its sections `intents`, `identity`, `merging` and `evidence`.
     network
-        Reads its centers; only `update_centers` changes them.
+        Its centers move by the gradient of `Network.learn`; `maintain_centers` places dead ones anew.
     """
 
     def __init__(self, config: LearnerConfig, network: CenterNetwork) -> None:
@@ -162,7 +162,7 @@ class IntentTracker:
         return _unit(np.matmul(weight[:, None], items.unit[items.place[newest]])[:, 0])
 
     @torch.no_grad()
-    def update_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
+    def maintain_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
         """Measure how the centers moved, place dead ones anew, and merge; call it once after the learning of a step."""
         self.refresh()
         centers = self._network.centers.unit().numpy()

@@ -74,7 +74,7 @@ def carry_over(stored: StoredLearner, config: LearnerConfig) -> CarriedOver:
         return CarriedOver(replace(stored, small={**stored.small, "shape": _shape(stored, config)}), [], [])
     # snapshot and trial are compared with a learner that is no longer the same: they end
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith((SNAPSHOT, TRIAL))}
-    arrays = {name: array for name, array in arrays.items() if not name.startswith(("standin.", TRIAL))}
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(("snapshot.", TRIAL))}
     small = {**stored.small, "shape": _shape(stored, config), "serving": "learner", "trial": None}
     parts = [*anew, *anew_arrays] + (["model snapshot"] if stored.small["serving"] != "learner" else [])
     return CarriedOver(StoredLearner(stored.folder, small, tensors, arrays), parts, retired)

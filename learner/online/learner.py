@@ -196,12 +196,12 @@ class Learner:
         """
         return self._parts.end_trial()
 
-    def update_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
+    def maintain_centers(self, event_number: int, reseed: bool = False) -> CenterUpdate:
         """How the centers moved in a step's learning; dead ones are placed anew, also in a control, similar ones merge.
 
         Call once after a step's learning.
         """
-        return self._parts.update_centers(event_number, reseed)
+        return self._parts.maintain_centers(event_number, reseed)
 
     # -- the snapshot -----------------------------------------------------------------------------------------------
 
@@ -220,15 +220,15 @@ class Learner:
         return self._parts.snapshot is not None
 
     def keep_snapshot(self) -> None:
-        """Copy what the gradients made, in place of the copy before: it can serve, and `go_back` restores it."""
+        """Copy what the gradients made, in place of the copy before: it can serve, and `roll_back` restores it."""
         self._parts.keep_snapshot()
 
-    def go_back(self) -> bool:
+    def roll_back(self) -> bool:
         """Restore the snapshot's weights, with fresh moments; false where there is none.
 
         Items that came after it start anew. Statistics, pairs to replay and the intents' ids stay as they are.
         """
-        return self._parts.go_back()
+        return self._parts.roll_back()
 
     def _recommender(self, serving: Serving) -> Recommender:
         parts = self._parts
@@ -353,11 +353,6 @@ class Learner:
         self._parts.network.refused.clear()
         if self._parts.trial is not None:
             self._parts.trial.control.network.refused.clear()
-
-    @property
-    def refused_batches(self) -> list[Any]:
-        """The newest mini-batches that the guard refused."""
-        return list(self._parts.network.refused)
 
     # -- durable ----------------------------------------------------------------------------------------------------
 

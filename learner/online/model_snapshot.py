@@ -18,7 +18,7 @@ from torch import Tensor
 from learner.online.network import Network, Weights, strip_prefix
 from learner.online.ranker import Ranker
 
-PREFIX: Final = "standin."
+PREFIX: Final = "snapshot."
 
 
 class ModelSnapshot:

@@ -179,7 +179,7 @@ class Network(Weights):
         self.centers.start_from(kmeans(model.items[1 : len(rows) + 1], len(self.centers.weight), picks))
 
     @torch.no_grad()
-    def go_back(self, weights: Weights, known: NDArray[np.bool_]) -> None:
+    def roll_back(self, weights: Weights, known: NDArray[np.bool_]) -> None:
         """Restore these weights, with fresh moments; of the table the rows `known` (size,), the others start anew."""
         self.encoder.load_state_dict(weights.encoder.state_dict())
         self.centers.load_state_dict(weights.centers.state_dict())

@@ -72,7 +72,7 @@ class LearnerParts:
             ("replay", self.replay.to_arrays()),
             ("identity", self.tracker.identity.to_arrays()),
             ("merging", self.tracker.merging.to_arrays()),
-            ("standin", {} if self.snapshot is None else self.snapshot.to_arrays()),
+            ("snapshot", {} if self.snapshot is None else self.snapshot.to_arrays()),
         ):
             arrays |= add_prefix(name, part)
         return arrays if self.trial is None else arrays | self.trial.arrays(self.table_rows)
@@ -112,20 +112,20 @@ class LearnerParts:
         """Copy what the gradients made, in place of the copy before."""
         self.snapshot = ModelSnapshot(self.network, self.ranker, self.table_rows)
 
-    def go_back(self) -> bool:
-        """Restore the snapshot's weights; see `Learner.go_back`."""
+    def roll_back(self) -> bool:
+        """Restore the snapshot's weights; see `Learner.roll_back`."""
         if self.snapshot is None:
             return False
         self.tracker.refresh()
-        self.network.go_back(self.snapshot.weights, self.snapshot.known(self.table_rows))
+        self.network.roll_back(self.snapshot.weights, self.snapshot.known(self.table_rows))
         self.ranker = self.snapshot.copy_of_ranker()
         return True
 
-    def update_centers(self, event_number: int, reseed: bool) -> CenterUpdate:
+    def maintain_centers(self, event_number: int, reseed: bool) -> CenterUpdate:
         """Measure how far the centers moved, re-place dead ones and merge intents, those of a control too; see
-        `Learner.update_centers`.
+        `Learner.maintain_centers`.
         """
-        update = self.tracker.update_centers(event_number, reseed)
+        update = self.tracker.maintain_centers(event_number, reseed)
         if update.births and self.trial is not None:
             places = np.array([birth.place for birth in update.births])
             self.trial.control.network.place_centers(places, np.stack([birth.center for birth in update.births]))

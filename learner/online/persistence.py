@@ -140,7 +140,7 @@ def _fill(
     parts.tracker.merging.load_arrays(strip_prefix("merging.", arrays))
     if any(name.startswith(PREFIX) for name in tensors):
         parts.snapshot = ModelSnapshot(parts.network, parts.ranker, parts.table_rows)
-        parts.snapshot.load(tensors, strip_prefix("standin.", arrays))
+        parts.snapshot.load(tensors, strip_prefix("snapshot.", arrays))
 
 
 def update_digest(parts: LearnerParts, digest: Hash) -> None:

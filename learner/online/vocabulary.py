@@ -57,9 +57,6 @@ class Vocabulary:
         self._turns = np.zeros(1024, dtype=np.int64)  # by row, rising in the order of `_handles`
         self._turn = 1
 
-    def __len__(self) -> int:
-        return len(self._handles)
-
     @property
     def size(self) -> int:
         """Items held."""

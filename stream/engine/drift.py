@@ -134,13 +134,15 @@ class DriftControl:
         seen = self._observed(stats, ts)
         self._movement, self._updates, self._refused = 0.0, 0.0, 0
         changes = []
-        can_go_back = self._learner.has_snapshot
+        can_roll_back = self._learner.has_snapshot
         if self._lead is not None:
-            changes += self._monitor.tell(FALLBACK, 0.0, self._lead, event_number, ts, can_go_back=can_go_back)
+            changes += self._monitor.report_alarm(
+                FALLBACK, 0.0, self._lead, event_number, ts, can_roll_back=can_roll_back
+            )
             self._lead = None
         hold = self._fallback.serving == "snapshot"  # its episode lasts as long
         self._judge_trial(event_number)
-        changes += self._monitor.step(seen, event_number, hold=hold, can_go_back=can_go_back)
+        changes += self._monitor.step(seen, event_number, hold=hold, can_roll_back=can_roll_back)
         if changes:
             self._learner.end_trial()  # of an episode that closed before its actions ended
             if self._monitor.on_trial(event_number):
@@ -195,8 +197,8 @@ class DriftControl:
         self._aged_event = event_number
         if effects.followers < 1:
             self._learner.fade_followers(effects.followers)
-        if effects.rollback and self._learner.go_back():
-            self._fallback.went_back()
+        if effects.rollback and self._learner.roll_back():
+            self._fallback.rolled_back()
 
     def note_learning(self, movement: float, updates: float, refused: int) -> None:
         """Remember a step's learning for the next `detect`; the actions that happen once have happened.

@@ -355,7 +355,7 @@ class Engine:
             self.counters["examples"] += report.examples
             self.last_loss = report.loss
         self.drift.apply_actions(self.event_number)
-        movement = self.intents.update_centers(self.event_number, effects.reseed)
+        movement = self.intents.follow_centers(self.event_number, effects.reseed)
         self.drift.note_learning(movement, updates, refused)
         self._users.sweep(self.clocks.floor, self._step_records)
 

@@ -61,7 +61,7 @@ class IntentFollower:
     config
         Its sections `shifts`, `engine` and `learner.evidence`.
     learner
-        Says where users stand; `update_centers` lets it place dead centers anew.
+        Says where users stand; `follow_centers` lets it place dead centers anew.
     titles
         Title and category by item id, from the file given with `--items`; they name the intents.
     """
@@ -220,7 +220,7 @@ class IntentFollower:
 
     # -- catalog ----------------------------------------------------------------------------------------------------
 
-    def update_centers(self, event_number: int, reseed: bool) -> float:
+    def follow_centers(self, event_number: int, reseed: bool) -> float:
         """Follow the centers after a step's learning: place dead ones anew, merge what is one; returns how far the
         centers moved.
 
@@ -231,7 +231,7 @@ class IntentFollower:
         reseed
             Whether dead and crowded centers are placed anew at once.
         """
-        update = self._learner.update_centers(event_number, reseed)
+        update = self._learner.maintain_centers(event_number, reseed)
         self._dead += [birth.died for birth in update.births] + update.absorbed
         return update.movement
 

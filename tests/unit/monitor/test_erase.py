@@ -119,7 +119,7 @@ def test_nothing_of_the_user_is_left_where_it_can_be_removed(site: Site) -> None
     assert newest(site.log, topics.RECOMMENDATIONS, USER) is not None
     erase(site)
     assert in_store(engine, USER) == 0 == in_replay(engine, USER)
-    assert engine.learner.refused_batches == []
+    assert not engine.learner._parts.network.refused
     assert newest(site.log, topics.RECOMMENDATIONS, USER) is None  # the tombstone, by which the topic forgets too
     assert site.status("/recommendations/u1") == 404
     found = site.get("/users/u1")

@@ -134,7 +134,7 @@ def test_an_alarm_that_waits_in_the_cooldown_joins_the_episode_of_the_fallback()
     values = {50: {"loss": 6.0}, closed: {"loss": 6.0, "distance": 0.9}}
     monitor = DriftMonitor(config(cooldown_events=1500, actions={"learner": ["rollback"]}))
     assert drive(monitor, values, 0, closed + 10)[-1].state == "closed"
-    (told,) = monitor.tell("fallback", 0.0, -5.0, (closed + 10) * EVENTS, closed + 10, can_go_back=True)
+    (told,) = monitor.report_alarm("fallback", 0.0, -5.0, (closed + 10) * EVENTS, closed + 10, can_roll_back=True)
     assert (told.episode, told.state, told.kind) == (2, "opened", "learner")
     assert told.signals == ("fallback", "distance")
     assert (told.detector, told.actions) == ("fallback", ("snapshot", "rollback"))
@@ -166,7 +166,7 @@ def test_an_alarm_of_the_fallback_is_an_episode_of_its_own_and_stays_open_while_
     monitor = DriftMonitor(config(actions={"learner": ["rollback"]}))
     drive(monitor, {50: {"loss": 6.0}}, 0, 56)
     assert monitor.is_open
-    told = monitor.tell("fallback", 0.0, -5.0, 5600, 56, can_go_back=True)
+    told = monitor.report_alarm("fallback", 0.0, -5.0, 5600, 56, can_roll_back=True)
     assert [(change.episode, change.state, change.kind) for change in told] == [
         (1, "closed", "concept_drift"),
         (2, "opened", "learner"),
@@ -184,7 +184,7 @@ def test_an_alarm_of_the_fallback_is_an_episode_of_its_own_and_stays_open_while_
 @pytest.mark.parametrize(("can", "actions"), [(True, ("rollback",)), (False, ("none",))])
 def test_a_rollback_is_named_only_where_there_is_something_to_go_back_to(can: bool, actions: tuple[str, ...]) -> None:
     monitor = DriftMonitor(config(actions={"loss": ["rollback"]}))
-    assert drive(monitor, {50: {"loss": 6.0}}, 0, 56, can_go_back=can)[0].actions == actions
+    assert drive(monitor, {50: {"loss": 6.0}}, 0, 56, can_roll_back=can)[0].actions == actions
     assert monitor.effects() == ActiveActions(rollback=can)
 
 
@@ -293,7 +293,7 @@ def test_the_worst_of_an_episodes_alarms_says_what_is_left() -> None:
     found = drive(DriftMonitor(config(actions={})), joins, 0, 90)
     assert [(change.state, change.kind) for change in found] == [("opened", "unknown"), ("closed", "concept_drift")]
     waiting = DriftMonitor(config(actions={}, cooldown_events=5000))
-    waiting.tell("fallback", 0.0, 1.0, 0, 0)
+    waiting.report_alarm("fallback", 0.0, 1.0, 0, 0)
     opened = drive(waiting, {50: {"distance": 0.8}, 53: {"distance": 0.8, "loss": 6.0}}, 0, 90)[1]
     assert (opened.signals, opened.kind) == (("distance", "loss"), "concept_drift")
 

@@ -45,9 +45,9 @@ def test_a_center_keeps_its_id_however_far_it_moves() -> None:
     identity = IntentIdentity(CONFIG, 3, D)
     centers = axes(3)
     for number in range(60):
-        update_centers = number * np.pi / 60
+        angle = number * np.pi / 60
         centers = axes(3).copy()
-        centers[0] = np.cos(update_centers) * axes(4)[0] + np.sin(update_centers) * axes(4)[3]
+        centers[0] = np.cos(angle) * axes(4)[0] + np.sin(angle) * axes(4)[3]
         observe(identity, centers, np.concatenate([near(center, 10, number) for center in centers]))
         identity.record_movement(centers, number * 100)
         assert identity.replace_dead(centers, number * 100) == []

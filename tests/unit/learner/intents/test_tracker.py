@@ -89,7 +89,7 @@ def test_items_are_looked_up_once_in_a_step_and_anew_after_it(monkeypatch: pytes
     assert tracker.codes(others)[0, 1].argmax() == 3
     assert len(looked_up) == 2
     network.table[1 : 4 * ITEMS + 1] = 3 * torch.eye(8)[[1, 2, 3, 0]].repeat_interleave(ITEMS, dim=0)
-    tracker.update_centers(1)
+    tracker.maintain_centers(1)
     assert tracker.codes(histories)[0, -1].argmax() == 2
 
 
@@ -125,18 +125,18 @@ def test_a_birth_moves_the_center_of_the_network_and_is_no_movement() -> None:
     identity = IdentityConfig(check_events=10, youth_events=0, least_users=2, far_distance=0.5)
     tracker, network = make(identity)
     network.table[50:60] = torch.eye(8)[6]
-    tracker.update_centers(1)
+    tracker.maintain_centers(1)
     for intent in range(3):
         tracker.observe(np.repeat(rows(intent, intent), 50, axis=0), np.full(50, 1 + ITEMS * intent))
     far = np.array([[0] * 18 + [50, 51]])
     seen = tracker.observe(np.repeat(far, 10, axis=0), np.full(10, 52))
     assert seen.distance == pytest.approx(2.0)
-    turned = tracker.update_centers(100)
+    turned = tracker.maintain_centers(100)
     (birth,) = turned.births
     assert (birth.place, birth.died, birth.born) == (3, 3, 4)
     assert network.centers.unit()[3].tolist() == pytest.approx(torch.eye(8)[6].tolist(), abs=1e-6)
     assert tracker.view(far).nearest.tolist() == [4]
-    assert tracker.update_centers(101).movement == pytest.approx(0.0, abs=1e-6)
+    assert tracker.maintain_centers(101).movement == pytest.approx(0.0, abs=1e-6)
 
 
 def test_centers_that_users_mix_become_one_intent_with_one_id() -> None:
@@ -149,7 +149,7 @@ def test_centers_that_users_mix_become_one_intent_with_one_id() -> None:
     contexts[:, -1] = 1 + ITEMS * before
     seen = tracker.observe(contexts, 2 + ITEMS * after)
     assert set(seen.places.tolist()) == {0, 1, 2, 3}
-    (absorbed,) = tracker.update_centers(6000).absorbed
+    (absorbed,) = tracker.maintain_centers(6000).absorbed
     kept = 1 - absorbed
     assert {absorbed, kept} == {0, 1}
     assert tracker.current(np.array([absorbed, 2, -1, 99])).tolist() == [kept, 2, -1, 99]
@@ -172,13 +172,13 @@ def test_an_intent_outlives_the_center_that_gives_it_its_id() -> None:
     contexts = np.zeros((6000, 20), dtype=np.int64)
     contexts[:, -1] = 1 + ITEMS * np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1)
     tracker.observe(contexts, 2 + ITEMS * np.where(kind == 0, rng.integers(0, 2, 6000), kind + 1))
-    (absorbed,) = tracker.update_centers(6000).absorbed
+    (absorbed,) = tracker.maintain_centers(6000).absorbed
     kept = 1 - absorbed
     tracker.observe(np.repeat(np.array([[0] * 18 + [50, 51]]), 10, axis=0), np.full(10, 52))
     others = [absorbed, 2, 3]  # from now on nobody is near the center that names the two
     for _ in range(10):
         tracker.observe(np.concatenate([rows(intent, intent) for intent in others] * 50), np.full(150, 1))
-    (birth,) = tracker.update_centers(6100).births
+    (birth,) = tracker.maintain_centers(6100).births
     assert (birth.place, birth.died, birth.born) == (kept, absorbed, 4)
     assert sorted(entry.intent for entry in tracker.entries()) == [kept, 2, 3, 4]
     assert tracker.current(np.array([kept, absorbed])).tolist() == [kept, kept]

@@ -134,11 +134,11 @@ def test_users_are_looked_at_with_the_items_as_they_are_now() -> None:
     def admit() -> None:
         learner.admit([f"another {number}" for number in range(TINY.capacity)], np.arange(10**6, 10**6 + TINY.capacity))
 
-    def go_back() -> None:
-        learner.go_back()
+    def roll_back() -> None:
+        learner.roll_back()
 
     tracker = learner.tracker
-    for change in (learn, admit, go_back):
+    for change in (learn, admit, roll_back):
         learner.observe(stream.batch())
         rows = np.array([row for row in range(1, TINY.capacity + 1) if tracker._items and tracker._items.there[row]])
         before = tracker.codes(rows[None])

@@ -83,7 +83,7 @@ def test_without_one_the_learner_answers_and_there_is_nothing_to_go_back_to() ->
     drive(learner, 0, 4, items=8 * L)
     before = digest(learner)
     assert same(ask(learner, "snapshot"), ask(learner, "learner"))
-    assert not learner.go_back()
+    assert not learner.roll_back()
     assert digest(learner) == before
 
 
@@ -91,7 +91,7 @@ def test_going_back_takes_its_weights_and_goes_on_learning(learner: Learner) -> 
     kept = ask(learner)
     learner.learn(30)
     steps = learner.model_step
-    assert learner.go_back()
+    assert learner.roll_back()
     assert same(ask(learner), kept)
     assert learner.model_step == steps  # a clock, not a version
     learner.learn(5)
@@ -110,7 +110,7 @@ def test_an_item_that_came_later_is_known_to_the_memories_alone_and_starts_anew_
     assert not stand_in.known(learner.size + 1)[row]
     drive(learner, 12, 20, items=8 * L + 3)
     learned = learner._parts.network.table[row].clone()
-    learner.go_back()
+    learner.roll_back()
     again = learner._parts.network.table[row]
     assert again.any() and not torch.equal(again, learned)
 
@@ -126,7 +126,7 @@ def test_a_recycled_row_is_forgotten_by_it_too_and_the_table_may_grow() -> None:
     rows = np.unique(learner._parts.vocabulary.rows(handles))
     assert not stand_in.known(learner.size + 1)[rows].any()
     assert stand_in.weights.rows >= learner.size + 1
-    assert learner.go_back()
+    assert learner.roll_back()
     assert torch.isfinite(learner._parts.network.table).all()
     assert not learner._parts.network.table[0].any()
 
@@ -141,7 +141,7 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(tmp_path: Path, learner: Learne
     assert digest(other) == digest(learner)
     for one in (learner, other):
         drive(one, 15, 18, items=8 * L + 9)
-        assert one.go_back()
+        assert one.roll_back()
         drive(one, 18, 20, items=8 * L + 9)
     assert digest(other) == digest(learner)
     assert same(ask(other), ask(learner))

@@ -23,7 +23,7 @@ def act(learner: Learner, stream: Stream, steps: int) -> None:
         learner.observe(stream.batch(), update_window=WINDOW)
         learner.learn(5, rate=2.0, newest=100, control_steps=1)
         learner.age_popularity(50)
-        learner.update_centers(stream.number)
+        learner.maintain_centers(stream.number)
 
 
 def pair(config: LearnerConfig) -> tuple[Learner, Stream, Learner, Stream]:
@@ -51,7 +51,7 @@ def test_actions_that_do_not_pay_leave_nothing_behind(config: LearnerConfig) -> 
     for _ in range(10):
         idle.observe(same.batch())
         idle.learn(1)
-        idle.update_centers(same.number)
+        idle.maintain_centers(same.number)
     decide(acting, acting=UNRANKED, control=0)
     assert not acting.end_trial()
     assert acting.trial is None

@@ -88,9 +88,9 @@ def test_a_checkpoint_written_beside_the_loop_holds_the_moment_it_began(
     digest = engine.digest()
     pending = engine.begin_checkpoint()
     tracker = engine.learner.tracker
-    update_centers = tracker.update_centers
+    maintain_centers = tracker.maintain_centers
     monkeypatch.setattr(
-        tracker, "update_centers", lambda *asked: update_centers(*asked)._replace(absorbed=[3])
+        tracker, "maintain_centers", lambda *asked: maintain_centers(*asked)._replace(absorbed=[3])
     )  # an intent dies
     for batches in steps[4:]:
         engine.step(batches)

@@ -131,21 +131,21 @@ def test_a_fallback_switched_off_while_the_snapshot_serves_brings_the_learner_ba
 
 def test_refusals_take_the_learner_back_to_its_last_good_weights(tmp_path: Path) -> None:
     engine = Engine.open(fallback_config(actions={"learner": ["rollback"]}), tmp_path)
-    learn, went_back, results = engine.learner.learn, [], []
+    learn, rolled_back, results = engine.learner.learn, [], []
 
     def refusing(*asked: Any, **named: Any) -> LearnReport:
         report = learn(*asked, **named)
         return report if engine.step_number < 40 else report._replace(refused=5)
 
-    def go_back() -> bool:
-        went_back.append(engine.step_number)
-        return type(engine.learner).go_back(engine.learner)
+    def roll_back() -> bool:
+        rolled_back.append(engine.step_number)
+        return type(engine.learner).roll_back(engine.learner)
 
     engine.learner.learn = refusing  # type: ignore[method-assign]
-    engine.learner.go_back = go_back  # type: ignore[method-assign]
+    engine.learner.roll_back = roll_back  # type: ignore[method-assign]
     for result in steps(engine, events(2000)):
         results.append(result)
     opened = alerts(results)[0]
     assert (opened["kind"], opened["signals"], opened["action"]) == ("learner", ["refusals"], "rollback")
-    assert went_back == [opened["step"]]  # after the step's alert, once
-    assert [r.step for r in results if "drift.rollback" in r.notes] == went_back
+    assert rolled_back == [opened["step"]]  # after the step's alert, once
+    assert [r.step for r in results if "drift.rollback" in r.notes] == rolled_back

@@ -46,7 +46,7 @@ def imports(tree: ast.Module, known: Mapping[str, Path]) -> Iterator[str]:
                 yield below if below in known else str(node.module)
 
 
-def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+def import_cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """Largest groups of nodes that all reach each other."""
     reach = {node: set(others) for node, others in graph.items()}
     for middle in graph:
@@ -89,8 +89,8 @@ def measure(root: Path) -> dict[str, Any]:
         "longest": [longest, lines[longest]],
         "above_400_lines": sorted(name for name, count in lines.items() if count > 400),
         "long_functions": [function for name, tree in trees.items() for function in long_functions(name, tree)],
-        "module_circles": circles(graph),
-        "package_circles": circles(packages),
+        "module_cycles": import_cycles(graph),
+        "package_cycles": import_cycles(packages),
         "against_the_layers": against,
         "private_reaches": {name: n for name, text in texts.items() if (n := text.count("noqa: SLF001"))},
     }
@@ -105,8 +105,8 @@ def main() -> None:
     for title, key in (
         ("modules above 400 lines", "above_400_lines"),
         (f"functions above {LONGEST_FUNCTION} lines", "long_functions"),
-        ("import cycles of modules", "module_circles"),
-        ("import cycles of packages", "package_circles"),
+        ("import cycles of modules", "module_cycles"),
+        ("import cycles of packages", "package_cycles"),
         ("imports against the layers", "against_the_layers"),
     ):
         print(f"{title:<28}{len(found[key])}")

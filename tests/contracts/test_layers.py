@@ -1,4 +1,4 @@
-"""Which room may import which, no circles, no file that is too long to read, small public surfaces."""
+"""Which package may import which, no import cycles, no file that is too long to read, small public surfaces."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LONGEST_FILE, MEDIAN_FILE, LONGEST_FUNCTION = 400, 150, 60  # lines
 
 _INPUT: Final = {"stream", "stream.log", "stream.schema", "stream.mapping", "stream.sources"}
 
-# A room is a package with what lies below it, as far as that is no room of its own; it may import itself and these.
-# Every room may import `config`: the modules of that name, which hold nothing but structs.
-ROOMS: Final[dict[str, set[str]]] = {
+# A package with what lies below it, as far as that has no entry of its own; it may import itself and these.
+# Every package may import `config`: the modules of that name, which hold nothing but structs.
+PACKAGES: Final[dict[str, set[str]]] = {
     "config": {"learner", "stream", "stream.log", "stream.schema"},
     "state": set(),
     "learner": set(),  # errors, metrics, settings of the process
@@ -43,7 +43,7 @@ ROOMS: Final[dict[str, set[str]]] = {
 
 def modules() -> dict[str, Path]:
     found = {}
-    for top in sorted({room.split(".")[0] for room in ROOMS} - {"config"}):
+    for top in sorted({package.split(".")[0] for package in PACKAGES} - {"config"}):
         for path in sorted((ROOT / top).rglob("*.py")):
             found[".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")] = path
     return found
@@ -53,16 +53,16 @@ MODULES: Final = modules()
 TREES: Final = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
-def room_of(module: str) -> str:
-    """The innermost room that a module is in."""
+def package_of(module: str) -> str:
+    """The innermost package that a module is in."""
     parts = module.split(".")
     if parts[-1] == "config" and parts[0] in ("learner", "stream"):
         return "config"
-    return next(".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in ROOMS)
+    return next(".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in PACKAGES)
 
 
-def may_import(room: str, other: str) -> bool:
-    allowed = ROOMS[room] | {room, "config"}
+def may_import(package: str, other: str) -> bool:
+    allowed = PACKAGES[package] | {package, "config"}
     return other in allowed or any(name.endswith(".*") and f"{other}.".startswith(name[:-1]) for name in allowed)
 
 
@@ -89,7 +89,7 @@ def outside(module: str) -> set[str]:
     return names
 
 
-def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+def import_cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """Groups of nodes from each of which all the others of the group can be reached."""
     reach = {node: set(others) for node, others in graph.items()}
     for middle in graph:
@@ -100,14 +100,14 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     return [list(group) for group in sorted(groups) if len(group) > 1]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_what_it_may(room: str) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
     wrong = {
         f"{module} -> {other}"
         for module in MODULES
-        if room_of(module) == room
+        if package_of(module) == package
         for other, _ in imports(module)
-        if not may_import(room, room_of(other))
+        if not may_import(package, package_of(other))
     }
     assert wrong == set()
 
@@ -121,16 +121,16 @@ def test_the_two_logs_know_nothing_of_each_other() -> None:
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = {module: {other for other, _ in imports(module)} - {module} for module in MODULES}
-    assert circles(graph) == []
+    assert import_cycles(graph) == []
 
 
 def test_no_room_imports_itself_by_way_of_others() -> None:
-    graph: dict[str, set[str]] = {room: set() for room in ROOMS if room != "config"}
+    graph: dict[str, set[str]] = {package: set() for package in PACKAGES if package != "config"}
     for module in MODULES:
         for other, _ in imports(module):
-            if room_of(module) != "config" != room_of(other):
-                graph[room_of(module)] |= {room_of(other)} - {room_of(module)}
-    assert circles(graph) == []
+            if package_of(module) != "config" != package_of(other):
+                graph[package_of(module)] |= {package_of(other)} - {package_of(module)}
+    assert import_cycles(graph) == []
 
 
 def test_no_module_imports_a_private_name() -> None:

@@ -1,4 +1,4 @@
-"""The figures of `benchmarks/structure.py` on a small tree; this checkout has no circle and no wrong import."""
+"""The figures of `benchmarks/structure.py` on a small tree; this checkout has no import cycle and no wrong import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def write(root: Path, files: dict[str, str]) -> None:
         path.write_text(text)
 
 
-def test_circles_wrong_imports_and_lengths_are_found(tmp_path: Path) -> None:
+def test_import_cycles_wrong_imports_and_lengths_are_found(tmp_path: Path) -> None:
     long = "def long() -> None:\n" + "    pass\n" * 60
     write(
         tmp_path,
@@ -29,12 +29,12 @@ def test_circles_wrong_imports_and_lengths_are_found(tmp_path: Path) -> None:
     found = measure(tmp_path)
     assert (found["modules"], found["median_lines"], found["longest"]) == (5, 2, ["learner.d", 61])
     assert found["long_functions"] == ["learner.d.long (61)"]
-    assert found["module_circles"] == [["state.c", "stream.a", "stream.b"]]
-    assert found["package_circles"] == [["state", "stream"]]
+    assert found["module_cycles"] == [["state.c", "stream.a", "stream.b"]]
+    assert found["package_cycles"] == [["state", "stream"]]
     assert found["against_the_layers"] == ["state.c -> stream.b"]
     assert found["private_reaches"] == {"state.c": 1}
 
 
 def test_this_checkout_has_no_circle_and_no_import_against_the_layers() -> None:
     found = measure(Path(__file__).parents[2])
-    assert found["module_circles"] == found["package_circles"] == found["against_the_layers"] == []
+    assert found["module_cycles"] == found["package_cycles"] == found["against_the_layers"] == []

@@ -10,12 +10,13 @@ from typing import Final, NamedTuple, Self
 
 import numpy as np
 
+from learner.errors import LearnerError
 from learner.online.histories import Histories
 from learner.online.learner import Learner
 from state.errors import StateError
 from stream.config import StreamConfig
 from stream.engine.publishing import SOURCES
-from stream.engine.read_only import newest_step, open_checkpoint
+from stream.engine.read_only import load_learner, newest_step
 from stream.errors import StreamError
 from stream.schema.ranked_items import RankedItems, RankerNotReady, SessionEvent
 
@@ -66,9 +67,8 @@ class CheckpointRanker:
             step = newest_step(self._state)
             if step is None or (self._model is not None and self._model.step >= step):
                 return
-            with open_checkpoint(self._config, self._state) as engine:
-                self._model = _Model(engine.learner, engine.step_number)
-        except (StateError, StreamError, OSError) as exc:  # the worker may just have removed it
+            self._model = _Model(*load_learner(self._config, self._state))
+        except (StateError, StreamError, LearnerError, OSError) as exc:  # the worker may just have removed it
             if str(exc) != self._problem:
                 self._problem = str(exc)
                 logger.warning("lists on request are not made from a newer model: %s", exc)

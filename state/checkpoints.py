@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -284,7 +285,7 @@ class CheckpointStore:
         for path in sorted(self.root.iterdir()):
             if path.name.endswith((_PARTIAL, _REMOVED)):
                 logger.info("removing the leftover of a crash: %s", path)
-                shutil.rmtree(path)
+                _delete(path)
 
 
 class PendingCheckpoint:
@@ -337,13 +338,22 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _remove(folder: Path) -> None:
     """Remove a folder; a finished checkpoint is renamed first, so that a crash never leaves half of one."""
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return
     if not folder.name.endswith(_PARTIAL):
         gone = folder.with_name(folder.name + _REMOVED)
-        shutil.rmtree(gone, ignore_errors=True)
+        if os.path.lexists(gone):
+            _delete(gone)
         folder = folder.rename(gone)
-    shutil.rmtree(folder)
+    _delete(folder)
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder, or a link or file that has the name of one; never what a link points to."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _abandon(folder: Path) -> None:

@@ -173,6 +173,24 @@ def test_leftovers_of_crashes_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["000000000001"]
 
 
+@pytest.mark.parametrize("name", ["000000000009", "000000000009.partial", "000000000000.removed", "000000000010"])
+@pytest.mark.parametrize("target", ["elsewhere", "nothing"])
+def test_a_link_in_place_of_a_checkpoint_holds_up_nothing_and_its_target_stays(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    root, precious = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    fill(CheckpointStore(root), 1)
+    precious.mkdir()
+    (precious / "file").write_text("data")
+    (root / name).symlink_to(tmp_path / target)
+    checkpoints = CheckpointStore(root, keep=2)
+    assert newest(checkpoints) == 1
+    fill(checkpoints, 8, 9, 10, 11)
+    assert newest(checkpoints) == 11
+    assert sorted(path.name for path in root.iterdir()) == ["000000000010", "000000000011"]
+    assert (precious / "file").read_text() == "data"
+
+
 def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
     checkpoints = CheckpointStore(tmp_path)
     fill(checkpoints, 1)

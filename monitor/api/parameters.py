@@ -55,10 +55,11 @@ def checked_id(given: str, kind: str) -> str:
 async def known_parameters(request: Request) -> None:
     """Raise `Problem` 400 for a query parameter that the route does not have or that stands twice.
 
-    A parameter without effect would be an answer to another question than the one that was asked.
+    A parameter without effect would be an answer to another question than the one that was asked. The page's own routes
+    read theirs by themselves.
     """
     given, route = request.query_params, request.scope.get("route")
-    if not given or not isinstance(route, APIRoute):
+    if not given or not isinstance(route, APIRoute) or not route.include_in_schema:
         return
     known = [parameter.alias for parameter in route.dependant.query_params]
     for name in given:

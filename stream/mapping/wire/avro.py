@@ -11,8 +11,8 @@ from fastavro import parse_schema, schemaless_reader
 
 from stream.mapping.config import EventsConfig
 from stream.mapping.reader import UnreadableRecord
-from stream.mapping.wire.registry import Schema, SchemaRegistry
-from stream.mapping.wire.schemas import CompiledSchemas, SchemaRefused
+from stream.mapping.wire.registry import Schema, SchemaRefused, SchemaRegistry
+from stream.mapping.wire.schemas import CompiledSchemas
 
 # read as the numbers and the text that they are, which is several times faster than by way of datetime and UUID
 _PLAIN: Final = frozenset(
@@ -28,7 +28,7 @@ class Avro:
 
     def __init__(self, events: EventsConfig) -> None:
         self._schemas = CompiledSchemas(SchemaRegistry(events), "AVRO", compile_schema)
-        self.knows, self.fetch = self._schemas.knows, self._schemas.fetch
+        self.fetch = self._schemas.fetch
 
     def read(self, schema_id: int, value: bytes, start: int) -> Any:
         """The record whose bytes begin at `start`."""

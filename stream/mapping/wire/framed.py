@@ -30,12 +30,8 @@ class Format(Protocol):
         """Whether the bytes cannot be read without their schema."""
         ...
 
-    def knows(self, schema_id: int) -> bool:
-        """Whether the schema was fetched, or the registry has said that there is none."""
-        ...
-
-    def fetch(self, schema_id: int) -> None:
-        """Fetch and compile a schema; raises `SchemasUnavailable` when the registry does not answer."""
+    def fetch(self, schema_ids: Iterable[int]) -> None:
+        """Fetch and compile what is not known of these; raises `SchemasUnavailable` when the registry is silent."""
         ...
 
     def read(self, schema_id: int, value: bytes, start: int) -> Any:
@@ -58,9 +54,7 @@ class FramedReader:
             The registry does not answer; the records are not lost by asking again later.
         """
         if self._form.needs_schemas:
-            for schema_id in sorted(set(_schema_ids(values))):
-                if not self._form.knows(schema_id):
-                    self._form.fetch(schema_id)
+            self._form.fetch(sorted(set(_schema_ids(values))))
 
     def read(self, value: bytes) -> Any:
         """Return the record as Python objects; see `RecordReader.read`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,11 +17,7 @@ class FramedJson:
 
     needs_schemas = False
 
-    def knows(self, schema_id: int) -> bool:
-        """True: no schema is needed."""
-        return True
-
-    def fetch(self, schema_id: int) -> None:
+    def fetch(self, schema_ids: Iterable[int]) -> None:
         """Nothing to fetch."""
 
     def read(self, schema_id: int, value: bytes, start: int) -> Any:

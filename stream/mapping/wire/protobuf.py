@@ -13,12 +13,14 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError, Message
 
+from stream.errors import SchemasUnavailable
 from stream.mapping.config import EventsConfig
 from stream.mapping.reader import UnreadableRecord
-from stream.mapping.wire.registry import Schema, SchemaRegistry
-from stream.mapping.wire.schemas import CompiledSchemas, SchemaRefused
+from stream.mapping.wire.registry import Schema, SchemaRefused, SchemaRegistry
+from stream.mapping.wire.schemas import CompiledSchemas
 
 _MAIN: Final = "schema_of_the_record.proto"
+_LONGEST_NAME, _LONGEST_PATH = 255, 2_000  # bytes
 _PROTOC_S: Final = 60.0
 _MAX_INDEXES: Final = 32  # messages inside messages
 _INCLUDED: Final = Path(grpc_tools.__file__).parent / "_proto"  # google/protobuf/*.proto
@@ -31,7 +33,7 @@ class Protobuf:
 
     def __init__(self, events: EventsConfig) -> None:
         self._schemas = CompiledSchemas(SchemaRegistry(events), "PROTOBUF", CompiledFile)
-        self.knows, self.fetch = self._schemas.knows, self._schemas.fetch
+        self.fetch = self._schemas.fetch
 
     def read(self, schema_id: int, value: bytes, start: int) -> Any:
         """The record whose message indexes begin at `start`."""
@@ -90,17 +92,25 @@ class CompiledFile:
 def _compile(schema: Schema) -> list[FileDescriptorProto]:
     """The schema and what it imports, itself last."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in {**schema.references, _MAIN: schema.text}.items():
-            _write(Path(folder), name, text)
+        try:
+            for name, text in {**schema.references, _MAIN: schema.text}.items():
+                _write(Path(folder), name, text)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError, UnicodeError) as exc:
+            raise SchemaRefused(f"has references whose names or texts are no files ({exc!r:.200})") from None
+        except OSError as exc:  # a full disk says nothing about the schema
+            raise SchemasUnavailable(f"compiling a schema in {folder}: {exc.strerror}") from exc
         target = Path(folder) / "compiled"
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", f"-I{_INCLUDED}"]
-        made = subprocess.run(
-            [*command, f"--descriptor_set_out={target}", "--include_imports", _MAIN],
-            capture_output=True,
-            text=True,
-            timeout=_PROTOC_S,
-            check=False,
-        )
+        try:
+            made = subprocess.run(
+                [*command, f"--descriptor_set_out={target}", "--include_imports", _MAIN],
+                capture_output=True,
+                text=True,
+                timeout=_PROTOC_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise SchemaRefused(f"keeps protoc busy for more than {_PROTOC_S:.0f} s") from None
         if made.returncode:
             raise SchemaRefused(f"is no Protobuf schema that protoc compiles ({made.stderr.strip()!r:.300})")
         return list(FileDescriptorSet.FromString(target.read_bytes()).file)
@@ -111,6 +121,8 @@ def _write(folder: Path, name: str, text: str) -> None:
     place = PurePosixPath(name)
     if place.is_absolute() or ".." in place.parts or not place.parts or "\\" in name or "\0" in name:
         raise SchemaRefused(f"has a reference by the name {name!r:.200}, which is no relative path")
+    if any(len(part.encode()) > _LONGEST_NAME for part in place.parts) or len(name.encode()) > _LONGEST_PATH:
+        raise SchemaRefused(f"has a reference by a name of {len(name)} characters: {name!r:.50}")
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     (folder / place).write_text(text)
 

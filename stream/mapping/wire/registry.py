@@ -37,6 +37,10 @@ class _Answer(msgspec.Struct, frozen=True):
     references: list[Reference] | None = None
 
 
+class SchemaRefused(Exception):
+    """A schema cannot be used; the text says why."""
+
+
 class Schema(NamedTuple):
     """A registered schema and all that it refers to, those first that refer to nothing."""
 
@@ -65,6 +69,10 @@ class SchemaRegistry:
         self.url = events.registry_url.rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"events.registry_url = {events.registry_url!r}: must begin with http:// or https://")
+        try:
+            httpx.URL(self.url)
+        except httpx.InvalidURL as exc:
+            raise ConfigError(f"events.registry_url = {events.registry_url!r}: {exc}") from None
         auth = (events.registry_username, _password(events)) if events.registry_username else None
         self._client = httpx.Client(
             base_url=self.url,
@@ -81,6 +89,8 @@ class SchemaRegistry:
         ------
         SchemasUnavailable
             No answer, or one that says nothing about the schema: 401, 403, 429, 5xx, a proxy's page.
+        SchemaRefused
+            It is too large, or refers to more than is read or to what the registry does not have.
         """
         found = self._get(f"/schemas/ids/{schema_id}")
         if found is None:
@@ -94,11 +104,13 @@ class SchemaRegistry:
             if one.name in into:
                 continue
             if len(into) >= _MAX_REFERENCES:
-                raise SchemasUnavailable(f"{self.url}: a schema with more than {_MAX_REFERENCES} references")
+                raise SchemaRefused(f"has more than {_MAX_REFERENCES} references")
             into[one.name] = ""  # a circle ends here
             answer = self._get(f"/subjects/{quote(one.subject, safe='')}/versions/{one.version}")
             if answer is None:
-                raise SchemasUnavailable(f"{self.url}: subject {one.subject!r} has no version {one.version}")
+                raise SchemaRefused(
+                    f"refers to version {one.version} of {one.subject!r:.200}, which the registry does not have"
+                )
             self._add_references(answer, into)
             del into[one.name]  # behind what it refers to
             into[one.name] = answer.schema
@@ -106,26 +118,23 @@ class SchemaRegistry:
     def _get(self, path: str) -> _Answer | None:
         try:
             with self._client.stream("GET", path) as response:
-                body = b""
+                status, body = response.status_code, b""
                 for part in response.iter_bytes():
                     body += part
                     if len(body) > _MAX_BYTES:
-                        raise SchemasUnavailable(f"{self.url}{path}: more than {_MAX_BYTES} bytes")
-                status = response.status_code
+                        break
         except httpx.HTTPError as exc:
             raise SchemasUnavailable(f"schema registry {self.url}: {str(exc) or type(exc).__name__}") from exc
         if status == 404 and _is_own_error(body):
             return None
         if status != 200:
             raise SchemasUnavailable(f"schema registry {self.url}: {status} for {path}")
+        if len(body) > _MAX_BYTES:
+            raise SchemaRefused(f"has more than {_MAX_BYTES} bytes")
         try:
             return msgspec.json.decode(body, type=_Answer)
         except (msgspec.MsgspecError, ValueError) as exc:
             raise SchemasUnavailable(f"schema registry {self.url}: the answer for {path} is no schema: {exc}") from exc
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
 
 
 def _is_own_error(body: bytes) -> bool:
@@ -160,4 +169,4 @@ def _trust(events: EventsConfig) -> ssl.SSLContext:
     return context
 
 
-__all__ = ["Reference", "Schema", "SchemaRegistry"]
+__all__ = ["Reference", "Schema", "SchemaRefused", "SchemaRegistry"]

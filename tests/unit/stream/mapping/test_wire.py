@@ -23,10 +23,9 @@ from hypothesis import strategies as st
 from stream.errors import ConfigError, SchemasUnavailable
 from stream.mapping.config import EventsConfig
 from stream.mapping.decoder import EventDecoder, make_decoder
-from stream.mapping.wire import framed, registry
+from stream.mapping.wire import framed, protobuf, registry
 from stream.mapping.wire.avro import compile_schema
-from stream.mapping.wire.registry import Schema, SchemaRegistry
-from stream.mapping.wire.schemas import SchemaRefused
+from stream.mapping.wire.registry import Schema, SchemaRefused, SchemaRegistry
 from stream.schema.decoder import Decoded
 from stream.schema.events import ActionsConfig
 from tests.unit.stream.mapping.registry_server import RegistryServer, running_registry
@@ -47,6 +46,7 @@ CLICK = {
         {"name": "price", "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}]},
     ],
 }
+WRITTEN: Any = json.loads(json.dumps(CLICK).replace(', "logicalType": "timestamp-millis"', ""))  # at as a number
 MAPPED: dict[str, Any] = {"user": "visitor.id", "item": "product", "ts": "at", "action": "kind", "value": "price"}
 
 
@@ -88,8 +88,7 @@ def rejections(found: Decoded) -> list[tuple[int, str]]:
 
 def test_avro_of_confluents_serializer_becomes_events(server: RegistryServer) -> None:
     client = SchemaRegistryClient({"url": server.url})
-    plain = json.loads(json.dumps(CLICK).replace(', "logicalType": "timestamp-millis"', ""))
-    serialize = AvroSerializer(client, json.dumps(plain))
+    serialize = AvroSerializer(client, json.dumps(WRITTEN))
     context = SerializationContext("clicks", MessageField.VALUE)
     values = [serialize(click(), context), serialize(click("bert", "tent"), context)]
     found = decode(make_decoder(config(server), ActionsConfig()), *values)
@@ -99,14 +98,14 @@ def test_avro_of_confluents_serializer_becomes_events(server: RegistryServer) ->
 
 
 def test_avro_of_apaches_library_becomes_events_and_each_schema_is_fetched_once(server: RegistryServer) -> None:
-    plain = json.loads(json.dumps(CLICK).replace(', "logicalType": "timestamp-millis"', ""))
     first, second = server.register("clicks-value", {"schema": json.dumps(CLICK)}), 0
     longer = {**CLICK, "fields": [*CLICK["fields"], {"name": "shop", "type": "string", "default": ""}]}
     second = server.register("clicks-value", {"schema": json.dumps(longer)})
     values = [
-        frame(first, by_apache(plain, click())),
+        frame(first, by_apache(WRITTEN, click())),
         frame(
-            second, by_apache({**plain, "fields": [*plain["fields"], longer["fields"][-1]]}, click() | {"shop": "x"})
+            second,
+            by_apache({**WRITTEN, "fields": [*WRITTEN["fields"], longer["fields"][-1]]}, click() | {"shop": "x"}),
         ),
     ]
     decoder = make_decoder(config(server), ActionsConfig())
@@ -141,9 +140,8 @@ def test_types_that_a_schema_names_are_fetched_from_their_subjects(server: Regis
 
 def test_what_is_no_record_of_the_schema_is_a_dead_letter_with_its_reason(server: RegistryServer) -> None:
     number = server.register("clicks-value", {"schema": json.dumps(CLICK)})
-    protobuf = server.register("other", {"schema": 'syntax = "proto3";', "schemaType": "PROTOBUF"})
-    plain = json.loads(json.dumps(CLICK).replace(', "logicalType": "timestamp-millis"', ""))
-    good = by_apache(plain, click())
+    other = server.register("other", {"schema": 'syntax = "proto3";', "schemaType": "PROTOBUF"})
+    good = by_apache(WRITTEN, click())
     found = decode(
         make_decoder(config(server), ActionsConfig()),
         frame(number, good),
@@ -152,7 +150,7 @@ def test_what_is_no_record_of_the_schema_is_a_dead_letter_with_its_reason(server
         b"\x01" + frame(number, good)[1:],
         b"\x00\x00",
         frame(4_000_000_000, good),
-        frame(protobuf, good),
+        frame(other, good),
         b"",
         b'{"visitor":{"id":"json"},"product":1,"at":%d}' % TS,  # as POST /events writes it
         b'{"user":"anna","action":"erase","ts":%d}' % TS,
@@ -192,8 +190,7 @@ def test_a_schema_that_could_keep_the_worker_busy_for_ever_is_refused(schema: st
 def test_bytes_of_any_kind_are_an_event_or_a_dead_letter(
     decoders: dict[str, EventDecoder], payload: bytes, start: int, change: bytes
 ) -> None:
-    plain = json.loads(json.dumps(CLICK).replace(', "logicalType": "timestamp-millis"', ""))
-    good = by_apache(plain, click())
+    good = by_apache(WRITTEN, click())
     for decoder in decoders.values():
         for value in (frame(1, payload), frame(1, good[:start] + change + good[start + 1 :]), b"\0" + payload, payload):
             found = decode(decoder, value)
@@ -305,8 +302,7 @@ def test_a_registry_that_does_not_answer_loses_nothing(
 ) -> None:
     monkeypatch.setattr(registry, "_TIMEOUT_S", 0.2)
     number = server.register("clicks-value", {"schema": json.dumps(CLICK)})
-    plain = json.loads(json.dumps(CLICK).replace(', "logicalType": "timestamp-millis"', ""))
-    value = frame(number, by_apache(plain, click()))
+    value = frame(number, by_apache(WRITTEN, click()))
     decoder = make_decoder(config(server), ActionsConfig())
     if trouble == "down":
         server.close()
@@ -336,6 +332,7 @@ def test_user_and_password_are_sent_and_a_wrong_one_waits(tmp_path: Path, monkey
     ("changes", "words"),
     [
         ({"registry_url": "registry:8081"}, "must begin with http:// or https://"),
+        ({"registry_url": "http://registry:port"}, "registry_url = 'http://registry:port'"),
         ({"registry_cafile": "/nowhere.pem"}, "cannot be read as PEM"),
         ({"registry_username": "anna", "registry_password_env": "NOT_SET"}, "no such environment variable"),
         ({"registry_username": "anna", "registry_password_file": "/nowhere"}, "registry_password_file = '/nowhere'"),
@@ -354,6 +351,46 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     monkeypatch.setattr(framed, "_is_installed", lambda module: False)
     with pytest.raises(ConfigError, match=rf'needs .*: pip install "intentstream\[{name}\]"'):
         make_decoder(EventsConfig(format=name, registry_url="http://localhost:1"), ActionsConfig())
+
+
+def test_a_schema_that_is_registered_later_is_found(server: RegistryServer) -> None:
+    decoder, value = make_decoder(config(server), ActionsConfig()), frame(1, by_apache(WRITTEN, click()))
+    assert rejections(decode(decoder, value)) == [(0, "unknown_schema")]
+    assert server.register("clicks-value", {"schema": json.dumps(CLICK)}) == 1
+    assert decode(decoder, value).events.users == [b"anna"]
+
+
+def test_a_schema_that_can_never_be_read_does_not_hold_the_stream_up(server: RegistryServer) -> None:
+    gone = [{"name": "shop.Gone", "subject": "gone", "version": 1}]
+    many = [{"name": f"n{n}", "subject": "clicks-value", "version": 1} for n in range(201)]
+    good = server.register("clicks-value", {"schema": json.dumps(CLICK)})
+    broken = server.register("broken", {"schema": "{}", "references": gone})
+    crowded = server.register("crowded", {"schema": "{}", "references": many})
+    large = server.register("large", {"schema": " " * (5 << 20)})
+    written = by_apache(WRITTEN, click())
+    found = decode(
+        make_decoder(config(server), ActionsConfig()), *[frame(one, written) for one in (broken, crowded, large, good)]
+    )
+    assert len(found.events) == 1 and rejections(found) == [(n, "unknown_schema") for n in range(3)]
+    rules = [one.rule for one in found.rejections]
+    assert "does not have" in rules[0] and "200 references" in rules[1] and "4194304 bytes" in rules[2]
+
+
+def test_a_schema_that_keeps_protoc_busy_or_whose_files_collide_is_refused(
+    server: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.register("a", {"schema": PROTO, "schemaType": "PROTOBUF"})
+    collide = [{"name": name, "subject": "a", "version": 1} for name in ("a.proto", "a.proto/b.proto")]
+    number = server.register("collide", {"schema": PROTO + " ", "schemaType": "PROTOBUF", "references": collide})
+    long = [{"name": "x" * 300, "subject": "a", "version": 1}]
+    named = server.register("named", {"schema": PROTO + "   ", "schemaType": "PROTOBUF", "references": long})
+    slow = server.register("slow", {"schema": PROTO + "  ", "schemaType": "PROTOBUF"})
+    monkeypatch.setattr(protobuf, "_PROTOC_S", 0.0)
+    decoder = make_decoder(proto_config(server), ActionsConfig())
+    found = decode(decoder, frame(number, b"\x00"), frame(slow, b"\x00"), frame(named, b"\x00"))
+    rules = [one.rule for one in found.rejections]
+    assert len(rules) == 3 and "are no files" in rules[0] and "keeps protoc busy" in rules[1]
+    assert "a name of 300 characters" in rules[2]
 
 
 def test_a_circle_of_references_ends(server: RegistryServer) -> None:

@@ -78,7 +78,7 @@ def _without(published: Recommendations, unwanted: frozenset[str]) -> Recommenda
 
 def _events(service: Service, user: str) -> list[SessionEvent]:
     """The history of a user as the view has it, oldest first."""
-    codes = {name: code for code, name in enumerate(service.actions.names())}
+    codes = service.actions.codes()
     history = service.view.users.history(user)
     return [SessionEvent(one.item, codes.get(one.action or "", 0), one.ts) for one in reversed(history)]
 
@@ -93,7 +93,7 @@ def _session(body: bytes) -> SessionRequest:
 
 
 def _session_events(wanted: SessionRequest, actions: ActionsConfig) -> list[SessionEvent]:
-    codes = {name: code for code, name in enumerate(actions.names())}
+    codes = actions.codes()
     events = []
     for place, one in enumerate(wanted.events):
         code = 0 if one.action is None else codes.get(one.action, 0 if actions.other == "default" else None)

@@ -94,7 +94,7 @@ class TypedPass:
     def __init__(self, shape: RecordShape, actions: ActionsConfig, accessors: Accessors) -> None:
         self._shape, self._accessors = shape, accessors
         self._times = shape.times.reader()
-        self._known: dict[str | None, int] = {name: code for code, name in enumerate(actions.names())}
+        self._known = actions.codes()
         self._other = 0 if actions.other == "default" else _UNKNOWN
         self._users, self._items, self._codes = _Kept(_user), _Kept(_item), _Kept(self._code)
 
@@ -218,7 +218,7 @@ class TypedPass:
         if str(action) in self._shape.skipped_actions:
             return _SKIPPED
         name = self._shape.actions.translate([str(action)])[0]
-        return _UNKNOWN if name == ERASE else self._known.get(name, self._other)
+        return _UNKNOWN if name == ERASE else self._known.get(name or "", self._other)
 
 
 def merge(parts: Sequence[Decoded], skipped: int = 0) -> Decoded:

@@ -104,7 +104,7 @@ class Decoder:
     """
 
     def __init__(self, actions: ActionsConfig) -> None:
-        self._codes: dict[str | None, int] = {None: 0} | {name: code for code, name in enumerate(actions.names())}
+        self._codes: dict[str | None, int] = {None: 0} | actions.codes()
         self._other = 0 if actions.other == "default" else -1
         self._names = ", ".join([*actions.names(), ERASE])
         self._max_ahead_ms = actions.max_ahead_ms

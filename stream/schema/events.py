@@ -111,6 +111,10 @@ class ActionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Names by action code."""
         return list(self.weights_by_name)
 
+    def codes(self) -> dict[str, int]:
+        """Action codes by name."""
+        return {name: code for code, name in enumerate(self.weights_by_name)}
+
     def weights(self) -> list[float]:
         """Weights by action code."""
         return list(self.weights_by_name.values())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from stream.errors import ConfigError
 from stream.log.base import LogError
+from stream.secrets import read_secret
 
 
 class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,13 +88,7 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def _secret(self, name: str) -> str:
         variable, path = getattr(self, f"{name}_env"), getattr(self, f"{name}_file")
-        if variable:
-            value = os.environ.get(variable)
-            if not value:
-                raise LogError(f"log.kafka.{name}_env = {variable!r}: this environment variable is not set")
-            return value
         try:
-            return Path(path).read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
-            raise LogError(f"log.kafka.{name}_file = {path!r}: cannot be read: {reason}") from None
+            return read_secret(f"log.kafka.{name}", variable, path)
+        except ConfigError as exc:
+            raise LogError(str(exc)) from None

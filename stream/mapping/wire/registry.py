@@ -6,9 +6,7 @@ Apicurio and Redpanda offer them too. A schema never changes under its id, so th
 
 from __future__ import annotations
 
-import os
 import ssl
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -17,6 +15,7 @@ import msgspec
 
 from stream.errors import ConfigError, SchemasUnavailable
 from stream.mapping.config import EventsConfig
+from stream.secrets import read_secret
 
 _TIMEOUT_S: Final = 10.0
 _MAX_BYTES: Final = 4 << 20  # of an answer
@@ -73,7 +72,10 @@ class SchemaRegistry:
             httpx.URL(self.url)
         except httpx.InvalidURL as exc:
             raise ConfigError(f"events.registry_url = {events.registry_url!r}: {exc}") from None
-        auth = (events.registry_username, _password(events)) if events.registry_username else None
+        auth = None
+        if user := events.registry_username:
+            secret = (events.registry_password_env, events.registry_password_file)
+            auth = (user, read_secret("events.registry_password", *secret))
         self._client = httpx.Client(
             base_url=self.url,
             auth=auth,
@@ -144,17 +146,6 @@ def _is_own_error(body: bytes) -> bool:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and "error_code" in found
-
-
-def _password(events: EventsConfig) -> str:
-    if name := events.registry_password_env:
-        if name not in os.environ:
-            raise ConfigError(f"events.registry_password_env = {name!r}: there is no such environment variable")
-        return os.environ[name]
-    try:
-        return Path(events.registry_password_file).read_text().strip()
-    except (OSError, UnicodeError) as exc:
-        raise ConfigError(f"events.registry_password_file = {events.registry_password_file!r}: {exc}") from exc
 
 
 def _trust(events: EventsConfig) -> ssl.SSLContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,14 @@ from tests.unit.monitor import feed
 NOW_MS = 1_767_225_600_000
 
 MakeClient = Callable[..., httpx.Client]
+
+
+def until(check: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for another thread of the monitor."""
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "the monitor did not get there"
+        time.sleep(0.01)
 
 
 @pytest.fixture

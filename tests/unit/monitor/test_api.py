@@ -23,7 +23,7 @@ from stream.log import EventLog, Message, OffsetRange, open_log
 from stream.mapping.config import EventsConfig
 from stream.schema import topics
 from stream.schema.decoder import decode_events
-from tests.unit.monitor.conftest import NOW_MS, MakeClient
+from tests.unit.monitor.conftest import NOW_MS, MakeClient, until
 from tests.unit.monitor.feed import Feed, encode, history
 
 TOKEN = "a-token-of-some-length"
@@ -40,14 +40,6 @@ HOSTILE = [
     "\nx",
     "two\nlines\n",
 ]
-
-
-def until(check: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for the monitor's reader thread."""
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "the monitor did not get there"
-        time.sleep(0.01)
 
 
 def there(client: httpx.Client, path: str) -> Callable[[], bool]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,10 @@ from stream.schema.messages import ErasureReceipt
 from stream.schema.user_keys import user_keys
 from stream.worker.verify import verify
 from stream.worker.worker import Worker
+from tests.unit.monitor.conftest import until
 from tests.unit.stream.streams import START_MS, as_messages, events, small_config
 
 USER = b"u1"  # the one of whom `events` also makes records that are refused
-
-
-def until(check: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "the monitor did not get there"
-        time.sleep(0.01)
 
 
 def newest(log: EventLog, topic: str, key: bytes) -> bytes | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,8 @@ from stream.log import EventLog, open_log
 from stream.schema import topics
 from stream.serving import CheckpointRanker
 from stream.worker.worker import Worker
+from tests.unit.monitor.conftest import until
 from tests.unit.stream.streams import START_MS, as_messages, events, small_config
-
-
-def until(check: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "the monitor did not get there"
-        time.sleep(0.01)
 
 
 class Shop:
